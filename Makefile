@@ -1,0 +1,33 @@
+# The interpreter .venv is made with: make demo PYTHON=python3.12
+PYTHON ?= python3
+# Passed on to the demo, or to pytest: make demo ARGS=--help
+ARGS ?=
+
+# Two, so that one slow test does not hold up the rest; more gains little for mostly short tests.
+TEST_PROCESSES ?= 2
+
+# Ctrl-C reaches the command itself, which cleans up; the recipe's shell then ends without a word.
+QUIETLY := trap 'exit 0' INT;
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:  ## list the targets
+	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo:  ## run the pipeline on this machine (ARGS=...)
+	@$(QUIETLY) $(PYTHON) infra/bootstrap.py run && .venv/bin/millrace demo $(ARGS)
+
+test:  ## run the tests (ARGS=...)
+	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
+		.venv/bin/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+
+lint:  ## check style and types
+	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
+		.venv/bin/ruff check . && \
+		.venv/bin/ruff format --check . && \
+		.venv/bin/mypy
+
+clean:  ## remove .venv, caches and what the demo wrote
+	@rm -rf .venv .millrace .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

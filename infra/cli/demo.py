@@ -1,0 +1,261 @@
+"""`millrace demo`: a generated fleet through every way in, and the proof that nothing is missing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infra import account, push
+from infra.cli import run, shown
+from infra.cli import ingest as ingesting
+from infra.lake import Lake
+from infra.local import preflight
+from infra.local.ceiling import Ceiling, measure
+from infra.local.embedded import Embedded, embedded
+from infra.local.state import State
+from sinks import hot
+from transform.devices import Fleet, Message
+from transform.pipeline import Transform
+from transform.records import Delivery
+
+CONTRACT = "telemetry"
+SEED = 20_261_124
+SPAN_MICROS = 30 * 60 * 1_000_000  # the fleet's readings are of the last half hour
+CHUNK = 20_000  # messages generated ahead of pushing
+SQS_EVERY = 10  # of ten messages one goes by SQS, the rest by Kinesis, half of it aggregated
+CEILING_RECORDS = 10_000
+TIMEOUT_SECONDS = 900.0
+QUESTION = """
+SELECT firmware, count(DISTINCT device_id) AS devices, count(*) AS readings,
+       round(avg(temperature), 2) AS mean_temperature, max(event_time) AS newest
+FROM records GROUP BY ALL ORDER BY readings DESC LIMIT 5
+"""
+
+EXAMPLES = """\b
+Examples:
+  millrace demo
+  millrace demo --records 20000 --state /tmp/demo --json
+"""
+
+
+@dataclass
+class Pushed:
+    """What the fleet sent, and what was planted in it."""
+
+    sent: push.Sent = field(default_factory=push.Sent)
+    planted: Counter[str] = field(default_factory=Counter)
+    repeats: int = 0
+    by: Counter[str] = field(default_factory=Counter)
+    busiest: Counter[str] = field(default_factory=Counter)
+
+
+@click.command(epilog=EXAMPLES)
+@click.option(
+    "--records",
+    type=click.IntRange(1_000, 10_000_000),
+    default=100_000,
+    show_default=True,
+    metavar="N",
+    help="How many messages the fleet sends.",
+)
+@run.state_option
+@run.json_option
+def demo(records: int, state: State, as_json: bool) -> None:  # noqa: FBT001  a flag
+    """Run generated devices through Kinesis (plain and KPL) and SQS, and account for every record.
+
+    Malformed messages and repeats are planted and must be found. It starts on an empty state: what
+    an earlier run left in the directory is removed first.
+    """
+    preflight.check(state)
+    with state.owned():
+        if state.used() and not as_json:
+            shown.err.print(f"Clearing what an earlier run left in {state.root}")
+        state.clear()
+        with embedded(state, CONTRACT) as system, shown.progress(as_json) as watch:
+            fleet = _fleet(system, records)
+            ceiling = _ceiling(system, fleet)
+            follower = ingesting.settlement(system)
+            started = time.monotonic()
+            pushed = _push(system, fleet, records, follower, watch)
+            parked = ingesting.parked_of(system)
+            left = account.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
+            seconds = time.monotonic() - started
+            told = ingesting.take(system, follower, pushed.sent, parked(), seconds)
+            answer = _lake(system).query(QUESTION)
+    wrong = problems(told, pushed, left)
+    if as_json:
+        shown.print_json(_report(told, pushed, ceiling, wrong))
+    else:
+        _show(told, pushed, ceiling, answer, state.root)
+    if left:
+        run.fail(f"time ran out: {len(left):,} positions have no fate yet", run.TIMED_OUT)
+    if wrong:
+        run.fail("; ".join(wrong), run.UNACCOUNTED)
+
+
+def problems(told: account.Account, pushed: Pushed, left: set[account.Place]) -> list[str]:
+    """What does not add up; empty when the demo has proven what it set out to."""
+    checks = {
+        f"{len(left)} positions have no fate": not left,
+        f"{told.unaccounted} records are unaccounted for": told.conserved,
+        f"{told.parked} records are parked": told.parked == 0,
+        f"planted {dict(pushed.planted)} but quarantined {told.quarantined}": (
+            dict(pushed.planted) == told.quarantined
+        ),
+        f"{pushed.repeats} repeats were sent and {told.repeats} found": (
+            pushed.repeats == told.repeats
+        ),
+        f"{told.hot_items} hot items for {told.parquet_rows_distinct} distinct rows": (
+            told.hot_items == told.parquet_rows_distinct == told.delivered - told.repeats
+        ),
+    }
+    return [wrong for wrong, holds in checks.items() if not holds]
+
+
+def _fleet(system: Embedded, records: int) -> Fleet:
+    now = int(time.time() * 1_000_000)
+    return Fleet(
+        system.contract, SEED, now - SPAN_MICROS, now, devices=min(1_000, max(records // 50, 20))
+    )
+
+
+def _push(
+    system: Embedded,
+    fleet: Fleet,
+    records: int,
+    follower: account.Settlement,
+    watch: shown.Watch,
+) -> Pushed:
+    """Send the fleet's messages by all ways at once, chunk by chunk."""
+    pushed = Pushed()
+    with ThreadPoolExecutor(3) as pool:
+        for chunk in _chunks(fleet.messages(records)):
+            ways: dict[str, list[push.Keyed]] = {"plain": [], "kpl": [], "sqs": []}
+            for number, message in enumerate(chunk):
+                ways[_way(number, message)].append((message.device, message.body))
+                pushed.repeats += message.repeat
+                if message.planted:
+                    pushed.planted[message.planted] += 1
+                else:
+                    pushed.busiest[message.device] += 1
+            parts = {way: push.Sent() for way in ways}
+            jobs = [
+                pool.submit(
+                    ingesting.send,
+                    system,
+                    "sqs" if way == "sqs" else "kinesis",
+                    keyed,
+                    parts[way],
+                    aggregated=way == "kpl",
+                )
+                for way, keyed in ways.items()
+            ]
+            for job in jobs:
+                job.result()
+            for way, part in parts.items():
+                pushed.by[way] += part.total()
+                pushed.sent.extend(part)
+                follower.sent(part)
+            watch.sending(records, pushed.sent)
+            follower.follow()
+            watch.settling(follower)
+    return pushed
+
+
+def _way(number: int, message: Message) -> str:
+    """Which way a message goes; what is not text cannot go by SQS."""
+    if number % SQS_EVERY == 0 and message.planted != "not_utf8":
+        return "sqs"
+    return "kpl" if number % 2 else "plain"
+
+
+def _chunks(messages: Iterator[Message]) -> Iterator[list[Message]]:
+    chunk: list[Message] = []
+    for message in messages:
+        chunk.append(message)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _ceiling(system: Embedded, fleet: Fleet) -> Ceiling:
+    """The emulator's own limits, with the demo's item and record, before anything else runs."""
+    good = [m.body for m in fleet.messages(CEILING_RECORDS) if not m.planted]
+    now = int(time.time() * 1_000_000)
+    count = len(good)
+    delivery = Delivery(
+        "kinesis",
+        "ceiling",
+        ["shard"] * count,
+        [str(n) for n in range(count)],
+        ["k"] * count,
+        [now] * count,
+        [None] * count,
+        good,
+    )
+    batch = Transform(system.contract).apply(delivery.table(), "ceiling")
+    _, items = hot.items_of(batch.rows, system.contract)
+    return measure(system.client, items, good)
+
+
+def _lake(system: Embedded) -> Lake:
+    topology = system.topology
+    return Lake(system.client, topology.bucket, topology.ledger_table.name, [system.contract])
+
+
+def _report(
+    told: account.Account, pushed: Pushed, ceiling: Ceiling, wrong: Sequence[str]
+) -> dict[str, Any]:
+    rate = told.sent / told.seconds
+    return {
+        **told.to_json(),
+        "planted": dict(sorted(pushed.planted.items())),
+        "planted_repeats": pushed.repeats,
+        "sent_by": dict(pushed.by),
+        "ceiling": {
+            "dynamodb_items_per_second": round(ceiling.items, 1),
+            "kinesis_records_per_second": round(ceiling.records, 1),
+            "records_per_second": round(ceiling.combined, 1),
+            "reached": round(rate / ceiling.combined, 3),
+        },
+        "problems": list(wrong),
+    }
+
+
+def _show(
+    told: account.Account, pushed: Pushed, ceiling: Ceiling, answer: Any, state: Path
+) -> None:
+    out = shown.out
+    ways = ", ".join(f"{count:,} by {way}" for way, count in pushed.by.items())
+    out.print(f"\n[bold]A fleet sent {told.sent:,} messages[/bold] ({ways})\n")
+    shown.print_account(told)
+    rate = told.sent / told.seconds
+    out.print(
+        f"\n[bold]{rate:,.0f} records a second[/bold] end to end over {told.seconds:.1f} s: "
+        f"{rate / ceiling.combined:.0%} of what the emulator allows\n"
+        f"[dim](alone, in this run: {ceiling.items:,.0f} DynamoDB items/s and "
+        f"{ceiling.records:,.0f} Kinesis records/s, together {ceiling.combined:,.0f} records/s; "
+        "of this machine, not of AWS)[/dim]"
+    )
+    out.print(f"\n[bold]One question[/bold][dim]{QUESTION}[/dim]")
+    shown.print_table(answer)
+    device = pushed.busiest.most_common(1)[0][0]
+    out.print(f"[bold]Where things are[/bold]\n  objects  {state / 's3'}\n  logs     {state / 'logs'}")
+    where = "" if state == Path(".millrace").absolute() else f" --state {state}"
+    out.print(
+        "\n[bold]Try next[/bold]\n"
+        '  millrace query "SELECT _reason, _detail, _body FROM quarantine LIMIT 5"'
+        f"{where}\n"
+        f"  millrace hot {device} --last 1h{where}\n"
+        f"  millrace up{where}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,114 @@
+"""`millrace hot`: a device's latest readings, from DynamoDB."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+import pyarrow as pa
+
+from infra.cli import run, shown
+from infra.cli.query import require_used
+from infra.local.embedded import served
+from infra.local.state import State
+from infra.topology import pipeline
+from sinks import hot as store
+from sinks.table import Table
+from transform.contract import Contract
+from transform.timestamps import EPOCH, TimestampError, parse_timestamp
+
+DURATION = re.compile(r"(\d+)([smhd])")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+SPAN_MAX = timedelta(days=366)  # one query a day of it
+
+EXAMPLES = """\b
+Examples:
+  millrace hot telemetry-000001
+  millrace hot telemetry-000001 --last 24h --json
+  millrace hot 5e:44:3b:f3:79:c8 --from 2020-07-13T00:00:00Z --to 2020-07-13T01:00:00Z
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("device_id")
+@click.option("--last", metavar="1h", help="The last so many s, m, h or d.  [default: 1h]")
+@click.option("--from", "start", metavar="TIME", help="ISO-8601 with an offset, or a date (UTC).")
+@click.option("--to", "stop", metavar="TIME", help="The same; now if left out.")
+@click.option("--contract", metavar="NAME", help="Where the state has several contracts.")
+@run.state_option
+@run.json_option
+def hot(
+    device_id: str,
+    last: str | None,
+    start: str | None,
+    stop: str | None,
+    contract: str | None,
+    state: State,
+    as_json: bool,  # noqa: FBT001  a flag
+) -> None:
+    """Print a device's readings from the hot store, oldest first."""
+    low, high = span(last, start, stop, datetime.now(UTC))
+    require_used(state)
+    found: list[dict[str, object]] = []
+    with served(state) as endpoint:
+        for rules in _chosen(state.contracts(), contract):
+            name = pipeline(rules.name, rules.name).hot_table.name
+            table = Table(endpoint.client("dynamodb"), name)
+            found.extend(store.between(table, device_id, low, high, rules))
+    if as_json:
+        shown.print_json(found)
+    elif found:
+        shown.print_table(pa.Table.from_pylist(found))
+    if not found:
+        shown.err.print(
+            f"no reading of {device_id} between {low:%Y-%m-%dT%H:%M:%SZ} and "
+            f"{high:%Y-%m-%dT%H:%M:%SZ}; widen it with --last, or --from and --to"
+        )
+
+
+def span(
+    last: str | None, start: str | None, stop: str | None, now: datetime
+) -> tuple[datetime, datetime]:
+    """The span asked for. Raises click's UsageError."""
+    if last and (start or stop):
+        raise click.UsageError("--last goes without --from and --to")
+    if start or stop:
+        if not start:
+            raise click.UsageError("--to needs --from")
+        low, high = _time("--from", start), _time("--to", stop) if stop else now
+    else:
+        low, high = now - _duration(last or "1h"), now
+    if low > high:
+        raise click.UsageError("--from lies after --to")
+    if high - low > SPAN_MAX:
+        raise click.UsageError(f"the span is over {SPAN_MAX.days} days; narrow it")
+    return low, high
+
+
+def _duration(text: str) -> timedelta:
+    match = DURATION.fullmatch(text)
+    if match is None:
+        raise click.UsageError(f"--last {text!r}: a number and s, m, h or d, such as 90m")
+    try:
+        return timedelta(**{UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise click.UsageError(f"--last {text!r} is too long") from None
+
+
+def _time(option: str, text: str) -> datetime:
+    full = f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text
+    try:
+        return EPOCH + timedelta(microseconds=parse_timestamp(full, "iso8601"))
+    except TimestampError as error:
+        raise click.UsageError(f"{option}: {error}") from None
+
+
+def _chosen(contracts: list[Contract], name: str | None) -> list[Contract]:
+    if name is None:
+        return contracts
+    chosen = [contract for contract in contracts if contract.name == name]
+    if not chosen:
+        known = ", ".join(contract.name for contract in contracts)
+        raise click.UsageError(f"--contract {name!r}: this state has {known}")
+    return chosen

@@ -1,0 +1,218 @@
+"""`millrace ingest`: a file's records through the whole path, and the account of each."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgspec
+
+from infra import account, push
+from infra.cli import run, shown
+from infra.lake import Lake
+from infra.local import preflight
+from infra.local.embedded import Embedded, embedded
+from infra.local.state import State
+from sinks.bucket import Bucket
+from sinks.table import Table
+from transform.contract import Contract, load_contract
+from transform.decode import Decoder
+from transform.records import Rejection
+
+EXAMPLES = """\b
+Examples:
+  millrace ingest readings.ndjson --contract telemetry
+  millrace ingest readings.json --contract ./my-fleet.toml --via sqs
+  zcat readings.ndjson.gz | millrace ingest - --contract telemetry --aggregate --json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("file", metavar="FILE|-")
+@click.option("--contract", required=True, metavar="NAME|PATH", help="What the records look like.")
+@click.option(
+    "--via",
+    type=click.Choice(["kinesis", "sqs"]),
+    default="kinesis",
+    show_default=True,
+    help="The source to push to.",
+)
+@click.option("--aggregate", is_flag=True, help="Push KPL aggregates (Kinesis only).")
+@run.state_option
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds to wait until every record has a fate.",
+)
+@run.json_option
+def ingest(
+    file: str,
+    contract: str,
+    via: str,
+    aggregate: bool,  # noqa: FBT001  a flag of the command line
+    state: State,
+    timeout: float,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Push NDJSON or a JSON array through the whole path and account for every record.
+
+    It ends when every record sent is in landing, in quarantine or parked, and exits with 1 if one
+    is unaccounted for, with 3 if time ran out first.
+    """
+    if aggregate and via != "kinesis":
+        raise click.UsageError("--aggregate is for Kinesis: SQS has no aggregates")
+    rules = load_contract(contract)
+    bodies = list(read_bodies(file))
+    if not bodies:
+        raise click.UsageError(f"{file} holds no record")
+    if via == "sqs":
+        _check_text(bodies, file)
+    preflight.check(state)
+    with state.owned(), embedded(state, contract) as system, shown.progress(as_json) as watch:
+        sent = push.Sent()
+        follower = settlement(system)
+        started = time.monotonic()
+        keyed = zip(device_keys(bodies, rules), bodies, strict=True)
+        send(system, via, keyed, sent, aggregated=aggregate)
+        watch.sending(len(bodies), sent)
+        follower.sent(sent)
+        parked = parked_of(system)
+        left = account.await_fates(follower, parked, timeout, watch.settling)
+        seconds = time.monotonic() - started
+        told = take(system, follower, sent, parked(), seconds)
+    finish(told, left, as_json=as_json)
+
+
+def read_bodies(file: str) -> Iterator[bytes]:
+    """The records of an NDJSON file, or of one JSON array, as bytes; `-` is stdin.
+
+    NDJSON lines stay exactly as they are, so that a malformed one is quarantined, not refused
+    here; blank lines are none. An array's elements are taken as their own bytes.
+    """
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
+    if data.lstrip()[:1] == b"[":
+        yield from _array(data, file)
+        return
+    for line in data.split(b"\n"):
+        body = line.removesuffix(b"\r")
+        if body.strip():
+            yield body
+
+
+def device_keys(bodies: Iterable[bytes], contract: Contract) -> Iterator[str]:
+    """A partition key for each record: its device, so that a device's records stay in order.
+
+    What cannot be decoded goes under one key of its own; it is quarantined later, whatever the key.
+    """
+    decoder = Decoder.of(contract)
+    device = [field.name for field in contract.fields].index(contract.device)
+    for body in bodies:
+        result = decoder.decode(body)
+        key = "unreadable" if isinstance(result, Rejection) else str(result[0][device])
+        yield key[:256]
+
+
+def send(
+    system: Embedded,
+    via: str,
+    keyed: Iterable[push.Keyed],
+    sent: push.Sent,
+    *,
+    aggregated: bool = False,
+) -> None:
+    """Push records by one of the pipeline's sources."""
+    if via == "sqs":
+        queue = system.topology.queue.name
+        push.to_queue(system.client("sqs"), queue, system.queue_url, keyed, sent)
+    else:
+        stream = system.topology.stream.name
+        push.to_stream(system.client("kinesis"), stream, keyed, sent, aggregated=aggregated)
+
+
+def settlement(system: Embedded) -> account.Settlement:
+    """A follower of the pipeline's ledger from now on."""
+    return account.Settlement(
+        Bucket(system.client("s3"), system.topology.bucket),
+        Table(system.client("dynamodb"), system.topology.ledger_table.name),
+        datetime.now(UTC),
+    )
+
+
+def parked_of(system: Embedded) -> account.Parked:
+    """How to look into the pipeline's dead-letter queue."""
+    topology = system.topology
+    url = system.addresses.queues[topology.dead_letters.name]
+    return lambda: account.parked_messages(system.client("sqs"), topology.queue.name, url)
+
+
+def take(
+    system: Embedded,
+    follower: account.Settlement,
+    sent: push.Sent,
+    parked: set[account.Place],
+    seconds: float,
+) -> account.Account:
+    """The account of what was sent."""
+    topology = system.topology
+    lake = Lake(system.client, topology.bucket, topology.ledger_table.name, [system.contract])
+    hot_table = Table(system.client("dynamodb"), topology.hot_table.name)
+    return account.take(lake, system.contract, hot_table, follower, sent, parked, seconds)
+
+
+def finish(told: account.Account, left: set[account.Place], *, as_json: bool) -> None:
+    """Print the account and exit as it says."""
+    if as_json:
+        shown.print_json(told.to_json())
+    else:
+        shown.print_account(told)
+        shown.out.print(
+            f"{told.sent / told.seconds:,.0f} records a second over {told.seconds:.1f} s"
+        )
+    if left:
+        run.fail(f"time ran out: {len(left):,} positions have no fate yet", run.TIMED_OUT)
+    if not told.conserved:
+        run.fail(f"{told.unaccounted:,} records are unaccounted for", run.UNACCOUNTED)
+
+
+def _array(data: bytes, file: str) -> Iterator[bytes]:
+    try:
+        elements = msgspec.json.decode(data, type=list[msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"{file} is not a JSON array: {error}") from None
+    for element in elements:
+        yield bytes(element)
+
+
+def _check_text(bodies: Iterable[bytes], file: str) -> None:
+    """SQS takes text only; say which line is not, before anything is sent."""
+    for number, body in enumerate(bodies, 1):
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as error:
+            raise click.UsageError(
+                f"{file}: record {number} is not UTF-8 ({error.reason} at byte {error.start}); "
+                "SQS takes text only, push it --via kinesis"
+            ) from None
+        if len(body) > push.SEND_BYTES_MAX or (not text.isprintable() and _forbidden(text)):
+            raise click.UsageError(
+                f"{file}: record {number} is not what SQS takes (control characters, or over "
+                f"{push.SEND_BYTES_MAX} bytes); push it --via kinesis"
+            )
+
+
+def _forbidden(text: str) -> bool:
+    return any(
+        (ord(letter) < 32 and letter not in "\t\n\r") or ord(letter) in (0xFFFE, 0xFFFF)
+        for letter in text
+    )
+

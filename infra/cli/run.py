@@ -1,0 +1,78 @@
+"""What all commands share: options, exit codes, and errors that end in one clear message."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from infra.lake import QueryError
+from infra.local import preflight
+from infra.local.emulator import EmulatorError
+from infra.local.invoke_api import LambdaError
+from infra.local.state import DEFAULT, State, StateError
+from infra.push import PushError
+from sinks.errors import SinkError
+from transform.contract import ContractError
+
+OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+WRONG = (ContractError, QueryError, PushError)
+UNABLE = (EmulatorError, LambdaError, StateError, SinkError, preflight.PreflightError)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Group(click.Group):
+    """A command group whose known errors are one message and an exit code, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        logging.disable(logging.WARNING)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return super().invoke(ctx)
+        except WRONG as error:
+            fail(str(error), WRONG_INPUT)
+        except UNABLE as error:
+            fail(str(error), CANNOT_RUN)
+        except KeyboardInterrupt:
+            fail("interrupted; everything that was started is stopped", INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(OK)
+
+
+def fail(message: str, code: int) -> None:
+    """Say what is wrong on stderr and exit."""
+    click.echo(f"millrace: {message}", err=True)
+    sys.exit(code)
+
+
+def state_option(function: F) -> F:
+    """`--state DIR`, as a `State`."""
+    return click.option(
+        "--state",
+        "state",
+        metavar="DIR",
+        default=str(DEFAULT),
+        show_default=True,
+        callback=lambda _ctx, _param, value: State(Path(value)),
+        help="Directory that holds the pipeline's state.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """`--json`, for machines."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON for machines; progress goes to stderr."
+    )(function)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

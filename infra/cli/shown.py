@@ -1,0 +1,110 @@
+"""How accounts, tables and progress look on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from infra.account import Account, Settlement
+from infra.lake import plain
+from infra.push import Sent
+
+ROWS_SHOWN = 200
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on one line of stdout."""
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_table(rows: pa.Table, limit: int = ROWS_SHOWN) -> None:
+    """Rows as a table; beyond `limit` rows it says how many more there are."""
+    table = Table(header_style="bold", row_styles=["", "dim"])
+    for name in rows.column_names:
+        numeric = pa.types.is_integer(rows.schema.field(name).type) or pa.types.is_floating(
+            rows.schema.field(name).type
+        )
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in plain(rows.slice(0, limit)):
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(table)
+    if rows.num_rows > limit:
+        out.print(f"… and {rows.num_rows - limit:,} more rows; add LIMIT, or use --json for all")
+
+
+def print_account(account: Account) -> None:
+    """Where every record is, as a table."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_column(justify="left", style="dim")
+    for name, count, note in _lines(account):
+        table.add_row(name, f"{count:,}", note)
+    out.print(table)
+    if account.conserved:
+        out.print("[green]Every record is accounted for.[/green]")
+    else:
+        out.print(f"[red bold]{account.unaccounted:,} records are unaccounted for.[/red bold]")
+
+
+def _lines(account: Account) -> Iterator[tuple[str, int, str]]:
+    yield "sent", account.sent, "messages given a position by the source"
+    yield "  delivered", account.delivered, "rows in landing"
+    yield "  dropped", account.dropped, "by a rule of the contract"
+    yield "  quarantined", sum(account.quarantined.values()), "set aside, bytes and reason kept"
+    for reason, count in account.quarantined.items():
+        yield f"    {reason}", count, ""
+    yield "  parked", account.parked, "in the dead-letter queue"
+    yield "  unaccounted", account.unaccounted, ""
+    yield "repeats", account.repeats, "rows beyond the first of each identity"
+    yield "conflicts", account.conflicts, "equal record ids with other bytes"
+    yield "hot items", account.hot_items, f"read from the table; {account.hot_expected:,} expected"
+    yield "distinct rows", account.parquet_rows_distinct, f"in {account.files} Parquet objects"
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Watch]:  # noqa: FBT001  a flag of the command line
+    """Bars for what is sent and what has a fate, on stderr; none where nobody looks."""
+    with Progress(
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+        console=err,
+        disable=quiet or not err.is_terminal,
+        transient=True,
+    ) as bars:
+        yield Watch(bars)
+
+
+class Watch:
+    """The bars of one run."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._sent = bars.add_task("sent", total=None, note="")
+        self._settled = bars.add_task("settled", total=None, note="")
+
+    def sending(self, total: int | None, sent: Sent) -> None:
+        self._bars.update(self._sent, total=total, completed=sent.total())
+
+    def settling(self, settlement: Settlement) -> None:
+        done = len(settlement.settled)
+        self._bars.update(
+            self._settled,
+            total=done + len(settlement.waiting),
+            completed=done,
+            note=f"positions, in {settlement.attempts} attempts",
+        )

@@ -1,0 +1,138 @@
+"""A state's objects and tables as Arrow tables and SQL views: what `query` and accounts read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from infra.local.resources import Client
+from sinks import distinct, landing, ledger, raw
+from sinks.bucket import Bucket
+from sinks.table import Table
+from transform.contract import Contract
+from transform.records import QUARANTINE_SCHEMA, RAW_SCHEMA
+
+READERS = 8
+VIEWS = ("records", "quarantine", "ledger", "raw")
+
+
+class QueryError(ValueError):
+    """SQL that cannot be answered, in DuckDB's words."""
+
+
+class Lake:
+    """What lies in a bucket and a ledger, for the given contracts."""
+
+    def __init__(
+        self, client: Client, bucket: str, ledger_table: str, contracts: Sequence[Contract]
+    ) -> None:
+        self.bucket = Bucket(client("s3"), bucket)
+        self._ledger = Table(client("dynamodb"), ledger_table)
+        self.contracts = contracts
+
+    def landing(self, contract: Contract, keys: Iterable[str] | None = None) -> pa.Table:
+        """Every landing row of a contract, or of some objects; older versions' columns are kept."""
+        return self._rows(f"{landing.LANDING}/{contract.name}/", contract.landing_schema(), keys)
+
+    def quarantine(self, contract: Contract, keys: Iterable[str] | None = None) -> pa.Table:
+        """Every quarantined row of a contract, or of some objects."""
+        return self._rows(f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA, keys)
+
+    def raw(self) -> pa.Table:
+        """Every archived source record, with its object and its place in it."""
+        return self._rows(f"{raw.PREFIX}/", RAW_SCHEMA, None)
+
+    def ledger(self) -> pa.Table:
+        """Every attempt."""
+        rows = [
+            {**asdict(a), "retry": [list(span) for span in a.retry]}
+            for a in ledger.attempts(self._ledger)
+        ]
+        return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
+
+    def objects(self) -> int:
+        """How many landing objects there are."""
+        return sum(1 for _ in self.bucket.keys(f"{landing.LANDING}/"))
+
+    def query(self, sql: str) -> pa.Table:
+        """The answer to one SQL statement over the views it names.
+
+        Views: `records`, `quarantine`, `ledger`, `raw`, and one named after each contract (with `_`
+        for `-`), which are its records. Raises `QueryError`.
+        """
+        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            named = set(re.findall(r"[a-z_][a-z0-9_]*", sql.lower()))
+            self._register(connection, named)
+            try:
+                return connection.execute(sql).to_arrow_table()
+            except duckdb.Error as error:
+                raise QueryError(str(error)) from None
+
+    def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
+        """Make the views that the SQL may name, and read no more than they need."""
+        own = {contract.name.replace("-", "_"): contract for contract in self.contracts}
+        rejects = []
+        for view, contract in own.items():
+            if named.isdisjoint({view, "records", "quarantine"}):
+                continue
+            connection.register(f"_landing_{view}", self.landing(contract))
+            connection.register(f"_quarantine_{view}", self.quarantine(contract))
+            tables = f"_landing_{view}", f"_quarantine_{view}"
+            shown = f"* REPLACE (lower(hex(_digest)) AS _digest) FROM ({distinct.records(*tables)})"
+            connection.execute(f'CREATE VIEW "{view}" AS SELECT {shown}')
+            rejects.append(
+                "SELECT * REPLACE (lower(hex(_digest)) AS _digest) "
+                f"FROM ({distinct.set_aside(*tables)})"
+            )
+        if "records" in named and own:
+            names = [f'SELECT * FROM "{view}"' for view in own]
+            connection.execute("CREATE VIEW records AS " + " UNION ALL BY NAME ".join(names))
+        if "quarantine" in named and rejects:
+            connection.execute("CREATE VIEW quarantine AS " + " UNION ALL ".join(rejects))
+        if "ledger" in named:
+            connection.register("ledger", self.ledger())
+        if "raw" in named:
+            connection.register("raw", self.raw())
+
+    def _rows(self, prefix: str, schema: pa.Schema, keys: Iterable[str] | None) -> pa.Table:
+        found = list(self.bucket.keys(prefix) if keys is None else keys)
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = list(pool.map(lambda key: landing.read(self.bucket, key), found))
+        return pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive")
+
+
+LEDGER_SCHEMA = pa.schema(
+    [
+        (name, pa.int64() if kind == "int" else pa.string())
+        if name != "retry"
+        else (name, pa.list_(pa.list_(pa.int64())))
+        for name, kind in ledger.Attempt.__annotations__.items()
+    ]
+)
+
+
+def plain(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as JSON can hold them: times as ISO text, bytes as text or, if they are not, as hex."""
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "isoformat"):
+        return value.isoformat().replace("+00:00", "Z")
+    return value

@@ -1,0 +1,1 @@
+"""The embedded default: the whole of Millrace on one machine, on loopback, without an account."""

@@ -1,0 +1,92 @@
+"""What the emulator itself can do, measured alone: the ceiling the path's own rate is read against.
+
+A record has to be read from Kinesis once and written to DynamoDB once, both by the emulator's one
+process. With D items a second and K records a second, no path can do better than 1 / (1/D + 1/K).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from infra.local.resources import Client
+from sinks.deadline import Deadline
+from sinks.table import Item, Key, Table, Waiting
+
+SCRATCH = "millrace-ceiling"
+WRITERS = 4
+WRITE_SECONDS_MAX = 60.0
+PUT_MAX = 500
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """`items` DynamoDB items and `records` Kinesis records a second, each alone."""
+
+    items: float
+    records: float
+
+    @property
+    def combined(self) -> float:
+        """Records a second that both together allow."""
+        return 1 / (1 / self.items + 1 / self.records)
+
+
+def measure(client: Client, items: dict[Key, Item], bodies: Sequence[bytes]) -> Ceiling:
+    """Write these items and read these records, on a table and a stream made for it alone."""
+    return Ceiling(_items(client("dynamodb"), items), _records(client("kinesis"), bodies))
+
+
+def _items(dynamodb: Any, items: dict[Key, Item]) -> float:
+    keys = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+    dynamodb.create_table(
+        TableName=SCRATCH,
+        KeySchema=keys,
+        AttributeDefinitions=[
+            {"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    try:
+        started = time.perf_counter()
+        deadline = Deadline(time.time() + WRITE_SECONDS_MAX, time.time)
+        waiting = Waiting(time.sleep, lambda low, high: (low + high) / 2)
+        undone = Table(dynamodb, SCRATCH, threads=WRITERS).put_all(items, deadline, waiting)
+        return (len(items) - len(undone)) / (time.perf_counter() - started)
+    finally:
+        dynamodb.delete_table(TableName=SCRATCH)
+
+
+def _records(kinesis: Any, bodies: Sequence[bytes]) -> float:
+    kinesis.create_stream(StreamName=SCRATCH, ShardCount=1)
+    try:
+        kinesis.get_waiter("stream_exists").wait(
+            StreamName=SCRATCH, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+        )
+        batches = [bodies[at : at + PUT_MAX] for at in range(0, len(bodies), PUT_MAX)]
+        with ThreadPoolExecutor(2) as pool:
+            list(
+                pool.map(
+                    lambda batch: kinesis.put_records(
+                        StreamName=SCRATCH,
+                        Records=[{"PartitionKey": "k", "Data": body} for body in batch],
+                    ),
+                    batches,
+                )
+            )
+        shard = kinesis.list_shards(StreamName=SCRATCH)["Shards"][0]["ShardId"]
+        iterator = kinesis.get_shard_iterator(
+            StreamName=SCRATCH, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        read = 0
+        started = time.perf_counter()
+        while read < len(bodies):
+            answer = kinesis.get_records(ShardIterator=iterator, Limit=10_000)
+            iterator = answer["NextShardIterator"]
+            read += len(answer["Records"])
+        return read / (time.perf_counter() - started)
+    finally:
+        kinesis.delete_stream(StreamName=SCRATCH)

@@ -1,0 +1,138 @@
+"""The state directory: who owns it, where its emulator listens, which contracts it has seen.
+
+    lock             held by the process that runs the pipeline
+    running.json     that process, the emulator's address and the pipeline, while it runs
+    contracts/       the contracts used here, as they were last used
+    checkpoints/     how far each shard has been read
+    emulator/ s3/    the emulator's saved state
+    logs/            one file per function, and the emulator's
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from infra.local.emulator import is_healthy, stop_stale
+from transform.contract import Contract, load_contract
+
+MARK = ".millrace-state"
+DEFAULT = Path(".millrace")
+
+
+class StateError(RuntimeError):
+    """The state directory cannot be used as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """The process that runs a pipeline on this state."""
+
+    pid: int
+    emulator_pid: int
+    url: str
+    pipeline: str
+
+
+class State:
+    """One state directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    def prepare(self) -> None:
+        """Make the directory and prove that it can be written. Raises `StateError`."""
+        if self.root.exists() and not self.root.is_dir():
+            raise StateError(f"{self.root} is not a directory; name another with --state")
+        foreign = self.root.is_dir() and any(self.root.iterdir()) and not (self / MARK).exists()
+        if foreign:
+            raise StateError(
+                f"{self.root} holds files that are not Millrace's; name an empty or new directory "
+                "with --state"
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self / MARK).touch()
+        except OSError as error:
+            raise StateError(
+                f"{self.root} cannot be written ({error.strerror}); name another directory with "
+                "--state"
+            ) from None
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the one process that runs this state. Raises `StateError` naming who else does."""
+        self.prepare()
+        with (self / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                running = self.running()
+                who = f"process {running.pid} ({running.pipeline})" if running else "a process"
+                raise StateError(
+                    f"{self.root} is in use by {who}; stop it, or use another --state"
+                ) from None
+            if stale := self._read_running():
+                stop_stale(stale.emulator_pid)
+            try:
+                yield
+            finally:
+                with suppress(FileNotFoundError):
+                    (self / "running.json").unlink()
+
+    def announce(self, running: Running) -> None:
+        """Say where the pipeline listens, for other commands on this state."""
+        fresh = self / "running.json.new"
+        fresh.write_text(json.dumps(asdict(running)))
+        fresh.replace(self / "running.json")
+
+    def running(self) -> Running | None:
+        """The pipeline that runs on this state and answers, if there is one."""
+        found = self._read_running()
+        if found is None or not is_healthy(found.url):
+            return None
+        return found
+
+    def clear(self) -> None:
+        """Remove everything but the lock that is held. Only in a directory that is ours."""
+        if not (self / MARK).exists():
+            raise StateError(f"{self.root} is not a state directory of Millrace")
+        for path in self.root.iterdir():
+            if path.name in ("lock", MARK):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def used(self) -> bool:
+        """Whether records were ever put here."""
+        return (self / "s3").is_dir() or (self / "emulator").is_dir()
+
+    def keep_contract(self, name_or_path: str) -> tuple[Contract, Path]:
+        """Load a contract and keep its file here: functions and later queries read that copy."""
+        contract = load_contract(name_or_path)
+        kept = self / "contracts" / f"{contract.name}.toml"
+        kept.parent.mkdir(exist_ok=True)
+        fresh = kept.with_suffix(".new")
+        fresh.write_bytes(contract.source)
+        fresh.replace(kept)
+        return contract, kept
+
+    def contracts(self) -> list[Contract]:
+        """The contracts used on this state, by name."""
+        return [load_contract(str(path)) for path in sorted((self / "contracts").glob("*.toml"))]
+
+    def _read_running(self) -> Running | None:
+        try:
+            return Running(**json.loads((self / "running.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None

@@ -1,0 +1,280 @@
+"""The system, described once: CDK renders it, the local runtime obeys it, the planner prices it.
+
+A `Topology` is one pipeline (one contract): its stream and queue, the mappings that feed ingest, the
+functions, the Express workflow that ties the stages together, and where records come to rest.
+Everything is a frozen dataclass; units are in the names. Relations that must hold between the
+numbers (stage < workflow < ingest timeout < visibility) are asserted by `Topology.__post_init__`, so
+a wrong description cannot be rendered by anyone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+WORKFLOWS = Path(__file__).parent / "workflows"
+
+LAMBDA_TIMEOUT_MAX_SECONDS = 900  # Lambda quota: function timeout
+EXPRESS_MAX_SECONDS = 300  # Step Functions quota: Express workflow duration
+ESM_BATCH_MAX = 10_000  # Lambda CreateEventSourceMapping: BatchSize
+ESM_WINDOW_MAX_SECONDS = 300  # Lambda: MaximumBatchingWindowInSeconds
+VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the function timeout
+
+BUCKET = "millrace"  # a deployment gives its own: bucket names are global
+LEDGER = "millrace-ledger"
+
+Environment = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A Lambda function. `handler` is an import path, the same in AWS and on a laptop."""
+
+    name: str
+    handler: str
+    memory_mb: int
+    timeout_seconds: int
+    reserved_concurrency: int
+    environment: Environment = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A Kinesis data stream, provisioned."""
+
+    name: str
+    shards: int
+    retention_hours: int
+
+
+@dataclass(frozen=True)
+class Queue:
+    """An SQS queue and where a message goes when its receive count is spent."""
+
+    name: str
+    visibility_seconds: int
+    retention_seconds: int
+    dead_letter: str | None = None
+    max_receive_count: int = 0
+
+    @property
+    def fifo(self) -> bool:
+        return self.name.endswith(".fifo")
+
+
+@dataclass(frozen=True)
+class StreamMapping:
+    """Event source mapping of a stream; ReportBatchItemFailures is always on."""
+
+    stream: str
+    function: str
+    batch_size: int
+    window_seconds: float
+    parallelization_factor: int = 1
+
+
+@dataclass(frozen=True)
+class QueueMapping:
+    """Event source mapping of a queue; ReportBatchItemFailures is always on."""
+
+    queue: str
+    function: str
+    batch_size: int
+    window_seconds: float
+    maximum_concurrency: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A DynamoDB table on demand with string keys `pk` and `sk`."""
+
+    name: str
+    ttl_attribute: str | None = None
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """An Express workflow, whose definition is one ASL file under `infra/workflows/`."""
+
+    name: str
+    definition: str
+    timeout_seconds: int
+    settle_timeout_seconds: int
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One pipeline. `contract` is a shipped contract's name or the path of a contract file."""
+
+    name: str
+    contract: str
+    bucket: str
+    stream: Stream
+    queue: Queue
+    dead_letters: Queue
+    stream_mapping: StreamMapping
+    queue_mapping: QueueMapping
+    ingest_stream: Function
+    ingest_queue: Function
+    transform: Function
+    hot: Function
+    workflow: Workflow
+    hot_table: Table
+    ledger_table: Table
+
+    def __post_init__(self) -> None:
+        for must, why in self._relations():
+            if not must:
+                raise ValueError(f"topology {self.name!r}: {why}")
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        return (self.ingest_stream, self.ingest_queue, self.transform, self.hot)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        return (self.hot_table, self.ledger_table)
+
+    def _relations(self) -> list[tuple[bool, str]]:
+        """Law 7 (what waits outlives what it waits for) and law 10, as pairs of truth and reason."""
+        stages = self.transform.timeout_seconds + self.hot.timeout_seconds
+        stages += self.workflow.settle_timeout_seconds
+        waiting = (self.ingest_stream, self.ingest_queue)
+        pollers = self.stream.shards * self.stream_mapping.parallelization_factor
+        pollers += self.queue_mapping.maximum_concurrency
+        working = (self.transform, self.hot)
+        return [
+            (
+                stages <= self.workflow.timeout_seconds <= EXPRESS_MAX_SECONDS,
+                f"the stages' timeouts ({stages} s) must fit in the workflow's "
+                f"({self.workflow.timeout_seconds} s), and that in {EXPRESS_MAX_SECONDS} s",
+            ),
+            (
+                all(self.workflow.timeout_seconds < f.timeout_seconds for f in waiting),
+                "the workflow's timeout must be under ingest's, or ingest dies waiting",
+            ),
+            (
+                all(f.timeout_seconds <= LAMBDA_TIMEOUT_MAX_SECONDS for f in self.functions),
+                f"a function's timeout is at most {LAMBDA_TIMEOUT_MAX_SECONDS} s",
+            ),
+            (
+                self.queue.visibility_seconds
+                >= VISIBILITY_FACTOR * self.ingest_queue.timeout_seconds
+                + self.queue_mapping.window_seconds,
+                "the queue's visibility must be six times ingest's timeout plus the window",
+            ),
+            (
+                self.queue.retention_seconds <= self.dead_letters.retention_seconds,
+                "the dead-letter queue must keep messages at least as long as the queue",
+            ),
+            (
+                all(
+                    1 <= m.batch_size <= ESM_BATCH_MAX
+                    and 0 <= m.window_seconds <= ESM_WINDOW_MAX_SECONDS
+                    for m in (self.stream_mapping, self.queue_mapping)
+                ),
+                f"a mapping's batch is 1 to {ESM_BATCH_MAX} records, its window 0 to "
+                f"{ESM_WINDOW_MAX_SECONDS} s",
+            ),
+            (
+                all(2 * pollers <= f.reserved_concurrency for f in working),
+                f"up to {pollers} Deliveries wait at once: each stage must reserve twice that",
+            ),
+        ]
+
+    def definition(self, function_arns: Mapping[str, str]) -> str:
+        """The ASL text with its `${...}` filled in; `function_arns` is by function name.
+
+        A placeholder that is a whole JSON string takes its value's own type, so timeouts become
+        numbers: CDK's DefinitionSubstitutions cannot do that, so everyone renders through here.
+        """
+        values: dict[str, str | int] = {
+            "TransformFunctionArn": function_arns[self.transform.name],
+            "TransformTimeoutSeconds": self.transform.timeout_seconds,
+            "HotFunctionArn": function_arns[self.hot.name],
+            "HotTimeoutSeconds": self.hot.timeout_seconds,
+            "SettleTimeoutSeconds": self.workflow.settle_timeout_seconds,
+            "WorkflowTimeoutSeconds": self.workflow.timeout_seconds,
+            "LedgerTable": self.ledger_table.name,
+        }
+        text = (WORKFLOWS / self.workflow.definition).read_text(encoding="utf-8")
+        for name, value in values.items():
+            text = text.replace(f'"${{{name}}}"', json.dumps(value))
+        if "${" in text:
+            raise ValueError(f"{self.workflow.definition}: a placeholder has no value")
+        return text
+
+
+def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2) -> Topology:
+    """The default pipeline of a contract, named after it (`[a-z0-9-]`, at most 40 characters)."""
+    prefix = f"millrace-{name}"
+    stages = {
+        "MILLRACE_BUCKET": bucket,
+        "MILLRACE_CONTRACT": contract,
+        "MILLRACE_HOT_TABLE": f"{prefix}-hot",
+        "POWERTOOLS_SERVICE_NAME": prefix,
+        "POWERTOOLS_METRICS_NAMESPACE": "Millrace",
+    }
+    edge = {**stages, "MILLRACE_WORKFLOW": f"{prefix}-batch"}
+    ingest = Function(
+        name=f"{prefix}-ingest-kinesis",
+        handler="ingest.handlers.kinesis.handler",
+        memory_mb=512,
+        timeout_seconds=180,
+        reserved_concurrency=20,
+        environment=MappingProxyType(edge),
+    )
+    stage = Function(
+        name=f"{prefix}-transform",
+        handler="ingest.handlers.transform.handler",
+        memory_mb=1769,  # one vCPU
+        timeout_seconds=60,
+        reserved_concurrency=40,
+        environment=MappingProxyType(stages),
+    )
+    day_seconds = 86_400
+    return Topology(
+        name=name,
+        contract=contract,
+        bucket=bucket,
+        stream=Stream(name=prefix, shards=shards, retention_hours=168),
+        queue=Queue(
+            name=prefix,
+            visibility_seconds=VISIBILITY_FACTOR * ingest.timeout_seconds + 30,
+            retention_seconds=4 * day_seconds,
+            dead_letter=f"{prefix}-dead-letters",
+            max_receive_count=20,  # of 18 minutes each: six hours of outage
+        ),
+        dead_letters=Queue(
+            name=f"{prefix}-dead-letters",
+            visibility_seconds=30,
+            retention_seconds=14 * day_seconds,
+        ),
+        stream_mapping=StreamMapping(
+            stream=prefix, function=ingest.name, batch_size=5_000, window_seconds=1
+        ),
+        queue_mapping=QueueMapping(
+            queue=prefix,
+            function=f"{prefix}-ingest-sqs",
+            batch_size=1_000,
+            window_seconds=1,
+            maximum_concurrency=2,
+        ),
+        ingest_stream=ingest,
+        ingest_queue=replace(
+            ingest, name=f"{prefix}-ingest-sqs", handler="ingest.handlers.sqs.handler"
+        ),
+        transform=stage,
+        hot=replace(stage, name=f"{prefix}-hot", handler="ingest.handlers.hot.handler"),
+        workflow=Workflow(
+            name=f"{prefix}-batch",
+            definition="batch.asl.json",
+            timeout_seconds=150,
+            settle_timeout_seconds=10,
+        ),
+        hot_table=Table(name=f"{prefix}-hot", ttl_attribute="expires_at"),
+        ledger_table=Table(name=LEDGER),
+    )

@@ -1,0 +1,1 @@
+"""One file per Lambda function, about ten lines each."""

@@ -1,0 +1,86 @@
+"""What ingest does with a Delivery, whatever its source: archive, run the workflow, take account.
+
+Weather at any point hands the Delivery back whole; nothing is acknowledged that is not durable.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Protocol
+
+from aws_lambda_powertools import Logger
+
+from ingest import telemetry
+from ingest.settings import Wiring
+from sinks import ledger, raw
+from sinks.errors import SinkError
+from transform.records import Delivery, Outcome
+
+ANSWER_SECONDS = 3.0  # kept back from the function's time to write the answer
+EPOCH = 0  # of ordinary traffic; reprocessing runs under a greater one
+
+logger = Logger()
+
+
+class Context(Protocol):
+    """What is used of Lambda's context object."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
+    """Archive the Delivery and run the workflow on it. Its log line and metrics are written here.
+
+    Raises only on defects (`ConservationError` among them): then the invocation fails and the
+    mapping retries the batch whole.
+    """
+    started = time.perf_counter()
+    deadline = wiring.clock() + context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
+    output: dict[str, Any] = {}
+    reason = ""
+    try:
+        raw_key = raw.archive(wiring.bucket, delivery)
+        archived = time.perf_counter()
+        output = wiring.workflow.run(
+            {
+                "pipeline": wiring.settings.pipeline,
+                "stream": delivery.stream,
+                "raw_key": raw_key,
+                "received": len(delivery),
+                "ledger_bucket": ledger.bucket_of(raw_key),
+                "epoch": EPOCH,
+                "deadline_ms": int(deadline * 1000),
+            },
+            timeout_seconds=deadline - wiring.clock(),
+        )
+        outcome = account(output, len(delivery))
+        reason = output["account"]["reason"]
+    except SinkError as error:
+        archived = time.perf_counter()
+        outcome, reason = Outcome.all_retry(len(delivery)), error.reason
+        logger.warning("delivery handed back", reason=reason, error=str(error))
+    telemetry.record(
+        delivery,
+        outcome,
+        telemetry.Timing(
+            now=wiring.clock(),
+            archive_ms=(archived - started) * 1000,
+            total_ms=(time.perf_counter() - started) * 1000,
+        ),
+        output,
+        reason,
+    )
+    return outcome
+
+
+def account(output: dict[str, Any], received: int) -> Outcome:
+    """The Outcome in a workflow's output, checked against what ingest itself received."""
+    counted = output["account"]
+    return Outcome(
+        received=received,
+        delivered=counted["delivered"],
+        dropped=counted["dropped"],
+        quarantined=counted["quarantined"],
+        retry=tuple((low, high) for low, high in json.loads(counted["retry"])),
+    )

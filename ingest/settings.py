@@ -1,0 +1,112 @@
+"""The environment, read once, and the clients made from it: the only wiring there is.
+
+Every handler imports `wiring()`; importing this module does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from ingest.workflow import Workflow
+from sinks.bucket import Bucket
+from sinks.deadline import Clock
+from sinks.table import Table, Waiting
+from transform.contract import load_contract
+from transform.pipeline import Transform
+
+CONNECT_TIMEOUT_SECONDS = 3
+READ_TIMEOUT_SECONDS = 15  # of S3 and DynamoDB: far above their tail, far below a stage's timeout
+ATTEMPTS_MAX = 4  # botocore's own retries; what is left is the stage's business
+CONNECTIONS_MAX = 32
+
+
+class SettingsError(RuntimeError):
+    """The function's environment is incomplete: a deployment error, named by variable."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a function is told by its environment."""
+
+    pipeline: str
+    bucket: str
+    contract: str
+    hot_table: str
+    workflow: str
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Settings:
+        """Raises `SettingsError` naming the first variable that is missing."""
+
+        def need(name: str) -> str:
+            value = environment.get(name, "")
+            if not value:
+                raise SettingsError(f"the environment variable {name} is not set")
+            return value
+
+        return cls(
+            pipeline=need("POWERTOOLS_SERVICE_NAME"),
+            bucket=need("MILLRACE_BUCKET"),
+            contract=need("MILLRACE_CONTRACT"),
+            hot_table=need("MILLRACE_HOT_TABLE"),
+            workflow=environment.get("MILLRACE_WORKFLOW", ""),
+        )
+
+
+class Wiring:
+    """Settings and what is made from them, each made when first used and then kept."""
+
+    def __init__(self, settings: Settings, clock: Clock = time.time) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.waiting = Waiting(time.sleep, random.SystemRandom().uniform)
+
+    @cached_property
+    def bucket(self) -> Bucket:
+        return Bucket(self._client("s3"), self.settings.bucket)
+
+    @cached_property
+    def hot_table(self) -> Table:
+        return Table(self._client("dynamodb"), self.settings.hot_table)
+
+    @cached_property
+    def workflow(self) -> Workflow:
+        if not self.settings.workflow:
+            raise SettingsError("the environment variable MILLRACE_WORKFLOW is not set")
+        return Workflow(boto3.client, self.settings.workflow)
+
+    def transform(self, epoch: int) -> Transform:
+        return _transform(self.settings.contract, epoch)
+
+    def _client(self, service: Any) -> Any:
+        return boto3.client(
+            service,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                read_timeout=READ_TIMEOUT_SECONDS,
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS_MAX},
+                max_pool_connections=CONNECTIONS_MAX,
+                parameter_validation=False,
+                tcp_keepalive=True,
+            ),
+        )
+
+
+@cache
+def wiring() -> Wiring:
+    """The process's one wiring, from the environment."""
+    return Wiring(Settings.of(os.environ))
+
+
+@cache
+def _transform(contract: str, epoch: int) -> Transform:
+    return Transform(load_contract(contract), epoch)

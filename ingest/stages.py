@@ -1,0 +1,142 @@
+"""The workflow's stages: each takes the state's pointers and answers with an outcome it can name.
+
+A stage's answer holds its `account`: what the Delivery's source records would come to if the
+workflow ended here. Weather and deadlines are outcomes; only death and defects raise.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from ingest.settings import Wiring
+from sinks import hot, landing, raw
+from sinks.deadline import Deadline
+from sinks.errors import SinkError
+from transform.records import ConservationError, Outcome
+
+RETRY_RANGES_MAX = 1_000  # in the state: some 12 KB of 256; beyond, ranges are joined over gaps
+
+logger = Logger()
+
+
+def transform(state: dict[str, Any], wiring: Wiring) -> dict[str, Any]:
+    """Raw object to landing and quarantine objects; counts come from what was written."""
+    started = time.perf_counter()
+    rules = wiring.transform(state["epoch"])
+    deadline = Deadline.of_millis(state["deadline_ms"], wiring.clock)
+    answer = {
+        "outcome": "retry",
+        "contract": rules.contract.name,
+        "version": rules.generation.version,
+        "generation": rules.generation.digest,
+        **vars(landing.Landed("", 0, 0, "", 0)),
+        "hot_rows": 0,
+    }
+    try:
+        deadline.check("transform")
+        rows = raw.read(wiring.bucket, state["raw_key"])
+        if rows.num_rows != state["received"]:
+            raise ConservationError(f"raw holds {rows.num_rows} of {state['received']} records")
+        batch = rules.apply(rows, state["raw_key"])
+        landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
+    except SinkError as error:
+        logger.warning("transform handed back", reason=error.reason, error=str(error))
+        answer["account"] = _account(Outcome.all_retry(state["received"]), error.reason)
+    else:
+        counts = batch.counts
+        outcome = Outcome(
+            counts.received, counts.delivered, counts.dropped, counts.quarantined, ()
+        )
+        answer |= {"outcome": "done", **vars(landed), "hot_rows": batch.hot_rows}
+        answer["account"] = _account(outcome, "")
+    return answer | {"millis": _millis_since(started)}
+
+
+def write_hot(state: dict[str, Any], wiring: Wiring) -> dict[str, Any]:
+    """The landing object's hot columns to DynamoDB; what it refuses is handed back by index."""
+    started = time.perf_counter()
+    contract = wiring.transform(state["epoch"]).contract
+    deadline = Deadline.of_millis(state["deadline_ms"], wiring.clock)
+    done = state["transform"]
+    try:
+        deadline.check("hot")
+        rows = landing.read(wiring.bucket, done["landing_key"], hot.columns_of(contract))
+        result = hot.write(wiring.hot_table, rows, contract, deadline, wiring.waiting)
+        if result.written + result.refused != done["hot_rows"]:
+            raise ConservationError(f"{result} of {done['hot_rows']} hot rows")
+        account = state["account"]
+        if result.refused:
+            account = _account(_without(state, wiring, result.indexes), "hot_refused")
+    except SinkError as error:
+        logger.warning("hot handed back", reason=error.reason, error=str(error))
+        result = hot.HotOutcome(0, done["hot_rows"], 0, ())
+        account = _account(Outcome.all_retry(state["received"]), error.reason)
+    return {
+        "outcome": account["outcome"],
+        "account": account,
+        "written": result.written,
+        "refused": result.refused,
+        "items": result.items,
+        "millis": _millis_since(started),
+    }
+
+
+def _without(state: dict[str, Any], wiring: Wiring, refused: Iterable[int]) -> Outcome:
+    """The account when these source records must go back: retry is the worst of fates."""
+    retry = ranges(refused, RETRY_RANGES_MAX)
+    back = {index for low, high in retry for index in range(low, high)}
+    quarantined: set[int] = set()
+    if key := state["transform"]["quarantine_key"]:
+        rejects = landing.read(wiring.bucket, key, ["_index"])
+        quarantined = set(rejects.column("_index").to_pylist())
+    counted = state["account"]
+    kept = len(quarantined - back)
+    return Outcome(
+        received=state["received"],
+        delivered=state["received"] - counted["dropped"] - len(back) - kept,
+        dropped=counted["dropped"],
+        quarantined=kept,
+        retry=retry,
+    )
+
+
+def ranges(indexes: Iterable[int], most: int) -> tuple[tuple[int, int], ...]:
+    """Ascending indexes as half-open ranges, at most `most`: the smallest gaps are closed first."""
+    found: list[list[int]] = []
+    for index in sorted(set(indexes)):
+        if found and found[-1][1] == index:
+            found[-1][1] = index + 1
+        else:
+            found.append([index, index + 1])
+    if len(found) > most:
+        gaps = sorted(b[0] - a[1] for a, b in zip(found, found[1:], strict=False))
+        widest_closed = gaps[len(found) - most - 1]
+        joined = [found[0]]
+        for span in found[1:]:
+            if span[0] - joined[-1][1] <= widest_closed:
+                joined[-1][1] = span[1]
+            else:
+                joined.append(span)
+        found = joined
+    return tuple((low, high) for low, high in found)
+
+
+def _account(outcome: Outcome, reason: str) -> dict[str, Any]:
+    return {
+        "outcome": "retry" if outcome.retry else "done",
+        "reason": reason,
+        "delivered": outcome.delivered,
+        "dropped": outcome.dropped,
+        "quarantined": outcome.quarantined,
+        # As text: JSONata would take an array of one array apart.
+        "retry": json.dumps(outcome.retry),
+    }
+
+
+def _millis_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 1)

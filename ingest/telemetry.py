@@ -1,0 +1,103 @@
+"""What ingest says of a Delivery: one log line and one metric flush, whatever its size.
+
+Metrics are CloudWatch's embedded format (EMF) by Powertools, with one dimension, the service (which
+is the pipeline's name): each further dimension is a metric to pay for. See `Metric` for what there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from transform.records import Delivery, Outcome
+
+Metric = Literal[
+    "Received",  # source records in the Delivery
+    "Delivered",  # ... that are in landing, and in the hot store where they are hot
+    "Dropped",  # ... that a rule of the contract dropped
+    "Quarantined",  # ... set aside with their bytes and a reason
+    "Retried",  # ... handed back to the mapping
+    "Bytes",  # of bodies, decoded
+    "IteratorAge",  # ms from the oldest arrival to the end of processing
+    "Freshness",  # ms from the newest arrival to the end of processing
+    "ArchiveDuration",  # ms to write the raw object
+    "TransformDuration",  # ms in the Transform stage
+    "HotDuration",  # ms in the Hot stage
+    "TotalDuration",  # ms from reading the event to the answer
+    "LandingBytes",  # of the landing object
+    "HotRefused",  # rows the hot table had not taken at the deadline
+]
+
+logger = Logger()
+metrics = Metrics()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a Delivery was done (`now`, seconds since 1970) and how long it took."""
+
+    now: float
+    archive_ms: float
+    total_ms: float
+
+
+def record(
+    delivery: Delivery,
+    outcome: Outcome,
+    timing: Timing,
+    output: dict[str, Any],
+    reason: str,
+) -> None:
+    """Write the Delivery's log line and flush its metrics."""
+    if not len(delivery):
+        return
+    transform, hot = output.get("transform", {}), output.get("hot", {})
+    now_ms = timing.now * 1000
+    values: dict[Metric, float] = {
+        "Received": outcome.received,
+        "Delivered": outcome.delivered,
+        "Dropped": outcome.dropped,
+        "Quarantined": outcome.quarantined,
+        "Retried": outcome.retried,
+        "Bytes": sum(map(len, delivery.bodies)),
+        "IteratorAge": max(now_ms - min(delivery.arrivals) / 1000, 0),
+        "Freshness": max(now_ms - max(delivery.arrivals) / 1000, 0),
+        "ArchiveDuration": round(timing.archive_ms, 1),
+        "TransformDuration": transform.get("millis", 0),
+        "HotDuration": hot.get("millis", 0),
+        "TotalDuration": round(timing.total_ms, 1),
+        "LandingBytes": transform.get("landing_bytes", 0),
+        "HotRefused": hot.get("refused", 0),
+    }
+    logger.info(
+        "delivery settled" if not outcome.retry else "delivery not settled",
+        source=delivery.source,
+        stream=delivery.stream,
+        first=delivery.sequences[0],
+        last=delivery.sequences[-1],
+        raw_key=output.get("raw_key", ""),
+        reason=reason,
+        received=outcome.received,
+        delivered=outcome.delivered,
+        quarantined=outcome.quarantined,
+        retried=outcome.retried,
+    )
+    for name, value in values.items():
+        metrics.add_metric(name, _UNITS.get(name, MetricUnit.Count), value)
+    metrics.flush_metrics()
+
+
+_UNITS = {
+    "Bytes": MetricUnit.Bytes,
+    "LandingBytes": MetricUnit.Bytes,
+    **dict.fromkeys(
+        (
+            *("IteratorAge", "Freshness", "ArchiveDuration", "TransformDuration"),
+            *("HotDuration", "TotalDuration"),
+        ),
+        MetricUnit.Milliseconds,
+    ),
+}

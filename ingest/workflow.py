@@ -1,0 +1,72 @@
+"""The Express workflow, called once per Delivery and attempt.
+
+StartSyncExecution is at most once as seen from here: one attempt, and an answer that does not come
+is *unknown*, never success. A 200 is not success either: the execution's `status` says.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from botocore.config import Config
+
+from sinks.errors import SinkError, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+STATE_BYTES_MAX = 262_144  # Step Functions: input and output of a state, UTF-8
+READ_TIMEOUT_STEP_SECONDS = 10  # a client is kept for each step of timeout that was needed
+CONNECT_TIMEOUT_SECONDS = 3
+
+
+class ExecutionFailed(SinkError):
+    """The execution ended in another status than SUCCEEDED: nothing of it is taken as done."""
+
+    reason = "workflow_failed"
+
+
+@dataclass
+class Workflow:
+    """One state machine. `make_client` is `boto3.client`."""
+
+    make_client: Callable[..., Any]
+    arn: str
+    _clients: dict[int, SFNClient] = field(default_factory=dict)
+
+    def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Run an execution to its end and return its output.
+
+        The answer is awaited at most `timeout_seconds`, rounded down. Raises `ExecutionFailed`, and
+        `Unavailable` where the answer did not come (the execution may still be going on).
+        """
+        text = json.dumps(state, separators=(",", ":"))
+        if len(text.encode()) > STATE_BYTES_MAX:
+            raise ExecutionFailed(f"the state is over {STATE_BYTES_MAX} bytes")
+        with translated(f"run {self.arn}"):
+            answer = self._client(timeout_seconds).start_sync_execution(
+                stateMachineArn=self.arn, input=text
+            )
+        if answer["status"] != "SUCCEEDED":
+            why = f"{answer.get('error', '')}: {answer.get('cause', '')}"
+            raise ExecutionFailed(f"{answer['executionArn']} {answer['status']}: {why[:1000]}")
+        return json.loads(answer["output"])  # type: ignore[no-any-return]
+
+    def _client(self, timeout_seconds: float) -> SFNClient:
+        """A client that waits no longer than asked; botocore fixes the time when it is made."""
+        steps = max(math.floor(timeout_seconds / READ_TIMEOUT_STEP_SECONDS), 0)
+        timeout = steps * READ_TIMEOUT_STEP_SECONDS or max(math.floor(timeout_seconds), 1)
+        if timeout not in self._clients:
+            self._clients[timeout] = self.make_client(
+                "stepfunctions",
+                config=Config(
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    read_timeout=timeout,
+                    retries={"total_max_attempts": 1, "mode": "standard"},
+                ),
+            )
+        return self._clients[timeout]

@@ -1,0 +1,70 @@
+"""S3, the little of it that Millrace uses. Objects are named by the digest of their own bytes.
+
+A key that holds the digest of the bytes can only ever hold those bytes: so a write that finds the
+key taken (412) has succeeded, and a retry that writes other bytes writes another key (law 4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from sinks.deadline import Deadline
+from sinks.errors import Unavailable, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+RACES_MAX = 5  # 409 answers (two writers of one key at once) before it counts as weather
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One S3 bucket."""
+
+    client: S3Client
+    name: str
+
+    def put_once(
+        self, prefix: str, arrival_micros: int, data: bytes, deadline: Deadline | None = None
+    ) -> str:
+        """Write `data` and return its key: `prefix/YYYY-MM-DD/HH/<sha256>.parquet`, by arrival.
+
+        Written before counts as written. Raises `Unavailable`, `Misconfigured`, `DeadlinePassed`.
+        """
+        hour = datetime.fromtimestamp(arrival_micros // 1_000_000, UTC)
+        digest = hashlib.sha256(data).hexdigest()
+        key = f"{prefix}/{hour:%Y-%m-%d}/{hour:%H}/{digest}.parquet"
+        what = f"put s3://{self.name}/{key}"
+        for _ in range(RACES_MAX):
+            if deadline is not None:
+                deadline.check(what)
+            try:
+                with translated(what):
+                    self.client.put_object(Bucket=self.name, Key=key, Body=data, IfNoneMatch="*")
+                return key
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status == 412:
+                    return key
+                if status != 409:
+                    raise
+        raise Unavailable(f"{what}: another writer of the same key kept it busy")
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes. Raises `Unavailable`, `Misconfigured`, or botocore's for no key."""
+        with translated(f"get s3://{self.name}/{key}"):
+            return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key under `prefix`, in S3's order."""
+        with translated(f"list s3://{self.name}/{prefix}"):
+            pages = self.client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self.name, Prefix=prefix):
+                for entry in page.get("Contents", []):
+                    yield entry["Key"]

@@ -1,0 +1,168 @@
+"""The hot store: one DynamoDB item per reading, found by device and time.
+
+    pk  = <device id>#<UTC day>                  one device's day is one partition
+    sk  = <event time to the microsecond>#<digest of the element>[#<position>]
+    ... = the contract's fields, `_rescued` where there is one, and `expires_at` for the TTL
+
+An item is a function of its record's bytes and contract alone, so any order and any repeat of
+writes leaves the same table (law 6). Floats that DynamoDB's numbers cannot hold are kept as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sinks.deadline import Deadline
+from sinks.table import Item, Key, Table, Waiting
+from transform.contract import Contract, FieldType
+from transform.pipeline import hot_mask
+
+NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+LATEST = "~"  # sorts behind every digit, so `time + LATEST` is behind all items of that time
+
+
+@dataclass(frozen=True)
+class HotOutcome:
+    """`written` and `refused` count rows; `indexes` are the source records of refused rows."""
+
+    written: int
+    refused: int
+    items: int
+    indexes: tuple[int, ...]
+
+
+def columns_of(contract: Contract) -> list[str]:
+    """The landing columns that hot items are made of."""
+    return [
+        *(f.name for f in contract.fields),
+        *("_rescued", "_record_id", "_digest", "_arrival", "_index"),
+    ]
+
+
+def write(
+    table: Table, rows: pa.Table, contract: Contract, deadline: Deadline, waiting: Waiting
+) -> HotOutcome:
+    """Put the hot rows of a landing object. What the table will not take by the deadline is told."""
+    hot = rows.filter(hot_mask(rows, contract))
+    keys, items = items_of(hot, contract)
+    undone = table.put_all(items, deadline, waiting)
+    index = hot.column("_index").to_pylist()
+    refused = [i for key, i in zip(keys, index, strict=True) if key in undone]
+    return HotOutcome(
+        written=len(keys) - len(refused),
+        refused=len(refused),
+        items=len(items) - len(undone),
+        indexes=tuple(sorted(set(refused))),
+    )
+
+
+def items_of(rows: pa.Table, contract: Contract) -> tuple[list[Key], dict[Key, Item]]:
+    """The key of each row, and the items by key: repeats within a Delivery are one item."""
+    moments = rows.column(contract.event_time)
+    times = pc.strftime(moments, format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
+    digests = [digest.hex() for digest in rows.column("_digest").to_pylist()]
+    devices = rows.column(contract.device).to_pylist()
+    tails = [f"#{digest}" for digest in digests]
+    if not contract.record_id:
+        ids = rows.column("_record_id").to_pylist()
+        tails = [f"{tail}#{record_id}" for tail, record_id in zip(tails, ids, strict=True)]
+    keys = [
+        (f"{device}#{time[:10]}", time + tail)
+        for device, time, tail in zip(devices, times, tails, strict=True)
+    ]
+    return keys, dict(zip(keys, _items(rows, contract, keys), strict=True))
+
+
+def between(
+    table: Table, device: str, low: datetime, high: datetime, contract: Contract
+) -> Iterator[dict[str, Any]]:
+    """A device's readings with `low <= event time <= high`, oldest first, as plain values."""
+    first, last = low.astimezone(UTC), high.astimezone(UTC)
+    day = first.date()
+    while day <= last.date():
+        found = table.query(
+            f"{device}#{day:%Y-%m-%d}",
+            first.strftime(TIME_FORMAT),
+            last.strftime(TIME_FORMAT) + LATEST,
+        )
+        for item in found:
+            yield reading(item, contract)
+        day += timedelta(days=1)
+
+
+def reading(item: Item, contract: Contract) -> dict[str, Any]:
+    """An item as plain values under the contract's field names, absent fields as None."""
+    plain = {
+        f.name: _READ[f.type](item[f.name]) if f.name in item else None for f in contract.fields
+    }
+    if "_rescued" in item:
+        plain["_rescued"] = item["_rescued"]["S"]
+    return plain
+
+
+def _items(rows: pa.Table, contract: Contract, keys: Sequence[Key]) -> Iterator[Item]:
+    names = [*(f.name for f in contract.fields), "_rescued"]
+    writers = [*(_WRITE[f.type] for f in contract.fields), _text]
+    columns = [_plain(rows.column(name)) for name in names]
+    ttl = contract.hot_ttl_seconds
+    seconds = pc.floor(
+        pc.divide(rows.column(contract.event_time).cast(pa.int64()).cast(pa.float64()), 1e6)
+    )
+    expiries = seconds.cast(pa.int64()).to_pylist() if ttl is not None else [0] * rows.num_rows
+    for (pk, sk), expiry, *values in zip(keys, expiries, *columns, strict=True):
+        item: Item = {"pk": {"S": pk}, "sk": {"S": sk}}
+        if ttl is not None:
+            item["expires_at"] = {"N": str(expiry + ttl)}
+        for name, write_value, value in zip(names, writers, values, strict=True):
+            if value is not None:
+                item[name] = write_value(value)
+        yield item
+
+
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    """Timestamps as ISO text, all else as Python values."""
+    if pa.types.is_timestamp(column.type):
+        column = pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+    return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def _text(value: str) -> dict[str, Any]:
+    return {"S": value}
+
+
+def _integer(value: int) -> dict[str, Any]:
+    return {"N": str(value)}
+
+
+def _bool(value: bool) -> dict[str, Any]:  # noqa: FBT001  a value, not a flag
+    return {"BOOL": value}
+
+
+def _float(value: float) -> dict[str, Any]:
+    if value == 0 or NUMBER_MIN <= abs(value) <= NUMBER_MAX:
+        return {"N": repr(value)}
+    return {"S": repr(value)}
+
+
+_WRITE: dict[FieldType, Callable[[Any], dict[str, Any]]] = {
+    "string": _text,
+    "int64": _integer,
+    "float64": _float,
+    "bool": _bool,
+    "timestamp": _text,
+}
+
+_READ: dict[FieldType, Callable[[dict[str, Any]], Any]] = {
+    "string": lambda value: value["S"],
+    "int64": lambda value: int(value["N"]),
+    "float64": lambda value: float(value.get("N") or value["S"]),
+    "bool": lambda value: value["BOOL"],
+    "timestamp": lambda value: value["S"],
+}

@@ -1,0 +1,82 @@
+"""The ledger: one item per attempt at a Delivery, written by the workflow's Settle, never replaced.
+
+    pk = <minute it settled, UTC>#<0 to 7>       so that a minute's writes spread, and a reader
+    sk = <the execution's ARN>                   can find everything since a moment by its key
+
+The item is put by the state machine itself (`infra/workflows/batch.asl.json`); this module reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sinks.table import Item, Table
+
+BUCKETS = 8  # of 1,000 writes a second each, DynamoDB's ceiling for one partition
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one execution did with one Delivery. Counts are of source records, `*_rows` of rows."""
+
+    execution: str
+    settled_at: str
+    pipeline: str
+    contract: str
+    stream: str
+    raw_key: str
+    outcome: str
+    reason: str
+    epoch: int
+    version: int
+    generation: str
+    received: int
+    delivered: int
+    dropped: int
+    quarantined: int
+    retry: tuple[tuple[int, int], ...]
+    landing_key: str
+    landing_rows: int
+    landing_bytes: int
+    quarantine_key: str
+    quarantine_rows: int
+    hot_rows: int
+    hot_written: int
+
+
+def bucket_of(raw_key: str) -> int:
+    """Which of the minute's partitions an attempt at this raw object settles in."""
+    return int(raw_key.rpartition("/")[2][:8], 16) % BUCKETS
+
+
+def settled_since(table: Table, since: datetime, until: datetime) -> Iterator[Attempt]:
+    """Attempts settled in the minutes from `since` to `until`, both included, by minute."""
+    minute = since.astimezone(UTC).replace(second=0, microsecond=0)
+    while minute <= until:
+        for bucket in range(BUCKETS):
+            for item in table.query(f"{minute:%Y-%m-%dT%H:%M}#{bucket}", "a", "~"):
+                yield attempt(item)
+        minute += timedelta(minutes=1)
+
+
+def attempts(table: Table) -> Iterator[Attempt]:
+    """Every attempt there is, by scanning the table."""
+    for item in table.scan():
+        yield attempt(item)
+
+
+def attempt(item: Item) -> Attempt:
+    """An item as an `Attempt`."""
+    values: dict[str, Any] = {}
+    for name, kind in Attempt.__annotations__.items():
+        if name == "execution":
+            values[name] = item["sk"]["S"]
+        elif name == "retry":
+            values[name] = tuple((low, high) for low, high in json.loads(item[name]["S"]))
+        else:
+            values[name] = int(item[name]["N"]) if kind == "int" else item[name]["S"]
+    return Attempt(**values)

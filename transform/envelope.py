@@ -1,0 +1,142 @@
+"""What a source record holds: one message, or a KPL aggregate of many.
+
+A KPL aggregate is `F3 89 9A C2`, a protobuf message and the MD5 of that message (see
+`aggregation-format.md` of awslabs/amazon-kinesis-producer). Bytes that are too short, have another
+magic or another digest are not an aggregate: they are a plain record, and stay whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from transform.records import Rejection
+
+KPL_MAGIC = b"\xf3\x89\x9a\xc2"
+MD5_BYTES = 16
+KPL_OVERHEAD_BYTES = len(KPL_MAGIC) + MD5_BYTES
+ENTRY_OVERHEAD_BYTES = 24  # per user record at most: tags, lengths and index of a protobuf entry
+
+
+@dataclass(frozen=True)
+class Elements:
+    """The messages of many source records, in order; all lists are as long as `bodies`.
+
+    `index` is the source record's place in the Delivery, `sub` the message's place in its aggregate
+    (0 for a plain record). `rejects` are source records that cannot be opened, by index.
+    """
+
+    bodies: list[bytes] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    sub: list[int] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    rejects: dict[int, Rejection] = field(default_factory=dict)
+
+
+def open_envelopes(bodies: Sequence[bytes], groups: Sequence[str | None]) -> Elements:
+    """Every message of the given source records; `groups` are their partition keys."""
+    elements = Elements()
+    for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
+        if not is_aggregate(body):
+            elements.bodies.append(body)
+            elements.index.append(index)
+            elements.sub.append(0)
+            elements.groups.append(group)
+            continue
+        try:
+            members = list(deaggregate(body))
+        except ValueError as error:
+            elements.rejects[index] = Rejection("envelope", "malformed_aggregate", str(error))
+            continue
+        for sub, (key, data) in enumerate(members):
+            elements.bodies.append(data)
+            elements.index.append(index)
+            elements.sub.append(sub)
+            elements.groups.append(key)
+    return elements
+
+
+def is_aggregate(body: bytes) -> bool:
+    """Whether these bytes are a KPL aggregate: magic first, and then the digest must hold."""
+    return (
+        body.startswith(KPL_MAGIC)
+        and len(body) >= KPL_OVERHEAD_BYTES
+        and hashlib.md5(body[4:-MD5_BYTES], usedforsecurity=False).digest() == body[-MD5_BYTES:]
+    )
+
+
+def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
+    """Partition key and data of each user record. `body` must be an aggregate.
+
+    Raises `ValueError` where the content contradicts the format; nothing is half opened, because
+    callers take the whole list.
+    """
+    message = _AGGREGATE()
+    try:
+        message.ParseFromString(body[4:-MD5_BYTES])
+        keys = list(message.partition_key_table)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the aggregate is not readable: {error}") from None
+    if not message.records:
+        raise ValueError("the aggregate holds no record")
+    for record in message.records:
+        if record.partition_key_index >= len(keys):
+            raise ValueError("the aggregate names a partition key that it does not hold")
+        yield keys[record.partition_key_index], record.data
+
+
+def aggregate(records: Iterable[tuple[str, bytes]]) -> bytes:
+    """A KPL aggregate of (partition key, data) pairs, in order. The inverse of `deaggregate`."""
+    message = _AGGREGATE()
+    keys: dict[str, int] = {}
+    for key, data in records:
+        message.records.add(partition_key_index=keys.setdefault(key, len(keys)), data=data)
+    message.partition_key_table.extend(keys)
+    packed = message.SerializeToString()
+    return KPL_MAGIC + packed + hashlib.md5(packed, usedforsecurity=False).digest()
+
+
+def _aggregated_record() -> Any:
+    """The message class, described here so that no generated code is needed."""
+    kind = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="millrace_kpl.proto", package="millrace_kpl")
+    shapes = {
+        "Tag": [("key", 1, kind.TYPE_STRING, "required"), ("value", 2, kind.TYPE_STRING, "")],
+        "Record": [
+            ("partition_key_index", 1, kind.TYPE_UINT64, "required"),
+            ("explicit_hash_key_index", 2, kind.TYPE_UINT64, ""),
+            ("data", 3, kind.TYPE_BYTES, "required"),
+            ("tags", 4, "Tag", "repeated"),
+        ],
+        "AggregatedRecord": [
+            ("partition_key_table", 1, kind.TYPE_STRING, "repeated"),
+            ("explicit_hash_key_table", 2, kind.TYPE_STRING, "repeated"),
+            ("records", 3, "Record", "repeated"),
+        ],
+    }
+    labels = {
+        "": kind.LABEL_OPTIONAL,
+        "required": kind.LABEL_REQUIRED,
+        "repeated": kind.LABEL_REPEATED,
+    }
+    for name, fields in shapes.items():
+        message = file.message_type.add(name=name)
+        for field_name, number, of, label in fields:
+            entry = message.field.add(name=field_name, number=number, label=labels[label])
+            if isinstance(of, str):
+                entry.type, entry.type_name = kind.TYPE_MESSAGE, f".millrace_kpl.{of}"
+            else:
+                entry.type = of
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("millrace_kpl.AggregatedRecord")
+    )
+
+
+_AGGREGATE = _aggregated_record()

@@ -1,0 +1,224 @@
+"""The vocabulary: what flows through Millrace, and the columns it flows as.
+
+    Delivery ──(ingest archives)──▶ raw object ──(transform)──▶ Batch ──▶ landing + quarantine
+                                                                  └────▶ Outcome ──▶ answer
+
+A *position* is where the source had a record: (stream, shard, sequence), where for SQS the stream is
+the queue, the shard is empty and the sequence is the message id. An *origin* is a row's way back to
+its bytes: (raw object, index in it, sub-sequence in a KPL aggregate, child in an exploded message).
+Both travel as columns, so that every outcome can name its record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+Source = Literal["kinesis", "sqs"]
+
+Fate = Literal["delivered", "dropped", "quarantined", "retry"]
+
+Step = Literal["envelope", "decode", "check"]
+"""Where a record was rejected: opening its message, reading its JSON, or judging its fields."""
+
+Reason = Literal[
+    "too_large",  # envelope: the body is over the contract's largest
+    "malformed_aggregate",  # envelope: a KPL aggregate whose digest holds and whose content does not
+    "not_utf8",  # decode: the bytes are not UTF-8
+    "malformed_json",  # decode: the text is not JSON
+    "lone_surrogate",  # decode: half of a surrogate pair, which no UTF-8 column can hold
+    "not_finite",  # decode: NaN or infinity, by name or by overflow of a double
+    "not_an_object",  # decode: JSON, but not an object
+    "missing_field",  # check: a required field is absent or null
+    "wrong_type",  # check: a field holds another type than the contract's
+    "out_of_range",  # check: a number outside the contract's range, or outside int64
+    "not_allowed",  # check: a value that is not in the contract's list
+    "bad_timestamp",  # check: text or number that names no moment
+    "future_time",  # check: event time too far beyond arrival
+    "too_long",  # check: a device id that no DynamoDB key can hold
+]
+
+UTC_MICROS = pa.timestamp("us", tz="UTC")
+DIGEST_BYTES = 16  # of BLAKE2b: identity compares equal ids only, so 128 bits are ample
+DIGEST = pa.binary(DIGEST_BYTES)
+
+POSITION = ("_stream", "_shard", "_sequence")
+"""The columns that name a source record, the same in raw, landing and quarantine."""
+
+ORIGIN = ("_raw", "_index", "_sub", "_child")
+"""The columns that lead from a row back to its bytes."""
+
+RAW_SCHEMA = pa.schema(
+    [
+        pa.field("_source", pa.string(), nullable=False),  # kinesis or sqs
+        pa.field("_stream", pa.string(), nullable=False),  # the stream's or queue's name
+        pa.field("_shard", pa.string(), nullable=False),  # empty for SQS
+        pa.field("_sequence", pa.string(), nullable=False),  # sequence number or message id
+        pa.field("_partition_key", pa.string()),  # for a FIFO queue its message group
+        pa.field("_arrival", UTC_MICROS, nullable=False),
+        pa.field("_attributes", pa.string()),  # SQS message attributes, as JSON
+        pa.field("_body", pa.binary(), nullable=False),
+    ]
+)
+"""A raw object: one row per source record, in the order of the Delivery, exactly as it came."""
+
+ROW_FIELDS = [
+    pa.field("_record_id", pa.string(), nullable=False),
+    pa.field("_digest", DIGEST, nullable=False),
+    pa.field("_contract", pa.string(), nullable=False),
+    pa.field("_stream", pa.string(), nullable=False),
+    pa.field("_shard", pa.string(), nullable=False),
+    pa.field("_sequence", pa.string(), nullable=False),
+    pa.field("_arrival", UTC_MICROS, nullable=False),
+    pa.field("_raw", pa.string(), nullable=False),
+    pa.field("_index", pa.int32(), nullable=False),
+    pa.field("_sub", pa.int32(), nullable=False),
+    pa.field("_child", pa.int32(), nullable=False),
+    pa.field("_epoch", pa.int32(), nullable=False),
+    pa.field("_version", pa.int64(), nullable=False),
+    pa.field("_generation", pa.string(), nullable=False),
+]
+"""What every landing row carries behind the contract's own fields and `_rescued`."""
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("_step", pa.string(), nullable=False),
+        pa.field("_reason", pa.string(), nullable=False),
+        pa.field("_field", pa.string()),  # the contract's field, where one is to blame
+        pa.field("_detail", pa.string(), nullable=False),
+        pa.field("_body", pa.binary(), nullable=False),  # the rejected element, whole
+        pa.field("_partition_key", pa.string()),
+        *(f for f in ROW_FIELDS if f.name != "_record_id"),
+    ]
+)
+"""A quarantine object: one row per rejected element."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What one Lambda invocation received, in order; every list has one entry per source record.
+
+    `arrivals` are microseconds since 1970 UTC: Kinesis' ApproximateArrivalTimestamp or SQS'
+    SentTimestamp. `groups` holds the partition key, or a FIFO queue's message group.
+    """
+
+    source: Source
+    stream: str
+    shards: list[str]
+    sequences: list[str]
+    groups: list[str | None]
+    arrivals: list[int]
+    attributes: list[str | None]
+    bodies: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def table(self) -> pa.Table:
+        """The Delivery as a raw table (`RAW_SCHEMA`)."""
+        return pa.table(
+            [
+                pa.array([self.source] * len(self), pa.string()),
+                pa.array([self.stream] * len(self), pa.string()),
+                pa.array(self.shards, pa.string()),
+                pa.array(self.sequences, pa.string()),
+                pa.array(self.groups, pa.string()),
+                pa.array(self.arrivals, pa.int64()).cast(UTC_MICROS),
+                pa.array(self.attributes, pa.string()),
+                pa.array(self.bodies, pa.binary()),
+            ],
+            schema=RAW_SCHEMA,
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Which rules were applied to a record; `digest` is a column of every row they made.
+
+    `version` orders generations within an epoch: the contract's version first, then the code's.
+    """
+
+    epoch: int
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why an element can never be delivered under this generation."""
+
+    step: Step
+    reason: Reason
+    detail: str
+    field: str | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Source records by fate, one fate each: the worst of its rows."""
+
+    received: int
+    delivered: int
+    dropped: int
+    quarantined: int
+
+    def __post_init__(self) -> None:
+        if self.delivered + self.dropped + self.quarantined != self.received:
+            raise ConservationError(f"counts do not add up: {self}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A Delivery after Transform: good rows and rejected rows, both with their origin.
+
+    `rows` has the contract's landing schema, `rejects` is a quarantine table; either may be empty.
+    """
+
+    rows: pa.Table
+    rejects: pa.Table
+    counts: Counts
+    hot_rows: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a Delivery: how many source records went where, and which to hand back.
+
+    `retry` holds half-open index ranges into the Delivery, ascending and disjoint.
+    """
+
+    received: int
+    delivered: int
+    dropped: int
+    quarantined: int
+    retry: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        done = self.delivered + self.dropped + self.quarantined
+        if min(self.delivered, self.dropped, self.quarantined) < 0:
+            raise ConservationError(f"a count is negative: {self}")
+        if done + self.retried != self.received:
+            raise ConservationError(f"the outcome does not add up: {self}")
+        edges = [edge for span in self.retry for edge in span]
+        if edges != sorted(edges) or any(a == b for a, b in self.retry):
+            raise ConservationError(f"retry ranges overlap or are empty: {self.retry}")
+        if edges and (edges[0] < 0 or edges[-1] > self.received):
+            raise ConservationError(f"retry ranges lie outside the Delivery: {self.retry}")
+
+    @property
+    def retried(self) -> int:
+        return sum(stop - start for start, stop in self.retry)
+
+    @classmethod
+    def all_retry(cls, received: int) -> Outcome:
+        """Nothing of it is done: the whole Delivery goes back."""
+        return cls(received, 0, 0, 0, ((0, received),) if received else ())
+
+    def retry_indexes(self) -> list[int]:
+        return [index for start, stop in self.retry for index in range(start, stop)]
+
+
+class ConservationError(AssertionError):
+    """Counts that must add up do not. It is a defect of Millrace: the Delivery is handed back."""

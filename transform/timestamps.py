@@ -1,0 +1,87 @@
+"""Moments as text, to microseconds since 1970 UTC: exactly, and never through a double.
+
+An epoch second of 2026 with seven decimals does not survive a double: 1594598735.7727768 has 17
+significant digits and a double holds 15 to 17. So numbers are read from their text, and what lies
+beyond the microsecond is rounded half to even.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal
+from typing import Literal
+
+TimestampFormat = Literal["iso8601", "epoch_seconds", "epoch_millis"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+EARLIEST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z, the first moment ISO text can name
+LATEST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z, the last
+DIGITS_MAX = 40  # of a number's text: far above any moment, far below what costs time to read
+EXACT = Context(prec=4 * DIGITS_MAX)
+
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:[.,](\d+))?)?"
+    r"(?:([Zz])|([+-])(\d\d)(?::?(\d\d))?)?",
+    re.ASCII,
+)
+_NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?([eE][+-]?\d+)?", re.ASCII)
+_EPOCH_DIGITS = {"epoch_seconds": 6, "epoch_millis": 3}
+
+
+class TimestampError(ValueError):
+    """Text that names no moment, or none between the years 1 and 9999."""
+
+
+def parse_timestamp(text: str, form: TimestampFormat) -> int:
+    """Microseconds since 1970 UTC, rounded half to even. Raises `TimestampError`."""
+    micros = _iso(text) if form == "iso8601" else _epoch(text, _EPOCH_DIGITS[form])
+    if not EARLIEST <= micros <= LATEST:
+        raise TimestampError(f"{text[:DIGITS_MAX]!r} is not between the years 1 and 9999")
+    return micros
+
+
+def _iso(text: str) -> int:
+    match = _ISO.fullmatch(text)
+    if match is None:
+        raise TimestampError(f"{text[:DIGITS_MAX]!r} is not an ISO-8601 time")
+    date, hour, minute, second, fraction, zulu, sign, offset_hours, offset_minutes = match.groups()
+    if zulu is None and sign is None:
+        raise TimestampError(f"{text[:DIGITS_MAX]!r} has no offset: Z or +hh:mm")
+    try:
+        day = datetime.fromisoformat(f"{date}T00:00:00+00:00")
+    except ValueError as error:
+        raise TimestampError(f"{text[:DIGITS_MAX]!r}: {error}") from None
+    seconds = (int(hour) * 60 + int(minute)) * 60 + int(second or 0)
+    if sign is not None:
+        offset = int(offset_hours) * 3600 + int(offset_minutes or 0) * 60
+        if offset > 24 * 3600 or int(offset_minutes or 0) > 59:
+            raise TimestampError(f"{text[:DIGITS_MAX]!r} has an offset of more than a day")
+        seconds += offset if sign == "-" else -offset
+    micros = (day - EPOCH) // MICROSECOND + seconds * 1_000_000
+    return micros + _fraction(fraction or "", 6)
+
+
+def _epoch(text: str, digits: int) -> int:
+    match = _NUMBER.fullmatch(text)
+    if match is None or len(text) > DIGITS_MAX:
+        raise TimestampError(f"{text[:DIGITS_MAX]!r} is not a decimal number")
+    minus, whole, fraction, exponent = match.groups()
+    if exponent is not None:
+        if abs(int(exponent[1:])) > DIGITS_MAX:
+            raise TimestampError(f"{text!r} is not between the years 1 and 9999")
+        return round(EXACT.scaleb(Decimal(text), digits))  # round() is half to even
+    scale: int = 10**digits
+    micros = int(whole) * scale + _fraction(fraction or "", digits)
+    return -micros if minus else micros
+
+
+def _fraction(text: str, digits: int) -> int:
+    """The first `digits` decimals as an integer, the rest rounded half to even."""
+    if len(text) <= digits:
+        return int(text.ljust(digits, "0") or "0")
+    kept, rest = int(text[:digits] or "0"), text[digits:].rstrip("0")
+    if rest > "5" or (rest == "5" and kept % 2 == 1):
+        return kept + 1
+    return kept
