@@ -1,1 +1,1 @@
-"""One description of the system and its readers: the local runtime, the command line, deployment."""
+"""One description of the system and its readers: the local runtime, the command line."""

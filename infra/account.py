@@ -169,7 +169,7 @@ class Account:
         }
 
 
-def take(
+def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
     lake: Lake,
     contract: Contract,
     hot_table: Table,
@@ -209,7 +209,7 @@ def take(
             ).fetchall()
         )
         unaccounted = max(_one(db, _UNACCOUNTED)[0] - settlement.dropped, 0)
-        kept = db.execute("SELECT * FROM delivered").to_arrow_table()
+        kept = db.sql("SELECT * FROM delivered").to_arrow_table()
     expected = hot_keys(kept, contract)
     return Account(
         sent=sent.total(),
@@ -225,7 +225,7 @@ def take(
         repeats=rows - distinct_rows,
         conflicts=distinct_rows - ids,
         hot_expected=len(expected),
-        hot_items=sum(key in expected for key in hot_table.keys()),
+        hot_items=sum(key in expected for key in hot_table.all_keys()),
         parquet_rows=rows,
         parquet_rows_distinct=distinct_rows,
         files=len(settlement.landing),
@@ -272,7 +272,4 @@ def _places(sent: Sent) -> Iterator[Place]:
 
 
 def _one(db: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-    row = db.execute(sql).fetchone()
-    assert row is not None
-    return row
-
+    return db.execute(sql).fetchall()[0]

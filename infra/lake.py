@@ -11,7 +11,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from infra.local.resources import Client
 from sinks import distinct, landing, ledger, raw
 from sinks.bucket import Bucket
 from sinks.table import Table
@@ -29,12 +28,10 @@ class QueryError(ValueError):
 class Lake:
     """What lies in a bucket and a ledger, for the given contracts."""
 
-    def __init__(
-        self, client: Client, bucket: str, ledger_table: str, contracts: Sequence[Contract]
-    ) -> None:
-        self.bucket = Bucket(client("s3"), bucket)
-        self._ledger = Table(client("dynamodb"), ledger_table)
-        self.contracts = contracts
+    def __init__(self, bucket: Bucket, ledger_table: Table, contracts: Sequence[Contract]) -> None:
+        self._bucket = bucket
+        self._ledger = ledger_table
+        self._contracts = contracts
 
     def landing(self, contract: Contract, keys: Iterable[str] | None = None) -> pa.Table:
         """Every landing row of a contract, or of some objects; older versions' columns are kept."""
@@ -56,10 +53,6 @@ class Lake:
         ]
         return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
 
-    def objects(self) -> int:
-        """How many landing objects there are."""
-        return sum(1 for _ in self.bucket.keys(f"{landing.LANDING}/"))
-
     def query(self, sql: str) -> pa.Table:
         """The answer to one SQL statement over the views it names.
 
@@ -71,13 +64,16 @@ class Lake:
             named = set(re.findall(r"[a-z_][a-z0-9_]*", sql.lower()))
             self._register(connection, named)
             try:
-                return connection.execute(sql).to_arrow_table()
+                answer = connection.sql(sql)
             except duckdb.Error as error:
                 raise QueryError(str(error)) from None
+            if answer is None:  # type: ignore[redundant-expr]  a COPY, say, gives no relation
+                return pa.table({})
+            return answer.to_arrow_table()
 
     def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
         """Make the views that the SQL may name, and read no more than they need."""
-        own = {contract.name.replace("-", "_"): contract for contract in self.contracts}
+        own = {contract.name.replace("-", "_"): contract for contract in self._contracts}
         rejects = []
         for view, contract in own.items():
             if named.isdisjoint({view, "records", "quarantine"}):
@@ -102,9 +98,9 @@ class Lake:
             connection.register("raw", self.raw())
 
     def _rows(self, prefix: str, schema: pa.Schema, keys: Iterable[str] | None) -> pa.Table:
-        found = list(self.bucket.keys(prefix) if keys is None else keys)
+        found = list(self._bucket.keys(prefix) if keys is None else keys)
         with ThreadPoolExecutor(READERS) as pool:
-            tables = list(pool.map(lambda key: landing.read(self.bucket, key), found))
+            tables = list(pool.map(lambda key: landing.read(self._bucket, key), found))
         return pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive")
 
 

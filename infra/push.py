@@ -65,10 +65,7 @@ def to_stream(
     kinesis: Any, stream: str, messages: Iterable[Keyed], sent: Sent, *, aggregated: bool = False
 ) -> None:
     """Put every message on a stream, plain or as KPL aggregates. Raises `PushError`."""
-    if aggregated:
-        records = aggregates(messages)
-    else:
-        records = ((key, data, 1) for key, data in messages)
+    records = aggregates(messages) if aggregated else ((key, data, 1) for key, data in messages)
     for batch in _batches(records, PUT_RECORDS_MAX, PUT_BYTES_MAX, _record_bytes):
 
         def put(entries: Sequence[tuple[str, bytes, int]]) -> list[tuple[str, bytes, int]]:

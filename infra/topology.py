@@ -1,10 +1,10 @@
 """The system, described once: CDK renders it, the local runtime obeys it, the planner prices it.
 
-A `Topology` is one pipeline (one contract): its stream and queue, the mappings that feed ingest, the
-functions, the Express workflow that ties the stages together, and where records come to rest.
+A `Topology` is one pipeline (one contract): its stream and queue, the mappings that feed ingest,
+the functions, the Express workflow that ties the stages together, and where records come to rest.
 Everything is a frozen dataclass; units are in the names. Relations that must hold between the
-numbers (stage < workflow < ingest timeout < visibility) are asserted by `Topology.__post_init__`, so
-a wrong description cannot be rendered by anyone.
+numbers (stage < workflow < ingest timeout < visibility) are checked when it is made, so a wrong
+description cannot be rendered by anyone.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Topology:
         return (self.hot_table, self.ledger_table)
 
     def _relations(self) -> list[tuple[bool, str]]:
-        """Law 7 (what waits outlives what it waits for) and law 10, as pairs of truth and reason."""
+        """Laws 7 (what waits outlives what it waits for) and 10, as pairs of truth and reason."""
         stages = self.transform.timeout_seconds + self.hot.timeout_seconds
         stages += self.workflow.settle_timeout_seconds
         waiting = (self.ingest_stream, self.ingest_queue)
@@ -149,8 +149,8 @@ class Topology:
         return [
             (
                 stages <= self.workflow.timeout_seconds <= EXPRESS_MAX_SECONDS,
-                f"the stages' timeouts ({stages} s) must fit in the workflow's "
-                f"({self.workflow.timeout_seconds} s), and that in {EXPRESS_MAX_SECONDS} s",
+                f"the stages' {stages} s must fit in the workflow's timeout, and that in "
+                f"{EXPRESS_MAX_SECONDS} s",
             ),
             (
                 all(self.workflow.timeout_seconds < f.timeout_seconds for f in waiting),

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import click
+import sys
 
-from infra.cli.demo import demo
-from infra.cli.hot import hot
-from infra.cli.ingest import ingest
-from infra.cli.query import query
-from infra.cli.run import Group
-from infra.cli.up import up
+INTERRUPTED = 130  # as shells report a process that SIGINT ended
 
 
-@click.group(
-    cls=Group,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(package_name="millrace")
 def main() -> None:
-    """Millrace: streaming ingestion that can prove where every record is.
+    """The console script. Commands are imported inside, so that Ctrl-C is quiet from the start."""
+    try:
+        from infra.cli.commands import group  # noqa: PLC0415  a second of imports
 
-    Everything runs on this machine, on loopback, with its state in one directory (./.millrace).
-
-    \b
-    Exit codes: 0 all is well            1 a record is unaccounted for, or a check failed
-                2 wrong input            3 time ran out before every record had a fate
-                4 cannot run here        130 interrupted
-    """
-
-
-for command in (demo, up, ingest, query, hot):
-    main.add_command(command)
+        group()
+    except KeyboardInterrupt:
+        sys.stderr.write("millrace: interrupted\n")
+        sys.exit(INTERRUPTED)

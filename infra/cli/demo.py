@@ -1,4 +1,4 @@
-"""`millrace demo`: a generated fleet through every way in, and the proof that nothing is missing."""
+"""`millrace demo`: a generated fleet through every way in, and what became of each message."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from infra import account, push
-from infra.cli import run, shown
 from infra.cli import ingest as ingesting
+from infra.cli import run, shown
 from infra.lake import Lake
 from infra.local import preflight
 from infra.local.ceiling import Ceiling, measure
@@ -67,7 +67,7 @@ class Pushed:
 )
 @run.state_option
 @run.json_option
-def demo(records: int, state: State, as_json: bool) -> None:  # noqa: FBT001  a flag
+def demo(records: int, state: State, as_json: bool) -> None:
     """Run generated devices through Kinesis (plain and KPL) and SQS, and account for every record.
 
     Malformed messages and repeats are planted and must be found. It starts on an empty state: what
@@ -88,7 +88,8 @@ def demo(records: int, state: State, as_json: bool) -> None:  # noqa: FBT001  a 
             left = account.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
             seconds = time.monotonic() - started
             told = ingesting.take(system, follower, pushed.sent, parked(), seconds)
-            answer = _lake(system).query(QUESTION)
+            lake = Lake(system.bucket, system.ledger_table, [system.contract])
+            answer = lake.query(QUESTION)
     wrong = problems(told, pushed, left)
     if as_json:
         shown.print_json(_report(told, pushed, ceiling, wrong))
@@ -207,11 +208,6 @@ def _ceiling(system: Embedded, fleet: Fleet) -> Ceiling:
     return measure(system.client, items, good)
 
 
-def _lake(system: Embedded) -> Lake:
-    topology = system.topology
-    return Lake(system.client, topology.bucket, topology.ledger_table.name, [system.contract])
-
-
 def _report(
     told: account.Account, pushed: Pushed, ceiling: Ceiling, wrong: Sequence[str]
 ) -> dict[str, Any]:
@@ -249,7 +245,9 @@ def _show(
     out.print(f"\n[bold]One question[/bold][dim]{QUESTION}[/dim]")
     shown.print_table(answer)
     device = pushed.busiest.most_common(1)[0][0]
-    out.print(f"[bold]Where things are[/bold]\n  objects  {state / 's3'}\n  logs     {state / 'logs'}")
+    out.print(
+        f"[bold]Where things are[/bold]\n  objects  {state / 's3'}\n  logs     {state / 'logs'}"
+    )
     where = "" if state == Path(".millrace").absolute() else f" --state {state}"
     out.print(
         "\n[bold]Try next[/bold]\n"

@@ -45,16 +45,16 @@ def hot(
     stop: str | None,
     contract: str | None,
     state: State,
-    as_json: bool,  # noqa: FBT001  a flag
+    as_json: bool,
 ) -> None:
     """Print a device's readings from the hot store, oldest first."""
     low, high = span(last, start, stop, datetime.now(UTC))
     require_used(state)
     found: list[dict[str, object]] = []
-    with served(state) as endpoint:
+    with served(state) as client:
         for rules in _chosen(state.contracts(), contract):
             name = pipeline(rules.name, rules.name).hot_table.name
-            table = Table(endpoint.client("dynamodb"), name)
+            table = Table(client("dynamodb"), name)
             found.extend(store.between(table, device_id, low, high, rules))
     if as_json:
         shown.print_json(found)

@@ -15,10 +15,8 @@ from infra import account, push
 from infra.cli import run, shown
 from infra.lake import Lake
 from infra.local import preflight
-from infra.local.embedded import Embedded, embedded
+from infra.local.embedded import Pipeline, running
 from infra.local.state import State
-from sinks.bucket import Bucket
-from sinks.table import Table
 from transform.contract import Contract, load_contract
 from transform.decode import Decoder
 from transform.records import Rejection
@@ -56,10 +54,10 @@ def ingest(
     file: str,
     contract: str,
     via: str,
-    aggregate: bool,  # noqa: FBT001  a flag of the command line
+    aggregate: bool,
     state: State,
     timeout: float,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
 ) -> None:
     """Push NDJSON or a JSON array through the whole path and account for every record.
 
@@ -75,7 +73,7 @@ def ingest(
     if via == "sqs":
         _check_text(bodies, file)
     preflight.check(state)
-    with state.owned(), embedded(state, contract) as system, shown.progress(as_json) as watch:
+    with running(state, contract) as system, shown.progress(as_json) as watch:
         sent = push.Sent()
         follower = settlement(system)
         started = time.monotonic()
@@ -123,7 +121,7 @@ def device_keys(bodies: Iterable[bytes], contract: Contract) -> Iterator[str]:
 
 
 def send(
-    system: Embedded,
+    system: Pipeline,
     via: str,
     keyed: Iterable[push.Keyed],
     sent: push.Sent,
@@ -139,34 +137,27 @@ def send(
         push.to_stream(system.client("kinesis"), stream, keyed, sent, aggregated=aggregated)
 
 
-def settlement(system: Embedded) -> account.Settlement:
+def settlement(system: Pipeline) -> account.Settlement:
     """A follower of the pipeline's ledger from now on."""
-    return account.Settlement(
-        Bucket(system.client("s3"), system.topology.bucket),
-        Table(system.client("dynamodb"), system.topology.ledger_table.name),
-        datetime.now(UTC),
-    )
+    return account.Settlement(system.bucket, system.ledger_table, datetime.now(UTC))
 
 
-def parked_of(system: Embedded) -> account.Parked:
+def parked_of(system: Pipeline) -> account.Parked:
     """How to look into the pipeline's dead-letter queue."""
-    topology = system.topology
-    url = system.addresses.queues[topology.dead_letters.name]
-    return lambda: account.parked_messages(system.client("sqs"), topology.queue.name, url)
+    queue, url = system.topology.queue.name, system.dead_letters_url
+    return lambda: account.parked_messages(system.client("sqs"), queue, url)
 
 
 def take(
-    system: Embedded,
+    system: Pipeline,
     follower: account.Settlement,
     sent: push.Sent,
     parked: set[account.Place],
     seconds: float,
 ) -> account.Account:
     """The account of what was sent."""
-    topology = system.topology
-    lake = Lake(system.client, topology.bucket, topology.ledger_table.name, [system.contract])
-    hot_table = Table(system.client("dynamodb"), topology.hot_table.name)
-    return account.take(lake, system.contract, hot_table, follower, sent, parked, seconds)
+    lake = Lake(system.bucket, system.ledger_table, [system.contract])
+    return account.take(lake, system.contract, system.hot_table, follower, sent, parked, seconds)
 
 
 def finish(told: account.Account, left: set[account.Place], *, as_json: bool) -> None:
@@ -212,7 +203,5 @@ def _check_text(bodies: Iterable[bytes], file: str) -> None:
 
 def _forbidden(text: str) -> bool:
     return any(
-        (ord(letter) < 32 and letter not in "\t\n\r") or ord(letter) in (0xFFFE, 0xFFFF)
-        for letter in text
+        (letter < " " and letter not in "\t\n\r") or letter in "\ufffe\uffff" for letter in text
     )
-

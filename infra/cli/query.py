@@ -9,6 +9,8 @@ from infra.lake import Lake, plain
 from infra.local.embedded import served
 from infra.local.state import State, StateError
 from infra.topology import BUCKET, LEDGER
+from sinks.bucket import Bucket
+from sinks.table import Table
 
 EXAMPLES = """\b
 Views: records     landing rows, one per identity     ledger  one row per attempt
@@ -27,14 +29,15 @@ Examples:
 @click.argument("sql")
 @run.state_option
 @run.json_option
-def query(sql: str, state: State, as_json: bool) -> None:  # noqa: FBT001  a flag
+def query(sql: str, state: State, as_json: bool) -> None:
     """Answer one SQL statement (DuckDB's) over records, quarantine, ledger and raw.
 
     It works beside a running pipeline and on a stopped state. Times are UTC.
     """
     require_used(state)
-    with served(state) as endpoint:
-        rows = Lake(endpoint.client, BUCKET, LEDGER, state.contracts()).query(sql)
+    with served(state) as client:
+        bucket, ledger = Bucket(client("s3"), BUCKET), Table(client("dynamodb"), LEDGER)
+        rows = Lake(bucket, ledger, state.contracts()).query(sql)
     if as_json:
         shown.print_json(plain(rows))
     else:

@@ -9,15 +9,18 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from infra.account import Account, Settlement
 from infra.lake import plain
 from infra.push import Sent
 
 ROWS_SHOWN = 200
+WIDTH_MAX = 10_000  # characters: no row is wider
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -29,18 +32,41 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: pa.Table, limit: int = ROWS_SHOWN) -> None:
-    """Rows as a table; beyond `limit` rows it says how many more there are."""
-    table = Table(header_style="bold", row_styles=["", "dim"])
-    for name in rows.column_names:
-        numeric = pa.types.is_integer(rows.schema.field(name).type) or pa.types.is_floating(
-            rows.schema.field(name).type
-        )
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in plain(rows.slice(0, limit)):
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    out.print(table)
+    """Rows as a table, or one below the other where they are too wide for the terminal.
+
+    Beyond `limit` rows it says how many more there are.
+    """
+    if not rows.num_columns:
+        out.print("Done.")
+        return
+    shown = plain(rows.slice(0, limit))
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    for column in rows.schema:
+        numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        table.add_column(column.name, justify="right" if numeric else "left", no_wrap=True)
+    for row in shown:
+        table.add_row(*map(_text, row.values()))
+    needed = out.measure(table, options=out.options.update(max_width=WIDTH_MAX)).minimum
+    if needed <= out.width:
+        out.print(table)
+    elif out.is_terminal:
+        _print_records(shown)
+    else:
+        Console(width=needed).print(table)
     if rows.num_rows > limit:
         out.print(f"… and {rows.num_rows - limit:,} more rows; add LIMIT, or use --json for all")
+
+
+def _print_records(rows: list[dict[str, Any]]) -> None:
+    margin = max(map(len, rows[0])) if rows else 0
+    for number, row in enumerate(rows, 1):
+        out.print(f"[dim]row {number}[/dim]")
+        for name, value in row.items():
+            out.print(Text(f"  {name:<{margin}}  {_text(value)}"), soft_wrap=True)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def print_account(account: Account) -> None:
@@ -74,7 +100,7 @@ def _lines(account: Account) -> Iterator[tuple[str, int, str]]:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Watch]:  # noqa: FBT001  a flag of the command line
+def progress(quiet: bool) -> Iterator[Watch]:
     """Bars for what is sent and what has a fate, on stderr; none where nobody looks."""
     with Progress(
         TextColumn("{task.description:>10}"),

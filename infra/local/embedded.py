@@ -1,60 +1,68 @@
-"""The embedded default as one thing: emulator, functions and mappings, started and stopped together."""
+"""The embedded default as one thing: emulator, functions and mappings, started and stopped."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from infra.local import resources
 from infra.local.emulator import ENVIRONMENT, Emulator, client
+from infra.local.invoke_api import LambdaError
 from infra.local.lambdas import LocalLambda
-from infra.local.mappings import Mappings
-from infra.local.resources import Addresses, Client
-from infra.local.state import Running, State
-from infra.topology import Topology, pipeline
-from transform.contract import Contract
+from infra.local.mappings import AnswerError, Mappings
+from infra.local.resources import Client
+from infra.local.state import Running, State, StateError
+from infra.topology import Function, Topology, pipeline
+from sinks.bucket import Bucket
+from sinks.table import Table
+from transform.contract import Contract, load_contract
 
 CODE = Path(__file__).resolve().parents[2]
-STAGE_WORKERS = 2  # of Transform and Hot: as many as the machine this was measured on has cores
+STAGE_WORKERS = 2  # of Transform and of Hot each: what two cores keep busy
 CONNECTIONS_MAX = 16
 DRAIN_SECONDS = 10.0  # for invocations in flight when everything stops
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """An AWS endpoint that a state is served on: of a running pipeline, or started to read it."""
-
-    url: str
-    client: Client
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A running pipeline."""
+class Pipeline:
+    """A pipeline that runs on this machine, as producers and readers see it."""
 
     topology: Topology
     contract: Contract
-    endpoint: Endpoint
-    addresses: Addresses
-    mappings: Mappings
-    emulator: Emulator
+    url: str
+    client: Client
 
     @property
-    def url(self) -> str:
-        return self.endpoint.url
+    def bucket(self) -> Bucket:
+        return Bucket(self.client("s3"), self.topology.bucket)
 
     @property
-    def client(self) -> Client:
-        return self.endpoint.client
+    def hot_table(self) -> Table:
+        return Table(self.client("dynamodb"), self.topology.hot_table.name)
+
+    @property
+    def ledger_table(self) -> Table:
+        return Table(self.client("dynamodb"), self.topology.ledger_table.name)
 
     @property
     def queue_url(self) -> str:
-        return self.addresses.queues[self.topology.queue.name]
+        return resources.queue_url(self.client, self.topology.queue)
+
+    @property
+    def dead_letters_url(self) -> str:
+        return resources.queue_url(self.client, self.topology.dead_letters)
+
+
+@dataclass(frozen=True)
+class Embedded(Pipeline):
+    """A pipeline that this process runs."""
+
+    mappings: Mappings
+    emulator: Emulator
 
 
 @contextmanager
@@ -66,65 +74,87 @@ def embedded(state: State, contract: str, *, port: int = 0) -> Iterator[Embedded
     rules, kept = state.keep_contract(contract)
     topology = pipeline(rules.name, str(kept))
     with ExitStack() as stack:
-        endpoint, emulator = stack.enter_context(_emulator(state, port))
-        lambdas = LocalLambda(
-            _wired(topology),
-            workers={
-                topology.ingest_stream.name: topology.stream.shards,
-                topology.ingest_queue.name: topology.queue_mapping.maximum_concurrency,
-                topology.transform.name: STAGE_WORKERS,
-                topology.hot.name: STAGE_WORKERS,
-            },
-            environment={**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint.url},
-            log_directory=state / "logs",
-            root=CODE,
-        )
-        stack.enter_context(lambdas)
-        addresses = resources.create(topology, endpoint.client, lambdas.proxy_url)
+        emulator = stack.enter_context(_emulator(state, port))
+        lambdas = stack.enter_context(_lambdas(topology, emulator.url, state))
+        clients = _clients(emulator.url)
+        resources.create(topology, clients, lambdas.proxy_url)
 
         def invoke(name: str, payload: bytes) -> tuple[bytes, str | None]:
-            invocation = lambdas.invoke(name, payload)
+            try:
+                invocation = lambdas.invoke(name, payload)
+            except LambdaError as error:
+                raise AnswerError(f"{name} was not invoked: {error}") from error
             return invocation.payload, invocation.function_error
 
         mappings = Mappings(invoke)
         stack.callback(mappings.stop, DRAIN_SECONDS)
-        kinesis, sqs = endpoint.client("kinesis"), endpoint.client("sqs")
-        mappings.poll_stream(kinesis, topology.stream_mapping, state / "checkpoints")
-        queue_url = addresses.queues[topology.queue.name]
-        mappings.poll_queue(sqs, topology.queue_mapping, queue_url)
-        system = Embedded(topology, rules, endpoint, addresses, mappings, emulator)
-        state.announce(
-            Running(os.getpid(), emulator.pid, endpoint.url, topology.name)
-        )
+        system = Embedded(topology, rules, emulator.url, clients, mappings, emulator)
+        mappings.poll_stream(clients("kinesis"), topology.stream_mapping, state / "checkpoints")
+        mappings.poll_queue(clients("sqs"), topology.queue_mapping, system.queue_url)
+        state.announce(Running(os.getpid(), emulator.pid, emulator.url, topology.name))
         yield system
 
 
 @contextmanager
-def served(state: State) -> Iterator[Endpoint]:
-    """An endpoint to read a state by: the running pipeline's, or an emulator's started for it."""
-    running = state.running()
-    if running is not None:
-        yield Endpoint(running.url, _clients(running.url))
+def running(state: State, contract: str) -> Iterator[Pipeline]:
+    """A contract's pipeline: the one that runs on this state already, or one started for us.
+
+    Raises `StateError` where another contract runs there, besides what `embedded` raises.
+    """
+    there = state.running()
+    if there is None:
+        with state.owned(), embedded(state, contract) as system:
+            yield system
         return
-    with state.owned(), _emulator(state, 0) as (endpoint, _):
-        yield endpoint
+    rules = load_contract(contract)
+    kept = {known.name: known for known in state.contracts()}.get(rules.name)
+    if there.pipeline != rules.name or kept is None or kept.source != rules.source:
+        which = "another contract" if there.pipeline != rules.name else "another version of it"
+        raise StateError(
+            f"process {there.pid} runs {there.pipeline} on {state.root}, and {contract} is "
+            f"{which}; stop that process, or use another --state"
+        )
+    topology = pipeline(rules.name, str(state / "contracts" / f"{rules.name}.toml"))
+    yield Pipeline(topology, rules, there.url, _clients(there.url))
 
 
 @contextmanager
-def _emulator(state: State, port: int) -> Iterator[tuple[Endpoint, Emulator]]:
+def served(state: State) -> Iterator[Client]:
+    """Clients to read a state by: of the running pipeline, or of an emulator started for it."""
+    there = state.running()
+    if there is not None:
+        yield _clients(there.url)
+        return
+    with state.owned(), _emulator(state, 0) as emulator:
+        yield _clients(emulator.url)
+
+
+@contextmanager
+def _emulator(state: State, port: int) -> Iterator[Emulator]:
     emulator = Emulator(state.root, port)
     emulator.start()
     try:
-        yield Endpoint(emulator.url, _clients(emulator.url)), emulator
+        yield emulator
     finally:
         emulator.stop()
 
 
-def _clients(url: str) -> Callable[[str], Any]:
-    return cache(lambda service: client(service, url, max_pool_connections=CONNECTIONS_MAX))
+def _lambdas(topology: Topology, url: str, state: State) -> LocalLambda:
+    return LocalLambda(
+        _wired(topology),
+        workers={
+            topology.ingest_stream.name: topology.stream.shards,
+            topology.ingest_queue.name: topology.queue_mapping.maximum_concurrency,
+            topology.transform.name: STAGE_WORKERS,
+            topology.hot.name: STAGE_WORKERS,
+        },
+        environment={**ENVIRONMENT, "AWS_ENDPOINT_URL": url},
+        log_directory=state / "logs",
+        root=CODE,
+    )
 
 
-def _wired(topology: Topology) -> list[Any]:
+def _wired(topology: Topology) -> list[Function]:
     """The functions, told the ARN of their workflow: what a deployment resolves for them."""
     arn = resources.workflow_arn(topology)
     return [
@@ -135,3 +165,5 @@ def _wired(topology: Topology) -> list[Any]:
     ]
 
 
+def _clients(url: str) -> Client:
+    return cache(lambda service: client(service, url, max_pool_connections=CONNECTIONS_MAX))

@@ -77,7 +77,7 @@ class Emulator:
         log.parent.mkdir(parents=True, exist_ok=True)
         inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
         with log.open("ab") as out:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  our own interpreter
                 [sys.executable, "-c", BOOTSTRAP, str(os.getpid())],
                 env={
                     **inherited,
@@ -124,9 +124,7 @@ class Emulator:
         while not is_healthy(self.url):
             if not self.alive() or time.monotonic() > until:
                 tail = log.read_text(errors="replace").splitlines()[-5:]
-                raise EmulatorError(
-                    "the emulator did not start; its log ends:\n" + "\n".join(tail)
-                )
+                raise EmulatorError("the emulator did not start; its log ends:\n" + "\n".join(tail))
             time.sleep(POLL_SECONDS)
 
 

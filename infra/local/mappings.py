@@ -57,9 +57,9 @@ def failed_identifiers(payload: bytes, error: str | None, batch: Sequence[str]) 
     """The identifiers a function's answer hands back; empty is total success.
 
     As Lambda documents it: null, an empty object or an empty list is success. A function error, an
-    answer that is not JSON, and an identifier that is empty, null or not in the batch fail the whole
-    batch: they raise `AnswerError`. (For Kinesis an unknown number is undocumented; retrying all is
-    the reading that loses nothing.)
+    answer that is not JSON, and an identifier that is empty, null or not in the batch fail the
+    whole batch: they raise `AnswerError`. (For Kinesis an unknown number is undocumented; to
+    retry all is the reading that loses nothing.)
     """
     if error is not None:
         raise AnswerError(f"function error {error}: {payload[:2_000].decode(errors='replace')}")
@@ -141,9 +141,7 @@ class StreamPoller:
         while not self._shared.stop.is_set():
             taken = fitting(self._buffer, self._mapping.batch_size, _kinesis_bytes)
             full = taken and (taken < len(self._buffer) or taken == self._mapping.batch_size)
-            if full or (
-                self._buffer and time.monotonic() - opened >= self._mapping.window_seconds
-            ):
+            if full or (self._buffer and time.monotonic() - opened >= self._mapping.window_seconds):
                 return self._buffer[:taken]
             if not self._read():
                 self._shared.stop.wait(IDLE_SECONDS)

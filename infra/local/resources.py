@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -29,15 +28,7 @@ Client = Callable[[str], Any]
 """A boto3 client of the endpoint, by service name."""
 
 
-@dataclass(frozen=True)
-class Addresses:
-    """What has no fixed name: queue URLs by queue name, and the workflow's ARN."""
-
-    queues: Mapping[str, str]
-    workflow: str
-
-
-def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) -> Addresses:
+def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) -> None:
     """Make everything the topology names, and point each function at its local process."""
     s3 = client("s3")
     _made(lambda: s3.create_bucket(Bucket=topology.bucket))
@@ -50,17 +41,17 @@ def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) 
         StreamName=stream.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
     )
     sqs = client("sqs")
-    dead = _queue(sqs, topology.dead_letters, "")
-    dead_arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{topology.dead_letters.name}"
-    queues = {
-        topology.dead_letters.name: dead,
-        topology.queue.name: _queue(sqs, topology.queue, dead_arn),
-    }
+    _queue(sqs, topology.dead_letters)
+    _queue(sqs, topology.queue)
     arns = {
         function.name: _function(client("lambda"), function, proxy_url(function.name))
         for function in topology.functions
     }
-    return Addresses(queues, _workflow(client("stepfunctions"), topology, arns))
+    _workflow(client("stepfunctions"), topology, arns)
+
+
+def queue_url(client: Client, queue: Queue) -> str:
+    return str(client("sqs").get_queue_url(QueueName=queue.name)["QueueUrl"])
 
 
 def workflow_arn(topology: Topology) -> str:
@@ -81,19 +72,21 @@ def _table(dynamodb: Any, table: Table) -> None:
     )
 
 
-def _queue(sqs: Any, queue: Queue, dead_letter_arn: str) -> str:
+def _queue(sqs: Any, queue: Queue) -> None:
     attributes = {
         "VisibilityTimeout": str(queue.visibility_seconds),
         "MessageRetentionPeriod": str(queue.retention_seconds),
     }
     if queue.fifo:
         attributes["FifoQueue"] = "true"
-    if dead_letter_arn:
+    if queue.dead_letter:
         attributes["RedrivePolicy"] = json.dumps(
-            {"deadLetterTargetArn": dead_letter_arn, "maxReceiveCount": queue.max_receive_count}
+            {
+                "deadLetterTargetArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue.dead_letter}",
+                "maxReceiveCount": queue.max_receive_count,
+            }
         )
     _made(lambda: sqs.create_queue(QueueName=queue.name, Attributes=attributes))
-    return str(sqs.get_queue_url(QueueName=queue.name)["QueueUrl"])
 
 
 def _function(lambdas: Any, function: Function, proxy_url: str) -> str:
@@ -114,16 +107,16 @@ def _function(lambdas: Any, function: Function, proxy_url: str) -> str:
     return str(answer["FunctionArn"])
 
 
-def _workflow(stepfunctions: Any, topology: Topology, arns: Mapping[str, str]) -> str:
+def _workflow(stepfunctions: Any, topology: Topology, arns: Mapping[str, str]) -> None:
     definition = topology.definition(arns)
     _made(
         lambda: stepfunctions.create_state_machine(
             name=topology.workflow.name, definition=definition, roleArn=ROLE, type="EXPRESS"
         )
     )
-    arn = workflow_arn(topology)
-    stepfunctions.update_state_machine(stateMachineArn=arn, definition=definition)
-    return arn
+    stepfunctions.update_state_machine(
+        stateMachineArn=workflow_arn(topology), definition=definition
+    )
 
 
 def _made(create_it: Callable[[], object]) -> None:

@@ -1,11 +1,11 @@
 """The state directory: who owns it, where its emulator listens, which contracts it has seen.
 
-    lock             held by the process that runs the pipeline
-    running.json     that process, the emulator's address and the pipeline, while it runs
-    contracts/       the contracts used here, as they were last used
-    checkpoints/     how far each shard has been read
-    emulator/ s3/    the emulator's saved state
-    logs/            one file per function, and the emulator's
+lock             held by the process that runs the pipeline
+running.json     that process, the emulator's address and the pipeline, while it runs
+contracts/       the contracts used here, as they were last used
+checkpoints/     how far each shard has been read
+emulator/ s3/    the emulator's saved state
+logs/            one file per function, and the emulator's
 """
 
 from __future__ import annotations

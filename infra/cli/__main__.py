@@ -1,0 +1,5 @@
+"""`python -m infra.cli` is `millrace`."""
+
+from infra.cli import main
+
+main()

@@ -1,0 +1,33 @@
+"""The command group: every command, and what `millrace --help` says."""
+
+from __future__ import annotations
+
+import click
+
+from infra.cli.demo import demo
+from infra.cli.hot import hot
+from infra.cli.ingest import ingest
+from infra.cli.query import query
+from infra.cli.run import Group
+from infra.cli.up import up
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="millrace")
+def group() -> None:
+    r"""Millrace: streaming ingestion that can prove where every record is.
+
+    Everything runs on this machine, on loopback, with its state in one directory (./.millrace).
+
+    \b
+    Exit codes: 0 all is well            1 a record is unaccounted for, or a check failed
+                2 wrong input            3 time ran out before every record had a fate
+                4 cannot run here        130 interrupted
+    """
+
+
+for command in (demo, up, ingest, query, hot):
+    group.add_command(command)
