@@ -7,7 +7,7 @@ ARGS ?=
 TEST_PROCESSES ?= 2
 
 # Ctrl-C reaches the command itself, which cleans up; the recipe's shell then ends without a word.
-QUIETLY := trap 'exit 0' INT;
+QUIETLY := trap 'exit 130' INT;
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint clean

@@ -64,12 +64,11 @@ class Lake:
             named = set(re.findall(r"[a-z_][a-z0-9_]*", sql.lower()))
             self._register(connection, named)
             try:
-                answer = connection.sql(sql)
+                # A COPY, say, gives no relation, which DuckDB's stubs do not know.
+                answer: duckdb.DuckDBPyRelation | None = connection.sql(sql)
             except duckdb.Error as error:
                 raise QueryError(str(error)) from None
-            if answer is None:  # type: ignore[redundant-expr]  a COPY, say, gives no relation
-                return pa.table({})
-            return answer.to_arrow_table()
+            return pa.table({}) if answer is None else answer.to_arrow_table()
 
     def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
         """Make the views that the SQL may name, and read no more than they need."""

@@ -143,8 +143,8 @@ class Topology:
         stages = self.transform.timeout_seconds + self.hot.timeout_seconds
         stages += self.workflow.settle_timeout_seconds
         waiting = (self.ingest_stream, self.ingest_queue)
-        pollers = self.stream.shards * self.stream_mapping.parallelization_factor
-        pollers += self.queue_mapping.maximum_concurrency
+        batches = self.stream.shards * self.stream_mapping.parallelization_factor
+        pollers = batches + self.queue_mapping.maximum_concurrency
         working = (self.transform, self.hot)
         return [
             (
@@ -178,6 +178,13 @@ class Topology:
                 ),
                 f"a mapping's batch is 1 to {ESM_BATCH_MAX} records, its window 0 to "
                 f"{ESM_WINDOW_MAX_SECONDS} s",
+            ),
+            (
+                batches <= self.ingest_stream.reserved_concurrency
+                and self.queue_mapping.maximum_concurrency
+                <= self.ingest_queue.reserved_concurrency,
+                "ingest must reserve what its mapping can ask for at once: a throttled receive "
+                "counts as one, and enough of them park messages that nobody has read",
             ),
             (
                 all(2 * pollers <= f.reserved_concurrency for f in working),

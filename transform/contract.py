@@ -28,9 +28,11 @@ Value = str | int | float | bool
 
 BODY_MAX_BYTES = 262_144  # a record's item must stay under DynamoDB's 400 KB with its names added
 FIELDS_MAX = 500  # 500 names of 64 characters and a 256 KiB body still fit a 400 KB item
+PATH_KEYS_MAX = 32  # the depth of a path; well under the nesting that the decoder reads
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 CONTRACT_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
+KEY = re.compile(r'[^"\\\x00-\x1f]+')  # msgspec matches keys as text that JSON need not escape
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 DEFAULT_BODY_BYTES = 65_536
@@ -136,7 +138,7 @@ def parse_contract(data: bytes, file: str) -> Contract:
     """The contract in a TOML document; `file` is only for messages. Raises `ContractError`."""
     try:
         document = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"{file}: not a TOML document: {error}") from error
     root = _Reader(file, "", document)
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
@@ -187,8 +189,12 @@ def _record_id(
     names = identity.take("record_id", list, "a list of field names", default=None)
     if names is None:
         return ()
+    if not names:
+        raise identity.error(
+            "record_id", "the list is empty", "field names, or no list for identity by position"
+        )
     for name in names:
-        if name not in by_name:
+        if not isinstance(name, str) or name not in by_name:
             raise identity.error("record_id", f"no field is called {name!r}", _one_of(by_name))
         if by_name[name].type == "float64":
             raise identity.error(
@@ -200,7 +206,8 @@ def _record_id(
 def _fields(root: _Reader) -> list[Field]:
     tables = root.take("field", list, "at least one [[field]] table", default=[])
     if not tables or not all(isinstance(table, dict) for table in tables):
-        raise root.error("field", "there is none", "describe each field in a [[field]] table")
+        wrong = "not a list of tables" if tables else "there is none"
+        raise root.error("field", wrong, "describe each field in a [[field]] table")
     if len(tables) > FIELDS_MAX:
         raise root.error("field", f"{len(tables)} fields", f"at most {FIELDS_MAX}")
     fields: list[Field] = []
@@ -248,6 +255,9 @@ def _field(reader: _Reader) -> Field:
     if minimum is not None and maximum is not None and minimum > maximum:
         raise reader.error("min", f"{minimum} is above max {maximum}", "min at most max")
     allowed = _allowed(reader, kind, value)
+    for item in allowed or ():
+        if _outside(item, minimum, maximum):
+            raise reader.error("allowed", f"{item!r} is out of range", "values in the range")
     if default is not None:
         _default_fits(reader, default, minimum, maximum, allowed)
     return Field(
@@ -270,6 +280,11 @@ def _path(reader: _Reader, name: str) -> tuple[str, ...]:
     keys = path.split(".") if isinstance(path, str) else path
     if not keys or not all(isinstance(key, str) and key for key in keys):
         raise reader.error("path", f"{path!r} has an empty key", "`a.b`, or a list of keys")
+    if len(keys) > PATH_KEYS_MAX:
+        raise reader.error("path", f"{len(keys)} keys", f"at most {PATH_KEYS_MAX}")
+    for key in keys:
+        if not KEY.fullmatch(key):
+            raise reader.error("path", f"the key {key!r}", "no quotes, \\ or control characters")
     return tuple(keys)
 
 
@@ -306,9 +321,13 @@ def _default_fits(
 ) -> None:
     if allowed is not None and default not in allowed:
         raise reader.error("default", f"{default!r} is not allowed", _one_of(allowed))
-    number = default if isinstance(default, (int, float)) else 0
-    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
+    if _outside(default, minimum, maximum):
         raise reader.error("default", f"{default!r} is out of range", "a default in the range")
+
+
+def _outside(value: Value, minimum: float | None, maximum: float | None) -> bool:
+    number = value if isinstance(value, (int, float)) else 0
+    return (minimum is not None and number < minimum) or (maximum is not None and number > maximum)
 
 
 def _value_reader(kind: FieldType, form: TimestampFormat | None) -> Callable[[Any], Value]:
@@ -392,7 +411,7 @@ class _Reader:
             return None
         try:
             return read(self.table_[key])
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise self.error(key, str(error), "a value of the field's own type") from None
 
     def reference(self, key: str, fields: Mapping[str, Field], kind: FieldType) -> str:
@@ -405,7 +424,7 @@ class _Reader:
 
     def table(self, key: str, *, required: bool = False) -> _Reader:
         allowed = f"a table [{key}]"
-        default = {} if required else {"default": {}}
+        default: dict[str, Any] = {} if required else {"default": {}}
         return _Reader(self.file, key, self.take(key, dict, allowed, **default))
 
     def finish(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from transform.timestamps import TimestampError, TimestampFormat, parse_timestam
 
 DEVICE_ID_MAX_BYTES = 1_024  # a DynamoDB partition key holds 2,048, and the day is added to it
 DETAIL_MAX_CHARACTERS = 200
+NESTING_MAX = 100  # fixed, because the interpreter's own depth varies with its version and stack
 
 Row = list[Value | None]
 """The values of a contract's fields, in their order; timestamps in microseconds."""
@@ -176,9 +178,11 @@ def _open(body: bytes) -> dict[str, msgspec.Raw]:
         body.decode()
     except UnicodeDecodeError as error:
         raise _refused("decode", "not_utf8", f"byte {error.start}: {error.reason}") from None
+    if _nested_too_deeply(body):
+        raise _refused("decode", "malformed_json", f"nested more than {NESTING_MAX} deep")
     try:
         msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise _explained(body, error) from None
     try:
         return _MEMBERS.decode(body)
@@ -229,11 +233,11 @@ def _value(text: bytes, spec: Field) -> Value:
     except msgspec.ValidationError as error:
         if "out of range" in str(error):
             raise _refused("decode", "not_finite", f"{where} overflows a double", spec) from None
-        if spec.type == "int64" and text.lstrip(b"-").isdigit():
-            raise _rejected("out_of_range", f"{where} does not fit an int64", spec) from None
         raise _rejected(
             "wrong_type", f"{where} is not {_ARTICLE[spec.type]}: {_shown(text)}", spec
         ) from None
+    if spec.type == "int64" and not INT64_MIN <= value <= INT64_MAX:
+        raise _rejected("out_of_range", f"{where} does not fit an int64", spec)
     if spec.allowed is not None and value not in spec.allowed:
         raise _rejected("not_allowed", f"{where} is {_shown(text)}", spec)
     low, high = spec.minimum, spec.maximum
@@ -263,16 +267,26 @@ def _ascii(text: bytes) -> str:
         raise TimestampError("it holds letters that no time has") from None
 
 
-def _explained(body: bytes, error: Exception) -> _RejectedError:
+def _nested_too_deeply(body: bytes) -> bool:
+    """Whether more than `NESTING_MAX` brackets are open somewhere, those in strings aside."""
+    if body.count(b"[") + body.count(b"{") <= NESTING_MAX:
+        return False
+    depth = 0
+    for token in _TOKENS.finditer(body):
+        depth += _DEEPER.get(token.group(), 0)
+        if depth > NESTING_MAX:
+            return True
+    return False
+
+
+def _explained(body: bytes, error: msgspec.DecodeError) -> _RejectedError:
     """Why a body is not JSON, told apart: NaN, half a surrogate pair, or simply broken."""
-    if isinstance(error, RecursionError):
-        return _refused("decode", "malformed_json", "nested too deeply to be read")
     if "out of range" in str(error):
         return _refused("decode", "not_finite", "a number overflows a double")
     constants: list[str] = []
     try:
-        value = json.loads(body, parse_constant=constants.append, parse_int=str)
-    except (ValueError, RecursionError):
+        value = json.loads(body.decode(), parse_constant=constants.append, parse_int=str)
+    except ValueError:
         return _refused("decode", "malformed_json", str(error))
     if constants:
         return _refused("decode", "not_finite", f"{constants[0]} is not a number JSON can hold")
@@ -335,6 +349,8 @@ def _refused(step: Step, reason: Reason, detail: str, spec: Field | None = None)
 
 
 _NOTHING = (b"", b"null")  # an absent timestamp's text, and a null one's
+_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings and brackets
+_DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES: Mapping[str, Any] = {"string": str, "int64": int, "float64": float, "bool": bool}
 _ARTICLE = {

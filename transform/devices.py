@@ -162,8 +162,9 @@ class _Device:
         if spec.allowed is not None:
             return self._rng.choice(spec.allowed)
         if spec.type == "int64":
-            low = int(spec.minimum or 0)
-            return low + self._messages % (int(spec.maximum) - low + 1 if spec.maximum else 2**53)
+            first = int(spec.minimum or 0)
+            last = int(spec.maximum) if spec.maximum is not None else first + 2**53
+            return first + self._messages % (last - first + 1)
         if spec.type == "bool":
             return self._rng.random() < 0.5
         if spec.type == "string":

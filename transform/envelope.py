@@ -82,6 +82,10 @@ def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
         keys = list(message.partition_key_table)
     except (DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the aggregate is not readable: {error}") from None
+    if not message.IsInitialized():
+        raise ValueError("the aggregate lacks a field that the format requires")
+    if not all(isinstance(key, str) for key in keys):  # bytes stand for what is not UTF-8
+        raise ValueError("the aggregate holds a partition key that is not UTF-8")
     if not message.records:
         raise ValueError("the aggregate holds no record")
     for record in message.records:
@@ -97,7 +101,7 @@ def aggregate(records: Iterable[tuple[str, bytes]]) -> bytes:
     for key, data in records:
         message.records.add(partition_key_index=keys.setdefault(key, len(keys)), data=data)
     message.partition_key_table.extend(keys)
-    packed = message.SerializeToString()
+    packed: bytes = message.SerializeToString()
     return KPL_MAGIC + packed + hashlib.md5(packed, usedforsecurity=False).digest()
 
 
@@ -105,7 +109,7 @@ def _aggregated_record() -> Any:
     """The message class, described here so that no generated code is needed."""
     kind = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="millrace_kpl.proto", package="millrace_kpl")
-    shapes = {
+    shapes: dict[str, list[tuple[str, int, Any, str]]] = {
         "Tag": [("key", 1, kind.TYPE_STRING, "required"), ("value", 2, kind.TYPE_STRING, "")],
         "Record": [
             ("partition_key_index", 1, kind.TYPE_UINT64, "required"),

@@ -64,8 +64,10 @@ def _iso(text: str) -> int:
 
 
 def _epoch(text: str, digits: int) -> int:
+    if len(text) > DIGITS_MAX:
+        raise TimestampError(f"{text[:DIGITS_MAX]!r}... is over {DIGITS_MAX} characters long")
     match = _NUMBER.fullmatch(text)
-    if match is None or len(text) > DIGITS_MAX:
+    if match is None:
         raise TimestampError(f"{text[:DIGITS_MAX]!r} is not a decimal number")
     minus, whole, fraction, exponent = match.groups()
     if exponent is not None:

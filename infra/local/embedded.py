@@ -166,4 +166,8 @@ def _wired(topology: Topology) -> list[Function]:
 
 
 def _clients(url: str) -> Client:
-    return cache(lambda service: client(service, url, max_pool_connections=CONNECTIONS_MAX))
+    return cache(
+        lambda service: client(
+            service, url, max_pool_connections=CONNECTIONS_MAX, parameter_validation=False
+        )
+    )
