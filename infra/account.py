@@ -1,4 +1,4 @@
-"""The account of every record sent: waiting until each has a fate, then counting where they are.
+"""The account of every record sent: where each one is, counted there.
 
 What was sent is known from the sources' own answers; where it went is read from the ledger, from
 the objects and from the hot table, each for itself. Nothing here asks the pipeline what it thinks.
@@ -6,118 +6,19 @@ the objects and from the hot table, each for itself. Nothing here asks the pipel
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from infra.fates import Place, Settlement
 from infra.lake import Lake
 from infra.push import Sent
-from sinks import distinct, hot, ledger, raw
-from sinks.bucket import Bucket
-from sinks.ledger import Attempt
+from sinks import distinct, hot
 from sinks.table import Table
 from transform.contract import Contract
 from transform.pipeline import hot_mask
-from transform.records import POSITION
-
-POLL_SECONDS = 0.5
-LOOK_BACK = timedelta(minutes=1)  # an attempt is looked for in the minute it settled and the next
-
-Place = tuple[str, str, str]
-"""A position: stream, shard, sequence."""
-
-Parked = Callable[[], set[Place]]
-"""Looks up which positions are parked."""
-
-
-@dataclass
-class Settlement:
-    """Which sent positions have a fate, by following the ledger. `landing` is bytes by key."""
-
-    bucket: Bucket
-    table: Table
-    started: datetime
-    waiting: set[Place] = field(default_factory=set)
-    settled: set[Place] = field(default_factory=set)
-    landing: dict[str, int] = field(default_factory=dict)
-    quarantine_keys: set[str] = field(default_factory=set)
-    attempts: int = 0
-    handed_back: int = 0
-    dropped: int = 0
-    on_attempt: Callable[[Attempt], None] = field(default=lambda _: None)
-    _seen: set[str] = field(default_factory=set)
-    _looked: datetime | None = None
-
-    def follow(self) -> None:
-        """Take in the attempts that settled since the last look."""
-        now = datetime.now(UTC)
-        since = (self._looked or self.started) - LOOK_BACK
-        self._looked = now
-        for attempt in ledger.settled_since(self.table, since, now):
-            if attempt.execution not in self._seen:
-                self._seen.add(attempt.execution)
-                self._take(attempt)
-
-    def sent(self, sent: Sent) -> None:
-        """Add positions to wait for."""
-        places = zip(sent.streams, sent.shards, sent.sequences, strict=True)
-        self.waiting.update(place for place in places if place not in self.settled)
-
-    def _take(self, attempt: Attempt) -> None:
-        self.on_attempt(attempt)
-        self.attempts += 1
-        self.dropped += attempt.dropped
-        self.handed_back += sum(high - low for low, high in attempt.retry)
-        if attempt.landing_key:
-            self.landing[attempt.landing_key] = attempt.landing_bytes
-        if attempt.quarantine_key:
-            self.quarantine_keys.add(attempt.quarantine_key)
-        places = raw.read(self.bucket, attempt.raw_key, list(POSITION)).to_pydict()
-        back = {index for low, high in attempt.retry for index in range(low, high)}
-        for index, place in enumerate(zip(*(places[name] for name in POSITION), strict=True)):
-            if index not in back:
-                self.settled.add(place)
-                self.waiting.discard(place)
-
-
-def await_fates(
-    settlement: Settlement,
-    parked: Parked,
-    timeout_seconds: float,
-    progress: Callable[[Settlement], None],
-) -> set[Place]:
-    """Wait until no sent position is without a fate; returns those that are when time runs out."""
-    until = time.monotonic() + timeout_seconds
-    while True:
-        settlement.follow()
-        progress(settlement)
-        left = settlement.waiting - parked() if settlement.waiting else set()
-        if not left or time.monotonic() >= until:
-            return left
-        time.sleep(POLL_SECONDS)
-
-
-def parked_messages(sqs: Any, queue: str, dead_letters_url: str) -> set[Place]:
-    """Messages in a queue's dead-letter queue, as positions of the queue they came from."""
-    attributes = sqs.get_queue_attributes(
-        QueueUrl=dead_letters_url, AttributeNames=["ApproximateNumberOfMessages"]
-    )["Attributes"]
-    if attributes["ApproximateNumberOfMessages"] == "0":
-        return set()
-    return {(queue, "", identifier) for identifier in _peeked(sqs, dead_letters_url)}
-
-
-def _peeked(sqs: Any, url: str) -> Iterator[str]:
-    while messages := sqs.receive_message(
-        QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=5
-    ).get("Messages"):
-        for message in messages:
-            yield message["MessageId"]
 
 
 @dataclass(frozen=True)
@@ -183,8 +84,12 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
     Rows are counted under the sent positions only, so an earlier run's records do not blur this
     one's account.
     """
-    landed = lake.landing(contract, sorted(settlement.landing))
-    rejected = lake.quarantine(contract, sorted(settlement.quarantine_keys))
+    attempts = settlement.attempts_at(set(sent.places()))
+    landing = {a.landing_key: a.landing_bytes for a in attempts if a.landing_key}
+    quarantine = {a.quarantine_key for a in attempts if a.quarantine_key}
+    dropped = sum(a.dropped for a in attempts)
+    landed = lake.landing(contract, sorted(landing))
+    rejected = lake.quarantine(contract, sorted(quarantine))
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         db.register("sent", _positions(sent, parked))
@@ -208,16 +113,16 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
                 "SELECT _reason, count(*) FROM set_aside GROUP BY ALL ORDER BY ALL"
             ).fetchall()
         )
-        unaccounted = max(_one(db, _UNACCOUNTED)[0] - settlement.dropped, 0)
+        unaccounted = max(_one(db, _UNACCOUNTED)[0] - dropped, 0)
         kept = db.sql("SELECT * FROM delivered").to_arrow_table()
     expected = hot_keys(kept, contract)
     return Account(
         sent=sent.total(),
         delivered=rows,
-        dropped=settlement.dropped,
+        dropped=dropped,
         parked=sum(
             count
-            for place, count in zip(_places(sent), sent.messages, strict=True)
+            for place, count in zip(sent.places(), sent.messages, strict=True)
             if place in parked
         ),
         quarantined=reasons,
@@ -228,8 +133,8 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
         hot_items=sum(key in expected for key in hot_table.all_keys()),
         parquet_rows=rows,
         parquet_rows_distinct=distinct_rows,
-        files=len(settlement.landing),
-        bytes=sum(settlement.landing.values()),
+        files=len(landing),
+        bytes=sum(landing.values()),
         seconds=seconds,
     )
 
@@ -262,13 +167,9 @@ def _positions(sent: Sent, parked: set[Place]) -> pa.Table:
             "_shard": pa.array(sent.shards, pa.string()),
             "_sequence": pa.array(sent.sequences, pa.string()),
             "messages": pa.array(sent.messages, pa.int64()),
-            "parked": pa.array([place in parked for place in _places(sent)], pa.bool_()),
+            "parked": pa.array([place in parked for place in sent.places()], pa.bool_()),
         }
     )
-
-
-def _places(sent: Sent) -> Iterator[Place]:
-    return zip(sent.streams, sent.shards, sent.sequences, strict=True)
 
 
 def _one(db: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:

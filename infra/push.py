@@ -57,6 +57,10 @@ class Sent:
         self.sequences += other.sequences
         self.messages += other.messages
 
+    def places(self) -> Iterator[tuple[str, str, str]]:
+        """The positions: stream, shard, sequence."""
+        return zip(self.streams, self.shards, self.sequences, strict=True)
+
     def total(self) -> int:
         return sum(self.messages)
 

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import click
 
-from infra import account, push
+from infra import account, fates, push
 from infra.cli import ingest as ingesting
 from infra.cli import run, shown
 from infra.lake import Lake
@@ -85,23 +84,24 @@ def demo(records: int, state: State, as_json: bool) -> None:
             started = time.monotonic()
             pushed = _push(system, fleet, records, follower, watch)
             parked = ingesting.parked_of(system)
-            left = account.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
+            left = fates.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
             seconds = time.monotonic() - started
             told = ingesting.take(system, follower, pushed.sent, parked(), seconds)
             lake = Lake(system.bucket, system.ledger_table, [system.contract])
             answer = lake.query(QUESTION)
+            trouble = ingesting.trouble_of(system)
     wrong = problems(told, pushed, left)
     if as_json:
         shown.print_json(_report(told, pushed, ceiling, wrong))
     else:
-        _show(told, pushed, ceiling, answer, state.root)
+        _show(told, pushed, ceiling, answer, state)
     if left:
-        run.fail(f"time ran out: {len(left):,} positions have no fate yet", run.TIMED_OUT)
+        run.fail(f"time ran out: {len(left):,} positions have no fate yet{trouble}", run.TIMED_OUT)
     if wrong:
         run.fail("; ".join(wrong), run.UNACCOUNTED)
 
 
-def problems(told: account.Account, pushed: Pushed, left: set[account.Place]) -> list[str]:
+def problems(told: account.Account, pushed: Pushed, left: set[fates.Place]) -> list[str]:
     """What does not add up; empty when the demo has proven what it set out to."""
     checks = {
         f"{len(left)} positions have no fate": not left,
@@ -131,7 +131,7 @@ def _push(
     system: Embedded,
     fleet: Fleet,
     records: int,
-    follower: account.Settlement,
+    follower: fates.Settlement,
     watch: shown.Watch,
 ) -> Pushed:
     """Send the fleet's messages by all ways at once, chunk by chunk."""
@@ -228,7 +228,7 @@ def _report(
 
 
 def _show(
-    told: account.Account, pushed: Pushed, ceiling: Ceiling, answer: Any, state: Path
+    told: account.Account, pushed: Pushed, ceiling: Ceiling, answer: Any, state: State
 ) -> None:
     out = shown.out
     ways = ", ".join(f"{count:,} by {way}" for way, count in pushed.by.items())
@@ -248,7 +248,7 @@ def _show(
     out.print(
         f"[bold]Where things are[/bold]\n  objects  {state / 's3'}\n  logs     {state / 'logs'}"
     )
-    where = "" if state == Path(".millrace").absolute() else f" --state {state}"
+    where = run.state_hint(state)
     out.print(
         "\n[bold]Try next[/bold]\n"
         '  millrace query "SELECT _reason, _detail, _body FROM quarantine LIMIT 5"'

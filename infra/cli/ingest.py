@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from infra import account, push
+from infra import account, fates, push
 from infra.cli import run, shown
 from infra.lake import Lake
 from infra.local import preflight
-from infra.local.embedded import Pipeline, running
+from infra.local.embedded import Embedded, Pipeline, running
 from infra.local.state import State
 from transform.contract import Contract, load_contract
 from transform.decode import Decoder
@@ -82,10 +82,11 @@ def ingest(
         watch.sending(len(bodies), sent)
         follower.sent(sent)
         parked = parked_of(system)
-        left = account.await_fates(follower, parked, timeout, watch.settling)
+        left = fates.await_fates(follower, parked, timeout, watch.settling)
         seconds = time.monotonic() - started
         told = take(system, follower, sent, parked(), seconds)
-    finish(told, left, as_json=as_json)
+        trouble = trouble_of(system)
+    finish(told, left, trouble, as_json=as_json)
 
 
 def read_bodies(file: str) -> Iterator[bytes]:
@@ -137,22 +138,22 @@ def send(
         push.to_stream(system.client("kinesis"), stream, keyed, sent, aggregated=aggregated)
 
 
-def settlement(system: Pipeline) -> account.Settlement:
-    """A follower of the pipeline's ledger from now on."""
-    return account.Settlement(system.bucket, system.ledger_table, datetime.now(UTC))
+def settlement(system: Pipeline) -> fates.Settlement:
+    """What is sent from now on, and its fates."""
+    return fates.Settlement(system.bucket, fates.Follower(system.ledger_table, datetime.now(UTC)))
 
 
-def parked_of(system: Pipeline) -> account.Parked:
+def parked_of(system: Pipeline) -> fates.Parked:
     """How to look into the pipeline's dead-letter queue."""
     queue, url = system.topology.queue.name, system.dead_letters_url
-    return lambda: account.parked_messages(system.client("sqs"), queue, url)
+    return lambda: fates.parked_messages(system.client("sqs"), queue, url)
 
 
 def take(
     system: Pipeline,
-    follower: account.Settlement,
+    follower: fates.Settlement,
     sent: push.Sent,
-    parked: set[account.Place],
+    parked: set[fates.Place],
     seconds: float,
 ) -> account.Account:
     """The account of what was sent."""
@@ -160,7 +161,15 @@ def take(
     return account.take(lake, system.contract, system.hot_table, follower, sent, parked, seconds)
 
 
-def finish(told: account.Account, left: set[account.Place], *, as_json: bool) -> None:
+def trouble_of(system: Pipeline) -> str:
+    """The last thing that went wrong in the mappings, where this process runs them."""
+    if not isinstance(system, Embedded):
+        return ""
+    errors = (tally.last_error for tally in system.mappings.tallies.values())
+    return next((f"; last error: {error}" for error in errors if error), "")
+
+
+def finish(told: account.Account, left: set[fates.Place], trouble: str, *, as_json: bool) -> None:
     """Print the account and exit as it says."""
     if as_json:
         shown.print_json(told.to_json())
@@ -170,7 +179,7 @@ def finish(told: account.Account, left: set[account.Place], *, as_json: bool) ->
             f"{told.sent / told.seconds:,.0f} records a second over {told.seconds:.1f} s"
         )
     if left:
-        run.fail(f"time ran out: {len(left):,} positions have no fate yet", run.TIMED_OUT)
+        run.fail(f"time ran out: {len(left):,} positions have no fate yet{trouble}", run.TIMED_OUT)
     if not told.conserved:
         run.fail(f"{told.unaccounted:,} records are unaccounted for", run.UNACCOUNTED)
 

@@ -67,6 +67,11 @@ def state_option(function: F) -> F:
     )(function)
 
 
+def state_hint(state: State) -> str:
+    """What to add to a command to mean this state: nothing where it is the default."""
+    return "" if state.root == DEFAULT.absolute() else f" --state {state.root}"
+
+
 def json_option(function: F) -> F:
     """`--json`, for machines."""
     return click.option(

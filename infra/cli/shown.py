@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from infra.account import Account, Settlement
+from infra.account import Account
+from infra.fates import Settlement
 from infra.lake import plain
 from infra.push import Sent
 
@@ -132,5 +133,5 @@ class Watch:
             self._settled,
             total=done + len(settlement.waiting),
             completed=done,
-            note=f"positions, in {settlement.attempts} attempts",
+            note=f"positions, in {len(settlement.attempts)} attempts",
         )

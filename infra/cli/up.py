@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 import click
+from rich.markup import escape
 
 from infra.cli import run, shown
-from infra.cli.ingest import settlement
+from infra.fates import Follower
 from infra.local import preflight
 from infra.local.embedded import Embedded, embedded
 from infra.local.state import State
+from transform.devices import MICROS, Fleet
 
 EXAMPLES = """\b
 Examples:
@@ -20,23 +23,25 @@ Examples:
 """
 
 HOW_TO = """
-[bold]Push with the AWS CLI[/bold] (any credentials; nothing leaves this machine)
+[bold]Push with the AWS CLI[/bold] (any credentials do; nothing leaves this machine)
   export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1
+  echo '{message}' > message.json
   aws --endpoint-url {url} kinesis put-record --stream-name {stream} \\
-      --partition-key device-1 --cli-binary-format raw-in-base64-out --data '{{"device_id": …}}'
+      --partition-key {device} --data fileb://message.json
   aws --endpoint-url {url} sqs send-message --queue-url {queue} \\
-      --message-body '{{"device_id": …}}'
+      --message-body file://message.json
 
 [bold]Push with boto3[/bold]
   import boto3
   kinesis = boto3.client("kinesis", endpoint_url="{url}", region_name="us-east-1",
                          aws_access_key_id="test", aws_secret_access_key="test")
+  data = open("message.json", "rb").read()
   kinesis.put_records(StreamName="{stream}",
-                      Records=[{{"PartitionKey": "device-1", "Data": b'{{…}}'}}])
+                      Records=[{{"PartitionKey": "{device}", "Data": data}}])
 
 [bold]Look[/bold]
-  millrace query "SELECT * FROM records LIMIT 5" --state {state}
-  millrace hot DEVICE_ID --state {state}
+  millrace query "SELECT * FROM records LIMIT 5"{where}
+  millrace hot {device}{where}
 
 Ctrl-C stops it; its state is kept.
 """
@@ -61,42 +66,57 @@ def up(contract: str, port: int, state: State) -> None:
     """Start the embedded pipeline and print a line of counts each second."""
     preflight.check(state)
     with state.owned(), embedded(state, contract, port=port) as system:
-        shown.out.print(f"[green]Millrace is up[/green] for contract {system.contract.name}")
-        shown.out.print(f"  endpoint  {system.url}")
-        shown.out.print(f"  stream    {system.topology.stream.name}")
-        shown.out.print(f"  queue     {system.queue_url}")
-        shown.out.print(f"  bucket    {system.topology.bucket}")
-        shown.out.print(f"  state     {state.root}")
-        shown.out.print(
-            HOW_TO.format(
-                url=system.url,
-                stream=system.topology.stream.name,
-                queue=system.queue_url,
-                state=state.root,
-            )
-        )
+        _introduce(system, state)
         _watch(system)
 
 
-def _watch(system: Embedded) -> None:
-    follower = settlement(system)
-    counts = dict.fromkeys(("received", "delivered", "quarantined", "retried"), 0)
-    follower.on_attempt = lambda attempt: counts.update(
-        received=counts["received"] + attempt.received,
-        delivered=counts["delivered"] + attempt.delivered,
-        quarantined=counts["quarantined"] + attempt.quarantined,
-        retried=counts["retried"] + sum(high - low for low, high in attempt.retry),
+def _introduce(system: Embedded, state: State) -> None:
+    """Say where everything is, and how to push a message that this contract takes."""
+    now = int(time.time() * MICROS)
+    sample = next(Fleet(system.contract, seed=1, start=now, stop=now, malformed=0).messages(1))
+    lines = {
+        "endpoint": system.url,
+        "stream": system.topology.stream.name,
+        "queue": system.queue_url,
+        "bucket": system.topology.bucket,
+        "state": str(state.root),
+    }
+    print_text = partial(shown.out.print, soft_wrap=True)
+    print_text(f"[green]Millrace is up[/green] for contract {system.contract.name}")
+    for name, value in lines.items():
+        print_text(f"  {name:<9} {value}")
+    print_text(
+        HOW_TO.format(
+            message=escape(sample.body.decode()),
+            device=sample.device,
+            url=system.url,
+            stream=system.topology.stream.name,
+            queue=system.queue_url,
+            where=run.state_hint(state),
+        )
     )
+
+
+def _watch(system: Embedded) -> None:
+    follower = Follower(system.ledger_table, datetime.now(UTC))
+    counts = dict.fromkeys(("attempts", "received", "delivered", "quarantined", "retried"), 0)
+    told = ""
     while True:
         time.sleep(1)
         if not system.emulator.alive():
             run.fail("the emulator has died; see logs/emulator.log in the state", run.CANNOT_RUN)
-        follower.follow()
-        tallies = system.mappings.tallies
+        for attempt in follower.follow():
+            counts["attempts"] += 1
+            counts["received"] += attempt.received
+            counts["delivered"] += attempt.delivered
+            counts["quarantined"] += attempt.quarantined
+            counts["retried"] += sum(high - low for low, high in attempt.retry)
+        tallies = system.mappings.tallies.values()
+        behind = max(tally.behind_ms for tally in tallies) / 1000
         line = "  ".join(f"{name} {count:,}" for name, count in counts.items())
-        behind = max(tally.behind_ms for tally in tallies.values()) / 1000
-        errors = sum(tally.errors for tally in tallies.values())
-        shown.out.print(
-            f"{datetime.now(UTC):%H:%M:%S}  {line}  attempts {follower.attempts}  "
-            f"errors {errors}  behind {behind:.1f} s"
-        )
+        now = f"{datetime.now(UTC):%H:%M:%S}"
+        shown.out.print(f"{now}  {line}  behind {behind:.1f} s", soft_wrap=True)
+        error = next((tally.last_error for tally in tallies if tally.last_error), "")
+        if error != told:
+            told = error
+            shown.out.print(f"{now}  [yellow]{escape(error)}[/yellow]", soft_wrap=True)

@@ -1,0 +1,114 @@
+"""Following the ledger: which attempts settled, and which positions have a fate by them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from infra.push import Sent
+from sinks import ledger, raw
+from sinks.bucket import Bucket
+from sinks.ledger import Attempt
+from sinks.table import Table
+from transform.records import POSITION
+
+POLL_SECONDS = 0.5
+LOOK_BACK = timedelta(minutes=1)  # an attempt is looked for in the minute it settled and the next
+
+Place = tuple[str, str, str]
+"""A position: stream, shard, sequence."""
+
+Parked = Callable[[], set[Place]]
+"""Looks up which positions are parked."""
+
+
+class Follower:
+    """New attempts, each once, from a moment on. What it remembers is bounded by `LOOK_BACK`."""
+
+    def __init__(self, table: Table, since: datetime) -> None:
+        self._table = table
+        self._since = since
+        self._seen: dict[str, datetime] = {}
+
+    def follow(self) -> list[Attempt]:
+        """The attempts that settled since the last look."""
+        now = datetime.now(UTC)
+        since = self._since - LOOK_BACK
+        fresh = [
+            attempt
+            for attempt in ledger.settled_since(self._table, since, now)
+            if attempt.execution not in self._seen
+        ]
+        self._seen.update((attempt.execution, now) for attempt in fresh)
+        horizon = since - 2 * LOOK_BACK
+        self._seen = {name: at for name, at in self._seen.items() if at >= horizon}
+        self._since = now
+        return fresh
+
+
+@dataclass
+class Settlement:
+    """Which sent positions have a fate, by following the ledger."""
+
+    bucket: Bucket
+    follower: Follower
+    waiting: set[Place] = field(default_factory=set)
+    settled: set[Place] = field(default_factory=set)
+    attempts: list[tuple[Attempt, frozenset[Place]]] = field(default_factory=list)
+
+    def follow(self) -> None:
+        """Take in the attempts that settled since the last look."""
+        for attempt in self.follower.follow():
+            columns = raw.read(self.bucket, attempt.raw_key, list(POSITION)).to_pydict()
+            places = list(zip(*(columns[name] for name in POSITION), strict=True))
+            back = {index for low, high in attempt.retry for index in range(low, high)}
+            done = {place for index, place in enumerate(places) if index not in back}
+            self.attempts.append((attempt, frozenset(places)))
+            self.settled |= done
+            self.waiting -= done
+
+    def sent(self, sent: Sent) -> None:
+        """Add positions to wait for."""
+        self.waiting.update(place for place in sent.places() if place not in self.settled)
+
+    def attempts_at(self, places: set[Place]) -> list[Attempt]:
+        """The attempts at Deliveries that held any of these positions."""
+        return [attempt for attempt, held in self.attempts if not held.isdisjoint(places)]
+
+
+def await_fates(
+    settlement: Settlement,
+    parked: Parked,
+    timeout_seconds: float,
+    progress: Callable[[Settlement], None],
+) -> set[Place]:
+    """Wait until no sent position is without a fate; returns those that are when time runs out."""
+    until = time.monotonic() + timeout_seconds
+    while True:
+        settlement.follow()
+        progress(settlement)
+        left = settlement.waiting - parked() if settlement.waiting else set()
+        if not left or time.monotonic() >= until:
+            return left
+        time.sleep(POLL_SECONDS)
+
+
+def parked_messages(sqs: Any, queue: str, dead_letters_url: str) -> set[Place]:
+    """Messages in a queue's dead-letter queue, as positions of the queue they came from."""
+    attributes = sqs.get_queue_attributes(
+        QueueUrl=dead_letters_url, AttributeNames=["ApproximateNumberOfMessages"]
+    )["Attributes"]
+    if attributes["ApproximateNumberOfMessages"] == "0":
+        return set()
+    return {(queue, "", identifier) for identifier in _peeked(sqs, dead_letters_url)}
+
+
+def _peeked(sqs: Any, url: str) -> Iterator[str]:
+    while messages := sqs.receive_message(
+        QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=5
+    ).get("Messages"):
+        for message in messages:
+            yield message["MessageId"]
