@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -19,6 +22,7 @@ from transform.records import QUARANTINE_SCHEMA, RAW_SCHEMA
 
 READERS = 8
 VIEWS = ("records", "quarantine", "ledger", "raw")
+CATALOG_WORDS = ("show", "information_schema")  # SQL that asks which views there are
 
 
 class QueryError(ValueError):
@@ -59,9 +63,13 @@ class Lake:
         Views: `records`, `quarantine`, `ledger`, `raw`, and one named after each contract (with `_`
         for `-`), which are its records. Raises `QueryError`.
         """
+        if not sql.strip():
+            raise QueryError("there is no SQL; try: SELECT * FROM records LIMIT 5")
         with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             named = set(re.findall(r"[a-z_][a-z0-9_]*", sql.lower()))
+            if not named.isdisjoint(CATALOG_WORDS):
+                named.update(VIEWS)
             self._register(connection, named)
             try:
                 # A COPY, say, gives no relation, which DuckDB's stubs do not know.
@@ -118,16 +126,27 @@ def plain(table: pa.Table) -> list[dict[str, Any]]:
     return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return value.hex()
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "isoformat"):
-        return value.isoformat().replace("+00:00", "Z")
-    return value
+def _plain(value: Any) -> Any:  # noqa: PLR0911  one line for each kind of value
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():  # DuckDB sums integers into 38 digits
+            return int(value) if value == value.to_integral_value() else float(value)
+        case bytes():
+            return _text(value)
+        case dict():
+            return {str(name): _plain(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case date() | time():
+            return value.isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.hex()

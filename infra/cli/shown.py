@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import orjson
 import pyarrow as pa
 from rich import box
 from rich.console import Console
@@ -28,7 +28,9 @@ err = Console(stderr=True, highlight=False)
 
 def print_json(value: Any) -> None:
     """One JSON value on one line of stdout."""
-    sys.stdout.write(orjson.dumps(value).decode() + "\n")
+    # The standard library's encoder, because sums of integers may have more than 64 bits.
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

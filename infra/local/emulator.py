@@ -12,9 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ ACCOUNT = "000000000000"
 START_SECONDS = 30.0
 STOP_SECONDS = 120.0  # saving a million items takes a while, and losing them would be worse
 POLL_SECONDS = 0.05
+PID_FILE = "emulator.pid"
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -36,6 +39,13 @@ ENVIRONMENT = {
     "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",  # or StartSyncExecution asks for sync-127.0.0.1
 }
 """What any AWS SDK needs beside the endpoint. The emulator checks no signature."""
+
+NOT_ASKED_FOR = {
+    "IOT_MTLS_ENABLED": "0",  # it would listen on all interfaces
+    "SFTP_ENABLED": "0",
+    "DOCKER_HOST": "unix:///dev/null/none",  # it would stop containers that it takes for its own
+}
+"""What the emulator does unless told not to."""
 
 # Runs in the new process: the kernel sends SIGTERM, on which the state is saved, when the process
 # that started it dies. The check is for a parent that died before the call.
@@ -73,6 +83,7 @@ class Emulator:
         Raises `EmulatorError`: the port is taken, or the process ended with its log's last lines.
         """
         port = _bindable(self._wanted)
+        stop_stale(self._state)
         log = self._state / "logs" / "emulator.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
@@ -90,6 +101,7 @@ class Emulator:
                     "S3_DATA_DIR": str(self._state / "s3"),
                     "LOG_LEVEL": "WARNING",
                     "NO_PROXY": "*",
+                    **NOT_ASKED_FOR,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -98,23 +110,26 @@ class Emulator:
             )
         self.url = f"http://{HOST}:{port}"
         try:
+            (self._state / PID_FILE).write_text(str(self._process.pid))
             self._await(log)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop it and wait until its state is saved. Idempotent."""
+        """Stop it and wait until its state is saved, whatever is pressed. Idempotent."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        with _uninterrupted():
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+            (self._state / PID_FILE).unlink(missing_ok=True)
 
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -155,20 +170,50 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-def stop_stale(pid: int) -> bool:
-    """Stop an emulator that outlived whoever started it; whether there was one."""
+def stop_stale(state: Path) -> bool:
+    """Stop this state's emulator if it outlived whoever started it; whether there was one.
+
+    It is waited for: a new one must not read the state before the old one has saved it.
+    """
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
+        pid = int((state / PID_FILE).read_text())
+    except (OSError, ValueError):
         return False
-    if b"ministack" not in command:
+    if not serves(pid, state):
         return False
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + STOP_SECONDS
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+    while serves(pid, state):
+        if time.monotonic() > until:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
     return True
+
+
+def serves(pid: int, state: Path) -> bool:
+    """Whether this process is an emulator over this state. One that has ended has no environment."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return f"STATE_DIR={state / 'emulator'}".encode() in environment
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait, where they can be made to: what is half saved is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in held}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _bindable(port: int) -> int:
