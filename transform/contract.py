@@ -1,42 +1,25 @@
-"""Contracts: one TOML file says what a stream's records look like.
+"""Contracts: what a stream's records look like.
 
-Everything that must agree about a record comes from it: the decoder, the landing object's Arrow
-schema, the DynamoDB attributes, the generator's devices. A broken file is a `ContractError` that
-says file, key, what is wrong and what is allowed.
+Everything that must agree about a record comes from its contract: the decoder, the landing object's
+Arrow schema, the DynamoDB attributes, the generator's devices. `contract_file` reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import re
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
 from transform.records import ROW_FIELDS, UTC_MICROS
-from transform.timestamps import TimestampError, TimestampFormat, parse_timestamp
-
-SHIPPED = Path(__file__).parent / "contracts"
+from transform.timestamps import TimestampFormat
 
 FieldType = Literal["string", "int64", "float64", "bool", "timestamp"]
 Value = str | int | float | bool
 
-BODY_MAX_BYTES = 262_144  # a record's item must stay under DynamoDB's 400 KB with its names added
-FIELDS_MAX = 500  # 500 names of 64 characters and a 256 KiB body still fit a 400 KB item
-PATH_KEYS_MAX = 32  # the depth of a path; well under the nesting that the decoder reads
-NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-CONTRACT_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
-HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
-KEY = re.compile(r'[^"\\\x00-\x1f]+')  # msgspec matches keys as text that JSON need not escape
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-
-DEFAULT_BODY_BYTES = 65_536
-DEFAULT_FUTURE_SECONDS = 300
 
 ARROW_TYPES: Mapping[FieldType, pa.DataType] = {
     "string": pa.string(),
@@ -47,14 +30,13 @@ ARROW_TYPES: Mapping[FieldType, pa.DataType] = {
 }
 
 
-class ContractError(ValueError):
-    """A contract that cannot be used: `file: key: what is wrong; what is allowed`."""
-
-
 @dataclass(frozen=True)
 class Field:
-    """One field of a contract. `path` leads to it in the JSON, `default` is in its own type (a
-    timestamp's in microseconds), `None` where it has none."""
+    """One field of a contract.
+
+    `path` leads to it in the JSON. `default` is in its own type (a timestamp's in microseconds),
+    `None` where it has none.
+    """
 
     name: str
     path: tuple[str, ...]
@@ -110,324 +92,24 @@ class Contract:
         ]
         return pa.schema([*own, pa.field("_rescued", pa.string()), *ROW_FIELDS])
 
-
-def load_contract(name_or_path: str) -> Contract:
-    """A shipped contract by its name, or any contract by its file's path.
-
-    Raises `ContractError`. A name is looked up first; whatever holds a `/` or ends in `.toml` is a
-    path.
-    """
-    shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
-    if name_or_path in shipped:
-        path = SHIPPED / f"{name_or_path}.toml"
-    elif "/" in name_or_path or name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-    else:
-        raise ContractError(
-            f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
-            "or give the path of a .toml file"
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse_contract(data, str(path))
+    def tree(self) -> Tree:
+        """The fields by their paths, as nested mappings with a `Field` at each leaf."""
+        tree: dict[str, Any] = {}
+        for spec in self.fields:
+            branch = tree
+            for key in spec.path[:-1]:
+                branch = branch.setdefault(key, {})
+            branch[spec.path[-1]] = spec
+        return tree
 
 
-def parse_contract(data: bytes, file: str) -> Contract:
-    """The contract in a TOML document; `file` is only for messages. Raises `ContractError`."""
-    try:
-        document = tomllib.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise ContractError(f"{file}: not a TOML document: {error}") from error
-    root = _Reader(file, "", document)
-    name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
-    version = root.integer("version", 1, 1_000_000, default=1)
-    description = root.text("description", default="")
-    fields = _fields(root)
-    by_name = {field.name: field for field in fields}
-    identity = root.table("identity", required=True)
-    device = identity.reference("device", by_name, "string")
-    event_time = identity.reference("event_time", by_name, "timestamp")
-    record_id = _record_id(identity, by_name, device, event_time)
-    for key in dict.fromkeys((device, event_time, *record_id)):
-        if by_name[key].default is not None:
-            raise identity.error(
-                key, "an identity field takes no default", "remove `default` from this field"
-            )
-    identified = {device, event_time, *record_id}
-    limits = root.table("limits")
-    hot = root.table("hot")
-    days = hot.integer("ttl_days", 1, 36_500, default=0)
-    contract = Contract(
-        name=name,
-        version=version,
-        description=description,
-        fields=tuple(
-            Field(**{**vars(f), "required": f.required or f.name in identified}) for f in fields
-        ),
-        device=device,
-        event_time=event_time,
-        record_id=record_id,
-        max_body_bytes=limits.integer(
-            "max_body_bytes", 1, BODY_MAX_BYTES, default=DEFAULT_BODY_BYTES
-        ),
-        max_future_seconds=limits.integer(
-            "max_future_seconds", 0, 31_536_000, default=DEFAULT_FUTURE_SECONDS
-        ),
-        hot_ttl_seconds=days * 86_400 if days else None,
-        source=data,
-    )
-    for reader in (limits, hot, identity, root):
-        reader.finish()
-    return contract
+Tree: TypeAlias = Mapping[str, Any]
+"""Paths of a contract: a `Field` at each leaf, a `Tree` at each branch."""
 
 
-def _record_id(
-    identity: _Reader, by_name: Mapping[str, Field], device: str, event_time: str
-) -> tuple[str, ...]:
-    names = identity.take("record_id", list, "a list of field names", default=None)
-    if names is None:
-        return ()
-    if not names:
-        raise identity.error(
-            "record_id", "the list is empty", "field names, or no list for identity by position"
-        )
-    for name in names:
-        if not isinstance(name, str) or name not in by_name:
-            raise identity.error("record_id", f"no field is called {name!r}", _one_of(by_name))
-        if by_name[name].type == "float64":
-            raise identity.error(
-                "record_id", f"{name!r} is a float64", "use string, int64, bool or timestamp fields"
-            )
-    return tuple(dict.fromkeys((device, event_time, *names)))
-
-
-def _fields(root: _Reader) -> list[Field]:
-    tables = root.take("field", list, "at least one [[field]] table", default=[])
-    if not tables or not all(isinstance(table, dict) for table in tables):
-        wrong = "not a list of tables" if tables else "there is none"
-        raise root.error("field", wrong, "describe each field in a [[field]] table")
-    if len(tables) > FIELDS_MAX:
-        raise root.error("field", f"{len(tables)} fields", f"at most {FIELDS_MAX}")
-    fields: list[Field] = []
-    for number, table in enumerate(tables, 1):
-        reader = _Reader(root.file, f"field {number}", table)
-        field = _field(reader)
-        reader.finish()
-        if any(field.name == other.name for other in fields):
-            raise reader.error("name", f"{field.name!r} is already a field", "names differ")
-        for other in fields:
-            shorter, longer = sorted((field.path, other.path), key=len)
-            if longer[: len(shorter)] == shorter:
-                raise reader.error(
-                    "path",
-                    f"{'.'.join(field.path)!r} and {other.name!r} ({'.'.join(other.path)!r}) "
-                    "lie on one path",
-                    "a value is either a field or an object that holds fields",
-                )
-        fields.append(field)
-    return fields
-
-
-def _field(reader: _Reader) -> Field:
-    name = reader.text(
-        "name", NAME, "a lower-case letter, then lower-case letters, digits and _, at most 64"
-    )
-    reader.key = f"field {name!r}"
-    if name in HOT_KEYS:
-        raise reader.error("name", f"{name!r} is the hot table's own", "another name")
-    kind = cast(FieldType, reader.choice("type", get_args(FieldType)))
-    form: TimestampFormat | None = None
-    if kind == "timestamp":
-        form = cast(TimestampFormat, reader.choice("format", get_args(TimestampFormat)))
-    elif "format" in reader.table_:
-        raise reader.error("format", f"only a timestamp has one, this is a {kind}", "remove it")
-    value = _value_reader(kind, form)
-    required = reader.take("required", bool, "true or false", default=False)
-    default = reader.value("default", value)
-    if required and default is not None:
-        raise reader.error("default", "a required field has none", "drop `required` or `default`")
-    minimum, maximum = (
-        _bound(reader, "min", kind, value),
-        _bound(reader, "max", kind, value),
-    )
-    if minimum is not None and maximum is not None and minimum > maximum:
-        raise reader.error("min", f"{minimum} is above max {maximum}", "min at most max")
-    allowed = _allowed(reader, kind, value)
-    for item in allowed or ():
-        if _outside(item, minimum, maximum):
-            raise reader.error("allowed", f"{item!r} is out of range", "values in the range")
-    if default is not None:
-        _default_fits(reader, default, minimum, maximum, allowed)
-    return Field(
-        name=name,
-        path=_path(reader, name),
-        type=kind,
-        format=form,
-        required=required,
-        default=default,
-        minimum=minimum,
-        maximum=maximum,
-        allowed=allowed,
-        description=reader.text("description", default=""),
-        unit=reader.text("unit", default=""),
-    )
-
-
-def _path(reader: _Reader, name: str) -> tuple[str, ...]:
-    path = reader.take("path", (str, list), "`a.b`, or a list of keys", default=name)
-    keys = path.split(".") if isinstance(path, str) else path
-    if not keys or not all(isinstance(key, str) and key for key in keys):
-        raise reader.error("path", f"{path!r} has an empty key", "`a.b`, or a list of keys")
-    if len(keys) > PATH_KEYS_MAX:
-        raise reader.error("path", f"{len(keys)} keys", f"at most {PATH_KEYS_MAX}")
-    for key in keys:
-        if not KEY.fullmatch(key):
-            raise reader.error("path", f"the key {key!r}", "no quotes, \\ or control characters")
-    return tuple(keys)
-
-
-def _bound(
-    reader: _Reader, key: str, kind: FieldType, value: Callable[[Any], Value]
-) -> int | float | None:
-    if key in reader.table_ and kind not in ("int64", "float64"):
-        raise reader.error(key, f"a {kind} has no range", "int64 and float64 fields have one")
-    return cast("int | float | None", reader.value(key, value))
-
-
-def _allowed(
-    reader: _Reader, kind: FieldType, value: Callable[[Any], Value]
-) -> tuple[Value, ...] | None:
-    given = reader.take("allowed", list, "a list of values", default=None)
-    if given is None:
-        return None
-    if kind not in ("string", "int64"):
-        raise reader.error("allowed", f"a {kind} has no list of values", "string and int64 have")
-    if not given:
-        raise reader.error("allowed", "the list is empty", "at least one value")
-    try:
-        return tuple(dict.fromkeys(value(item) for item in given))
-    except ValueError as error:
-        raise reader.error("allowed", str(error), f"{kind} values") from None
-
-
-def _default_fits(
-    reader: _Reader,
-    default: Value,
-    minimum: int | float | None,
-    maximum: int | float | None,
-    allowed: tuple[Value, ...] | None,
-) -> None:
-    if allowed is not None and default not in allowed:
-        raise reader.error("default", f"{default!r} is not allowed", _one_of(allowed))
-    if _outside(default, minimum, maximum):
-        raise reader.error("default", f"{default!r} is out of range", "a default in the range")
-
-
-def _outside(value: Value, minimum: float | None, maximum: float | None) -> bool:
-    number = value if isinstance(value, (int, float)) else 0
-    return (minimum is not None and number < minimum) or (maximum is not None and number > maximum)
-
-
-def _value_reader(kind: FieldType, form: TimestampFormat | None) -> Callable[[Any], Value]:
-    """How a value of this type is written in a contract; the reader raises `ValueError`."""
-
-    def read(value: Any) -> Value:
-        if kind == "string" and isinstance(value, str):
-            return value
-        if kind == "bool" and isinstance(value, bool):
-            return value
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind == "int64" and number and isinstance(value, int):
-            if not INT64_MIN <= value <= INT64_MAX:
-                raise ValueError(f"{value} does not fit an int64")
-            return value
-        if kind == "float64" and number:
-            if not math.isfinite(value):
-                raise ValueError(f"{value} is not finite")
-            return float(value)
-        if kind == "timestamp" and form is not None and isinstance(value, (str, int)):
-            try:
-                return parse_timestamp(str(value), form)
-            except TimestampError as error:
-                raise ValueError(str(error)) from None
-        raise ValueError(f"{value!r} is not a {kind}")
-
-    return read
-
-
-def _one_of(values: Iterable[object]) -> str:
-    return "one of " + ", ".join(str(value) for value in values)
-
-
-class _Reader:
-    """One TOML table, read key by key; every complaint names file and key, and what is allowed."""
-
-    def __init__(self, file: str, key: str, table: dict[str, Any]) -> None:
-        self.file, self.key, self.table_ = file, key, table
-        self.known: set[str] = set()
-
-    def error(self, key: str, wrong: str, allowed: str) -> ContractError:
-        where = f"{self.key}: {key}" if self.key else key
-        return ContractError(f"{self.file}: {where}: {wrong}; allowed: {allowed}")
-
-    def take(self, key: str, kind: Any, allowed: str, **default: Any) -> Any:
-        self.known.add(key)
-        if key not in self.table_:
-            if "default" in default:
-                return default["default"]
-            raise self.error(key, "is missing", allowed)
-        value = self.table_[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-            raise self.error(key, f"{value!r} is of the wrong type", allowed)
-        return value
-
-    def text(
-        self, key: str, pattern: re.Pattern[str] | None = None, allowed: str = "text", **default: str
-    ) -> str:
-        value = self.take(key, str, allowed, **default)
-        if pattern and not pattern.fullmatch(value):
-            raise self.error(key, f"{value!r}", allowed)
-        return cast(str, value)
-
-    def integer(self, key: str, low: int, high: int, *, default: int) -> int:
-        value = self.take(key, int, f"{low} to {high}", default=None)
-        if value is None:
-            return default
-        if not low <= value <= high:
-            raise self.error(key, f"{value}", f"{low} to {high}")
-        return cast(int, value)
-
-    def choice(self, key: str, values: tuple[str, ...]) -> str:
-        value = self.text(key, allowed=_one_of(values))
-        if value not in values:
-            raise self.error(key, f"{value!r}", _one_of(values))
-        return value
-
-    def value(self, key: str, read: Callable[[Any], Value]) -> Value | None:
-        self.known.add(key)
-        if key not in self.table_:
-            return None
-        try:
-            return read(self.table_[key])
-        except (ValueError, OverflowError) as error:
-            raise self.error(key, str(error), "a value of the field's own type") from None
-
-    def reference(self, key: str, fields: Mapping[str, Field], kind: FieldType) -> str:
-        fitting = [field.name for field in fields.values() if field.type == kind]
-        name = self.text(key, allowed=_one_of(fitting) if fitting else f"a field of type {kind}")
-        if name not in fitting:
-            wrong = f"{name!r} is a {fields[name].type}" if name in fields else f"no field {name!r}"
-            raise self.error(key, wrong, f"a {kind} field, {_one_of(fitting)}")
-        return name
-
-    def table(self, key: str, *, required: bool = False) -> _Reader:
-        allowed = f"a table [{key}]"
-        default: dict[str, Any] = {} if required else {"default": {}}
-        return _Reader(self.file, key, self.take(key, dict, allowed, **default))
-
-    def finish(self) -> None:
-        unknown = sorted(set(self.table_) - self.known)
-        if unknown:
-            raise self.error(unknown[0], "no such key", _one_of(sorted(self.known)))
+def leaves(tree: Tree) -> list[Field]:
+    """Every field below, in the order of the contract's paths."""
+    found: list[Field] = []
+    for branch in tree.values():
+        found.extend([branch] if isinstance(branch, Field) else leaves(branch))
+    return found

@@ -29,8 +29,11 @@ FUTURE_SECONDS = 86_400  # beyond what the contract allows: no arrival delay mak
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a device. `planted` is the reason it must be rejected for, if it must;
-    `repeat` says that the same bytes were sent before."""
+    """One message of a device.
+
+    `planted` is the reason it must be rejected for, if it must; `repeat` says that the same bytes
+    were sent before.
+    """
 
     device: str
     body: bytes
@@ -154,7 +157,7 @@ class _Device:
         self._messages += 1
         return document
 
-    def _value(self, spec: Field, moment: int) -> Any:
+    def _value(self, spec: Field, moment: int) -> Any:  # noqa: PLR0911  one line a type
         if spec.name == self._contract.device:
             return self.name
         if spec.type == "timestamp":
@@ -166,7 +169,7 @@ class _Device:
             last = int(spec.maximum) if spec.maximum is not None else first + 2**53
             return first + self._messages % (last - first + 1)
         if spec.type == "bool":
-            return self._rng.random() < 0.5
+            return self._rng.choice((True, False))
         if spec.type == "string":
             return self._fixed[spec.name]
         low, high = _range(spec)

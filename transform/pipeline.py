@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.decode import Decoder, Row
+from transform.decode import Decoder
 from transform.envelope import Elements, open_envelopes
+from transform.exact_reader import Row
 from transform.records import (
     DIGEST_BYTES,
     QUARANTINE_SCHEMA,
@@ -186,7 +187,7 @@ def record_ids(columns: dict[str, pa.Array], contract: Contract) -> pa.Array:
 def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     """Which rows the hot table keeps: those that were not yet past its TTL when they arrived."""
     if contract.hot_ttl_seconds is None:
-        return pa.repeat(pa.scalar(True), rows.num_rows)
+        return _repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
     age = pc.subtract(
         rows.column("_arrival").cast(pa.int64()), rows.column(contract.event_time).cast(pa.int64())
     )

@@ -3,8 +3,8 @@
     Delivery ──(ingest archives)──▶ raw object ──(transform)──▶ Batch ──▶ landing + quarantine
                                                                   └────▶ Outcome ──▶ answer
 
-A *position* is where the source had a record: (stream, shard, sequence), where for SQS the stream is
-the queue, the shard is empty and the sequence is the message id. An *origin* is a row's way back to
+A *position* is where the source had a record: (stream, shard, sequence). For SQS the stream is the
+queue, the shard is empty and the sequence is the message id. An *origin* is a row's way back to
 its bytes: (raw object, index in it, sub-sequence in a KPL aggregate, child in an exploded message).
 Both travel as columns, so that every outcome can name its record.
 """
@@ -25,7 +25,7 @@ Step = Literal["envelope", "decode", "check"]
 
 Reason = Literal[
     "too_large",  # envelope: the body is over the contract's largest
-    "malformed_aggregate",  # envelope: a KPL aggregate whose digest holds and whose content does not
+    "malformed_aggregate",  # envelope: a KPL aggregate whose digest holds, but not its content
     "not_utf8",  # decode: the bytes are not UTF-8
     "malformed_json",  # decode: the text is not JSON
     "lone_surrogate",  # decode: half of a surrogate pair, which no UTF-8 column can hold

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Literal
 
+import msgspec
+
 TimestampFormat = Literal["iso8601", "epoch_seconds", "epoch_millis"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,6 +21,8 @@ MICROSECOND = timedelta(microseconds=1)
 EARLIEST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z, the first moment ISO text can name
 LATEST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z, the last
 DIGITS_MAX = 40  # of a number's text: far above any moment, far below what costs time to read
+DAY_SECONDS = 86_400
+HOUR_MINUTES = 60
 EXACT = Context(prec=4 * DIGITS_MAX)
 
 _ISO = re.compile(
@@ -42,6 +46,27 @@ def parse_timestamp(text: str, form: TimestampFormat) -> int:
     return micros
 
 
+def parse_json_timestamp(text: bytes, form: TimestampFormat) -> int:
+    """`parse_timestamp` of a JSON number's or string's own text. Raises `TimestampError`."""
+    if text[:1] == b'"':
+        inner = text[1:-1]
+        moment = str(msgspec.json.decode(text)) if b"\\" in inner else _ascii(inner)
+    elif form == "iso8601":
+        raise TimestampError(
+            f"{text[:DIGITS_MAX].decode(errors='replace')} is not an ISO-8601 text"
+        )
+    else:
+        moment = _ascii(text)
+    return parse_timestamp(moment, form)
+
+
+def _ascii(text: bytes) -> str:
+    try:
+        return text.decode("ascii")
+    except UnicodeDecodeError:
+        raise TimestampError("it holds letters that no time has") from None
+
+
 def _iso(text: str) -> int:
     match = _ISO.fullmatch(text)
     if match is None:
@@ -56,8 +81,8 @@ def _iso(text: str) -> int:
     seconds = (int(hour) * 60 + int(minute)) * 60 + int(second or 0)
     if sign is not None:
         offset = int(offset_hours) * 3600 + int(offset_minutes or 0) * 60
-        if offset > 24 * 3600 or int(offset_minutes or 0) > 59:
-            raise TimestampError(f"{text[:DIGITS_MAX]!r} has an offset of more than a day")
+        if offset >= DAY_SECONDS or int(offset_minutes or 0) >= HOUR_MINUTES:
+            raise TimestampError(f"{text[:DIGITS_MAX]!r} has an offset of a day or more")
         seconds += offset if sign == "-" else -offset
     micros = (day - EPOCH) // MICROSECOND + seconds * 1_000_000
     return micros + _fraction(fraction or "", 6)

@@ -1,0 +1,277 @@
+"""Text to microseconds: exact to the digit, half to even beyond it, else refused."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transform.contract_file import load_contract
+from transform.decode import Decoder
+from transform.timestamps import (
+    DIGITS_MAX,
+    EARLIEST,
+    EPOCH,
+    LATEST,
+    MICROSECOND,
+    TimestampError,
+    parse_timestamp,
+)
+
+MANY = settings(max_examples=300, deadline=None)
+WIDE = Context(prec=200, rounding=ROUND_HALF_EVEN)
+
+
+def oracle(text, digits):
+    """The moment in Python's decimal arithmetic, which holds every digit."""
+    return int(WIDE.to_integral_value(WIDE.scaleb(WIDE.create_decimal(text), digits)))
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01t00:00:00z", 0),
+        ("1970-01-01 00:00:00Z", 0),
+        ("1970-01-01T00:00Z", 0),
+        ("1970-01-01T00:00:00+00:00", 0),
+        ("1970-01-01T00:00:00-00:00", 0),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("1970-01-01T05:45:00+0545", 0),
+        ("1969-12-31T16:00:00-08", 0),
+        ("1970-01-01T23:59:00+23:59", 0),
+        ("1969-12-31T00:01-23:59", 0),
+        ("1970-01-01T00:00:00.1Z", 100_000),
+        ("1970-01-01T00:00:00,25Z", 250_000),
+        ("1970-01-01T00:00:00.000001Z", 1),
+        ("1969-12-31T23:59:59.999999Z", -1),
+        ("2024-02-29T00:00:00Z", 1_709_164_800_000_000),
+        ("0001-01-01T00:00:00Z", EARLIEST),
+        ("9999-12-31T23:59:59.999999Z", LATEST),
+        ("0001-01-01T00:00:00-00:01", EARLIEST + 60_000_000),
+        ("9999-12-31T23:59:59.999999+00:01", LATEST - 60_000_000),
+    ],
+)
+def test_iso_text_with_any_offset(text, micros):
+    assert parse_timestamp(text, "iso8601") == micros
+
+
+DAY = 86_400_000_000
+
+
+@MANY
+@given(st.integers(EARLIEST + DAY, LATEST - DAY), st.integers(-1439, 1439))
+def test_iso_text_is_read_as_the_standard_library_writes_it(micros, offset_minutes):
+    zone = timezone(timedelta(minutes=offset_minutes))
+    moment = (EPOCH + micros * MICROSECOND).astimezone(zone)
+    assert parse_timestamp(moment.isoformat(), "iso8601") == micros
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "micros"),
+    [
+        ("0", "epoch_seconds", 0),
+        ("-0", "epoch_seconds", 0),
+        ("1594598735", "epoch_seconds", 1_594_598_735_000_000),
+        ("-1", "epoch_seconds", -1_000_000),
+        ("1594598735.7727768", "epoch_seconds", 1_594_598_735_772_777),
+        ("1.5945987357727768e9", "epoch_seconds", 1_594_598_735_772_777),
+        ("15945987357727768E-7", "epoch_seconds", 1_594_598_735_772_777),
+        ("1594598735.77277650000000000000001", "epoch_seconds", 1_594_598_735_772_777),
+        ("1594598735772", "epoch_millis", 1_594_598_735_772_000),
+        ("1594598735772.7768", "epoch_millis", 1_594_598_735_772_777),
+        ("-1", "epoch_millis", -1_000),
+        ("0.0001", "epoch_millis", 0),
+    ],
+)
+def test_epoch_numbers(text, form, micros):
+    assert parse_timestamp(text, form) == micros
+
+
+def test_a_moment_does_not_pass_through_a_double():
+    text = "253402300799.9999994"  # the nearest double is a whole second away
+    assert round(float(text) * 1e6) == 253_402_300_800_000_000
+    assert parse_timestamp(text, "epoch_seconds") == 253_402_300_799_999_999
+
+
+@pytest.mark.parametrize(
+    ("fraction", "micros"),
+    [
+        (".0000005", 0),
+        (".00000050000", 0),
+        (".0000015", 2),
+        (".0000025", 2),
+        (".0000035", 4),
+        (".00000049999999999999", 0),
+        (".00000050000000000001", 1),
+        (".9999995", 1_000_000),
+        (".9999985", 999_998),
+    ],
+)
+def test_beyond_the_microsecond_ties_go_to_even(fraction, micros):
+    assert parse_timestamp(f"1970-01-01T00:00:00{fraction}Z", "iso8601") == micros
+    assert parse_timestamp(f"0{fraction}", "epoch_seconds") == micros
+    assert parse_timestamp(f"-0{fraction}", "epoch_seconds") == -micros
+    assert parse_timestamp(f"0{fraction}e0", "epoch_seconds") == micros
+    assert parse_timestamp(f"-0{fraction}e0", "epoch_seconds") == -micros
+    assert parse_timestamp(f"1969-12-31T23:59:59{fraction}Z", "iso8601") == micros - 1_000_000
+
+
+@MANY
+@given(
+    st.sampled_from(["epoch_seconds", "epoch_millis"]),
+    st.integers(EARLIEST // 1_000_000 + 1, LATEST // 1_000_000 - 1),
+    st.text("0123456789", min_size=1, max_size=26) | st.sampled_from(["0000005", "9999995", "5"]),
+)
+def test_any_decimal_is_read_as_exactly_as_decimal_reads_it(form, whole, fraction):
+    digits = 6 if form == "epoch_seconds" else 3
+    text = f"{whole}.{fraction}"
+    expected = oracle(text, digits)
+    assert parse_timestamp(text, form) == expected
+    scientific = f"{Decimal(text):E}"
+    if len(scientific) <= DIGITS_MAX:
+        assert parse_timestamp(scientific, form) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("-62135596800", "epoch_seconds"),
+        ("-62135596800000", "epoch_millis"),
+        ("-62135596800.0000005", "epoch_seconds"),  # rounds into the year 1
+    ],
+)
+def test_the_first_moment(text, form):
+    assert parse_timestamp(text, form) == EARLIEST
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("253402300799.999999", "epoch_seconds"),
+        ("253402300799999.999", "epoch_millis"),
+        ("253402300799.9999994", "epoch_seconds"),  # rounds into the year 9999
+    ],
+)
+def test_the_last_moment(text, form):
+    assert parse_timestamp(text, form) == LATEST
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("0001-01-01T00:00:00+00:01", "iso8601"),
+        ("9999-12-31T23:59:59-00:01", "iso8601"),
+        ("9999-12-31T23:59:59.9999995Z", "iso8601"),
+        ("-62135596800.000001", "epoch_seconds"),
+        ("253402300799.9999995", "epoch_seconds"),
+        ("253402300800", "epoch_seconds"),
+        ("1594598735772", "epoch_seconds"),  # milliseconds taken for seconds
+        ("253402300800000", "epoch_millis"),
+        ("-62135596800001", "epoch_millis"),
+        ("1e40", "epoch_seconds"),
+        ("1e41", "epoch_seconds"),
+        ("1e-41", "epoch_seconds"),
+        ("1e999999999", "epoch_seconds"),
+    ],
+)
+def test_no_moment_lies_beyond_the_years_1_to_9999(text, form):
+    with pytest.raises(TimestampError, match="is not between the years 1 and 9999"):
+        parse_timestamp(text, form)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is not an ISO-8601 time"),
+        ("now", "is not an ISO-8601 time"),
+        ("1594598735", "is not an ISO-8601 time"),
+        ("2020-01-01", "is not an ISO-8601 time"),
+        ("2020-1-1T00:00:00Z", "is not an ISO-8601 time"),
+        ("20200101T000000Z", "is not an ISO-8601 time"),
+        ("2020-W01-1T00:00:00Z", "is not an ISO-8601 time"),
+        ("2020-01-01T24:00:00Z", "is not an ISO-8601 time"),
+        ("2020-01-01T00:60:00Z", "is not an ISO-8601 time"),
+        ("2020-01-01T00:00:60Z", "is not an ISO-8601 time"),
+        ("2020-01-01T00:00:00.Z", "is not an ISO-8601 time"),
+        ("2020-01-01T00:00.5Z", "is not an ISO-8601 time"),
+        ("+2020-01-01T00:00:00Z", "is not an ISO-8601 time"),
+        (" 2020-01-01T00:00:00Z", "is not an ISO-8601 time"),
+        ("2020-01-01T00:00:00Z\n", "is not an ISO-8601 time"),
+        ("2020-01-01T00:00:00Z[UTC]", "is not an ISO-8601 time"),
+        ("2020-01-01T00:00:00 Z", "is not an ISO-8601 time"),
+        ("٢٠٢٠-01-01T00:00:00Z", "is not an ISO-8601 time"),
+        ("2020-01-01T00:00:00", "has no offset"),
+        ("2020-01-01T00:00:00+25:00", "has an offset of a day or more"),
+        ("2020-01-01T00:00:00-00:60", "has an offset of a day or more"),
+        ("2021-02-29T00:00:00Z", "day"),
+        ("2020-13-01T00:00:00Z", "month"),
+        ("0000-01-01T00:00:00Z", "year 0"),
+    ],
+)
+def test_text_that_is_no_iso_moment_is_refused(text, why):
+    with pytest.raises(TimestampError, match=why):
+        parse_timestamp(text, "iso8601")
+
+
+@pytest.mark.parametrize("form", ["epoch_seconds", "epoch_millis"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "now", "1.", ".5", "+1", "--1", "1_000", "1,5", "0x10", " 1", "1\n", "1e", "1e1.5"),
+        *("NaN", "Infinity", "-inf", "true", "{}", "[1]", "٣", "2020-01-01T00:00:00Z"),
+    ],
+)
+def test_text_that_is_no_number_is_refused(form, text):
+    with pytest.raises(TimestampError, match="is not a decimal number"):
+        parse_timestamp(text, form)
+
+
+@pytest.mark.parametrize("form", ["epoch_seconds", "epoch_millis"])
+def test_a_number_longer_than_any_moment_is_refused_unread(form):
+    assert parse_timestamp("1." + "0" * (DIGITS_MAX - 2), form) > 0
+    with pytest.raises(TimestampError, match="is over 40 characters long"):
+        parse_timestamp("1." + "0" * (DIGITS_MAX - 1), form)
+    with pytest.raises(TimestampError, match="is over 40 characters long"):
+        parse_timestamp("1" * 200_000, form)
+
+
+@MANY
+@given(
+    st.text("0123456789-+:.,TtZzEe ", max_size=45) | st.text(max_size=60),
+    st.sampled_from(["iso8601", "epoch_seconds", "epoch_millis"]),
+)
+def test_any_other_text_is_refused_and_nothing_else_happens(text, form):
+    try:
+        micros = parse_timestamp(text, form)
+    except TimestampError:
+        return
+    assert EARLIEST <= micros <= LATEST
+
+
+SECONDS = Decoder.of(load_contract("environment-sensors"))
+MILLIS = Decoder.of(load_contract("telemetry"))
+WHEN = datetime(2020, 7, 13, 0, 5, 35, 772_777, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "body", "micros"),
+    [
+        (SECONDS, '{"ts":1594598735,"device_id":"d"}', 1_594_598_735_000_000),
+        (SECONDS, '{"ts":1594598735.7727768,"device_id":"d"}', (WHEN - EPOCH) // MICROSECOND),
+        (SECONDS, '{"ts":"1594598735.7727768","device_id":"d"}', (WHEN - EPOCH) // MICROSECOND),
+        (SECONDS, '{"ts":"159459873\\u0035","device_id":"d"}', 1_594_598_735_000_000),
+        (MILLIS, '{"ts":1594598735772,"device_id":"d","seq":0,"readings":{"temperature":1}}', None),
+        (
+            MILLIS,
+            '{"ts":"1594598735772","device_id":"d","seq":0,"readings":{"temperature":1}}',
+            None,
+        ),
+    ],
+)
+def test_in_a_message_a_moment_is_a_number_or_the_same_number_quoted(decoder, body, micros):
+    row, _ = decoder.decode(body.encode())
+    contract = decoder.contract
+    at = [field.name for field in contract.fields].index(contract.event_time)
+    assert row[at] == (micros or 1_594_598_735_772_000)

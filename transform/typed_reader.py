@@ -1,0 +1,60 @@
+"""The fast reader's shape: a contract as a msgspec Struct.
+
+msgspec decodes and checks a whole message in C against it: types, ranges, allowed values, and that
+there is no field the contract does not name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from transform.contract import INT64_MAX, INT64_MIN, Field, Tree, leaves
+
+
+def struct_of(tree: Tree, prefix: str = "") -> tuple[Any, dict[str, str]]:
+    """A msgspec Struct shaped like the contract's messages, and each field's way through it.
+
+    An absent object stands in as an empty one, so that one `attrgetter` reaches every field; a
+    `null` object is refused here and read slowly.
+    """
+    fields: list[Any] = []
+    rename: dict[str, str] = {}
+    reach: dict[str, str] = {}
+    for number, (key, branch) in enumerate(tree.items()):
+        attribute = f"f{number}"
+        rename[attribute] = key
+        if isinstance(branch, Field):
+            reach[branch.name] = prefix + attribute
+            fields.append((attribute, *_annotated(branch)))
+            continue
+        inner, below = struct_of(branch, f"{prefix}{attribute}.")
+        reach.update(below)
+        needed = any(leaf.required for leaf in leaves(branch))
+        empty = () if needed else (msgspec.field(default_factory=inner),)
+        fields.append((attribute, inner, *empty))
+    struct = msgspec.defstruct(
+        "Message", fields, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False
+    )
+    return struct, reach
+
+
+def _annotated(spec: Field) -> tuple[Any, ...]:
+    """A field's type for msgspec, and `None` behind it where the field may be absent."""
+    if spec.type == "timestamp":
+        return (msgspec.Raw,) if spec.required else (msgspec.Raw, msgspec.Raw())
+    kind = _annotation(spec)
+    return (kind,) if spec.required else (kind | None, None)
+
+
+def _annotation(spec: Field) -> Any:
+    if spec.allowed is not None:
+        return Literal[spec.allowed]
+    if spec.type == "int64":
+        low = INT64_MIN if spec.minimum is None else spec.minimum
+        high = INT64_MAX if spec.maximum is None else spec.maximum
+        return Annotated[int, msgspec.Meta(ge=low, le=high)]
+    if spec.type == "float64":
+        return Annotated[float, msgspec.Meta(ge=spec.minimum, le=spec.maximum)]
+    return {"string": str, "bool": bool}[spec.type]
