@@ -6,8 +6,9 @@ ARGS ?=
 # Two, so that one slow test does not hold up the rest; more gains little for mostly short tests.
 TEST_PROCESSES ?= 2
 
-# Ctrl-C reaches the command itself, which cleans up; the recipe's shell then ends without a word.
-QUIETLY := trap 'exit 130' INT;
+# Ctrl-C reaches make and the command alike: the command cleans up, the recipe's shell ends without a
+# word, and make reports the interrupt.
+QUIETLY := trap 'exit 0' INT;
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint clean

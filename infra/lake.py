@@ -74,29 +74,43 @@ class Lake:
             try:
                 # A COPY, say, gives no relation, which DuckDB's stubs do not know.
                 answer: duckdb.DuckDBPyRelation | None = connection.sql(sql)
+                found = pa.table({}) if answer is None else answer.to_arrow_table()
             except duckdb.Error as error:
                 raise QueryError(str(error)) from None
-            return pa.table({}) if answer is None else answer.to_arrow_table()
+            except RuntimeError as error:
+                if "interrupted" in str(error):  # DuckDB's word for Ctrl-C
+                    raise KeyboardInterrupt from None
+                raise
+        return found.rename_columns(_distinct(found.column_names))
 
     def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
         """Make the views that the SQL may name, and read no more than they need."""
         own = {contract.name.replace("-", "_"): contract for contract in self._contracts}
         rejects = []
+        schemas: dict[str, pa.Schema] = {}
         for view, contract in own.items():
             if named.isdisjoint({view, "records", "quarantine"}):
                 continue
-            connection.register(f"_landing_{view}", self.landing(contract))
+            rows = self.landing(contract)
+            schemas[view] = rows.schema
+            connection.register(f"_landing_{view}", rows)
             connection.register(f"_quarantine_{view}", self.quarantine(contract))
             tables = f"_landing_{view}", f"_quarantine_{view}"
             shown = f"* REPLACE (lower(hex(_digest)) AS _digest) FROM ({distinct.records(*tables)})"
-            connection.execute(f'CREATE VIEW "{view}" AS SELECT {shown}')
+            connection.execute(f"CREATE VIEW _records_{view} AS SELECT {shown}")
+            if view not in VIEWS:
+                connection.execute(f'CREATE VIEW "{view}" AS SELECT * FROM _records_{view}')
             rejects.append(
                 "SELECT * REPLACE (lower(hex(_digest)) AS _digest) "
                 f"FROM ({distinct.set_aside(*tables)})"
             )
         if "records" in named and own:
-            names = [f'SELECT * FROM "{view}"' for view in own]
-            connection.execute("CREATE VIEW records AS " + " UNION ALL BY NAME ".join(names))
+            as_text = _clashing(schemas.values())
+            parts = [
+                f"SELECT {_with_text(as_text & set(schema.names))} FROM _records_{view}"
+                for view, schema in schemas.items()
+            ]
+            connection.execute("CREATE VIEW records AS " + " UNION ALL BY NAME ".join(parts))
         if "quarantine" in named and rejects:
             connection.execute("CREATE VIEW quarantine AS " + " UNION ALL ".join(rejects))
         if "ledger" in named:
@@ -108,7 +122,53 @@ class Lake:
         found = list(self._bucket.keys(prefix) if keys is None else keys)
         with ThreadPoolExecutor(READERS) as pool:
             tables = list(pool.map(lambda key: landing.read(self._bucket, key), found))
-        return pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive")
+        return _joined([schema.empty_table(), *tables])
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables one below the other. A column whose type changed from one to another is text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowTypeError:
+        changed = _clashing(table.schema for table in tables)
+        tables = [_as_text(table, changed) for table in tables]
+        return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _clashing(schemas: Iterable[pa.Schema]) -> set[str]:
+    """Columns that are of types which have nothing but their text in common."""
+    types: dict[str, set[pa.DataType]] = {}
+    for schema in schemas:
+        for field in schema:
+            kind = pa.float64() if pa.types.is_integer(field.type) else field.type
+            types.setdefault(field.name, set()).add(kind)
+    return {name for name, kinds in types.items() if len(kinds) > 1}
+
+
+def _with_text(names: set[str]) -> str:
+    """A SELECT list: all columns, these as text."""
+    casts = ", ".join(f'"{name}"::VARCHAR AS "{name}"' for name in sorted(names))
+    return f"* REPLACE ({casts})" if casts else "*"
+
+
+def _as_text(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    for name in set(names).intersection(table.column_names):
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, table.column(at).cast(pa.string()))
+    return table
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Column names, the second of a name with `_1` behind it, as DuckDB itself shows them."""
+    taken: list[str] = []
+    for name in names:
+        number = 0
+        fresh = name
+        while fresh in taken or (number and fresh in names):
+            number += 1
+            fresh = f"{name}_{number}"
+        taken.append(fresh)
+    return taken
 
 
 LEDGER_SCHEMA = pa.schema(
@@ -123,7 +183,16 @@ LEDGER_SCHEMA = pa.schema(
 
 def plain(table: pa.Table) -> list[dict[str, Any]]:
     """Rows as JSON can hold them: times as ISO text, bytes as text or, if they are not, as hex."""
-    return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
+    columns = [map(_plain, _values(column)) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values; as text where Python has no such times (nanoseconds, the year 20000)."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, OverflowError):
+        return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911  one line for each kind of value

@@ -70,7 +70,8 @@ def to_stream(
 ) -> None:
     """Put every message on a stream, plain or as KPL aggregates. Raises `PushError`."""
     records = aggregates(messages) if aggregated else ((key, data, 1) for key, data in messages)
-    for batch in _batches(records, PUT_RECORDS_MAX, PUT_BYTES_MAX, _record_bytes):
+    # All sizes are looked at before the first record is sent.
+    for batch in list(_batches(records, PUT_RECORDS_MAX, PUT_BYTES_MAX, _record_bytes)):
 
         def put(entries: Sequence[tuple[str, bytes, int]]) -> list[tuple[str, bytes, int]]:
             answer = kinesis.put_records(
@@ -90,34 +91,36 @@ def to_stream(
 
 def to_queue(sqs: Any, queue: str, url: str, messages: Iterable[Keyed], sent: Sent) -> None:
     """Send every message to a queue. Bodies must be text that SQS takes. Raises `PushError`."""
-    group = queue.endswith(".fifo")
-    for batch in _batches(messages, SEND_MAX, SEND_BYTES_MAX, _message_bytes):
+    # All sizes are looked at before the first message is sent.
+    for batch in list(_batches(messages, SEND_MAX, SEND_BYTES_MAX, _message_bytes)):
 
-        def send(entries: Sequence[Keyed]) -> list[Keyed]:
-            answer = sqs.send_message_batch(
-                QueueUrl=url,
-                Entries=[
-                    {
-                        "Id": str(number),
-                        "MessageBody": data.decode(),
-                        **(
-                            {"MessageGroupId": key, "MessageDeduplicationId": uuid.uuid4().hex}
-                            if group
-                            else {}
-                        ),
-                    }
-                    for number, (key, data) in enumerate(entries)
-                ],
-            )
+        def send(entries: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+            answer = sqs.send_message_batch(QueueUrl=url, Entries=entries)
             for success in answer.get("Successful", []):
                 sent.add(queue, "", success["MessageId"], 1)
             failures = answer.get("Failed", [])
             for failure in failures:
                 if failure.get("SenderFault"):
                     raise PushError(f"queue {queue} refuses a message: {failure.get('Message')}")
-            return [entries[int(failure["Id"])] for failure in failures]
+            failed = {failure["Id"] for failure in failures}
+            return [entry for entry in entries if entry["Id"] in failed]
 
-        _until_taken(send, batch, f"queue {queue}")
+        _until_taken(send, _entries(batch, fifo=queue.endswith(".fifo")), f"queue {queue}")
+
+
+def _entries(messages: Sequence[Keyed], *, fifo: bool) -> list[dict[str, str]]:
+    """SendMessageBatch entries. In a FIFO queue the key is the group.
+
+    They are made once: what is sent again keeps its deduplication id, or an entry whose answer was
+    lost would count twice.
+    """
+    entries = []
+    for number, (key, data) in enumerate(messages):
+        entry = {"Id": str(number), "MessageBody": data.decode()}
+        if fifo:
+            entry |= {"MessageGroupId": key, "MessageDeduplicationId": uuid.uuid4().hex}
+        entries.append(entry)
+    return entries
 
 
 def aggregates(messages: Iterable[Keyed]) -> Iterator[tuple[str, bytes, int]]:
@@ -165,7 +168,10 @@ def _until_taken(send: Callable[[Sequence[T]], list[T]], batch: Sequence[T], whe
 def _record_bytes(record: tuple[str, bytes, int]) -> int:
     size = len(record[0].encode()) + len(record[1])
     if size > RECORD_MAX_BYTES:
-        raise PushError(f"a record of {size} bytes; a stream takes {RECORD_MAX_BYTES}")
+        raise PushError(
+            f"a record of {size} bytes with its key {record[0]!r}; a stream takes "
+            f"{RECORD_MAX_BYTES}"
+        )
     return size
 
 

@@ -1,13 +1,19 @@
-"""What Kinesis and SQS readers share: reaching into a Lambda event with an error that says where."""
+"""What Kinesis and SQS readers share: reaching into a Lambda event, with errors that say where."""
 
 from __future__ import annotations
 
 from typing import Any
 
+ARRIVAL_MAX_MILLIS = 253_402_300_799_999  # the last moment of the year 9999
+MICROS_PER_MILLI = 1_000
+
 
 class EventError(ValueError):
-    """An event that is not what its event source mapping sends. Raised, so the batch is retried:
-    it is the function's wiring that is wrong, and no record of it may be acknowledged."""
+    """An event that is not what its event source mapping sends.
+
+    Raised, so the batch is retried: it is the function's wiring that is wrong, and no record of it
+    may be acknowledged.
+    """
 
 
 def records_of(event: Any, source: str) -> list[dict[str, Any]]:
@@ -22,16 +28,34 @@ def records_of(event: Any, source: str) -> list[dict[str, Any]]:
         found = record.get("eventSource") if isinstance(record, dict) else None
         if found != source:
             raise EventError(f"Records[{number}].eventSource is {found!r}, not {source!r}")
-    arns = {record.get("eventSourceARN") for record in records}
+    arns = {str(record.get("eventSourceARN")) for record in records}
     if len(arns) > 1:
-        raise EventError(f"the event mixes sources: {sorted(map(str, arns))}")
+        raise EventError(f"the event mixes sources: {sorted(arns)}")
     return records
 
 
-def missing(number: int, key: KeyError) -> EventError:
-    return EventError(f"Records[{number}] has no {key}")
+def malformed(number: int, error: Exception) -> EventError:
+    """What reaching into `Records[number]` failed with, as an error that says where."""
+    if isinstance(error, KeyError):
+        return EventError(f"Records[{number}] has no {error}")
+    return EventError(f"Records[{number}] is malformed: {error}")
 
 
 def name_of(arn: str) -> str:
-    """A stream's or queue's name: the last part of its ARN."""
-    return arn.rpartition("/")[2].rpartition(":")[2]
+    """A stream's or queue's name out of its ARN, or out of the ARN of a stream's consumer."""
+    resource = arn.rpartition(":stream/")[2]
+    return resource.partition("/")[0] if resource != arn else arn.rpartition(":")[2]
+
+
+def text(value: Any) -> str:
+    """`value` if it is text. Half a surrogate pair, which no column can hold, is kept escaped."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+def arrival_micros(millis: int) -> int:
+    """An arrival in milliseconds since 1970 as microseconds."""
+    if not 0 <= millis <= ARRIVAL_MAX_MILLIS:
+        raise ValueError(f"{millis} ms since 1970 is no arrival")
+    return millis * MICROS_PER_MILLI

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import binascii
 from typing import Any
 
 import pybase64
 
-from ingest.events import missing, name_of, records_of
+from ingest.events import arrival_micros, malformed, name_of, records_of, text
 from transform.records import Delivery, Outcome
 
 MILLIS = 1_000
@@ -25,15 +24,15 @@ def read(event: Any) -> Delivery:
     for number, record in enumerate(records):
         try:
             kinesis = record["kinesis"]
-            stream = name_of(record["eventSourceARN"])
-            delivery.shards.append(record["eventID"].partition(":")[0])
-            delivery.sequences.append(kinesis["sequenceNumber"])
-            delivery.groups.append(kinesis["partitionKey"])
+            stream = name_of(text(record["eventSourceARN"]))
+            delivery.shards.append(text(record["eventID"]).partition(":")[0])
+            delivery.sequences.append(_sequence(kinesis["sequenceNumber"]))
+            delivery.groups.append(text(kinesis["partitionKey"]))
             seconds = kinesis["approximateArrivalTimestamp"]
+            delivery.arrivals.append(arrival_micros(round(seconds * MILLIS)))
             delivery.bodies.append(_data(kinesis["data"]))
-        except KeyError as key:
-            raise missing(number, key) from None
-        delivery.arrivals.append(round(seconds * MILLIS) * MILLIS)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise malformed(number, error) from None
         delivery.attributes.append(None)
     return Delivery(**{**vars(delivery), "stream": stream})
 
@@ -49,8 +48,17 @@ def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _data(text: str) -> bytes:
+def _sequence(number: Any) -> str:
+    """A sequence number, which the answer will compare: found out now, not after the work."""
+    if not (isinstance(number, str) and number.isascii() and number.isdecimal()):
+        raise TypeError(f"{number!r} is not a sequence number")
+    return number
+
+
+def _data(data: Any) -> bytes:
+    if not isinstance(data, str):
+        raise TypeError(f"data is {type(data).__name__}, not text")
     try:
-        return pybase64.b64decode(text, validate=True)
-    except binascii.Error:
-        return text.encode("utf-8", "surrogatepass")
+        return pybase64.b64decode(data, validate=True)
+    except ValueError:  # not base64, or not even ASCII
+        return data.encode("utf-8", "surrogatepass")

@@ -7,26 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Protocol
-
-from aws_lambda_powertools import Logger
+from typing import Any
 
 from ingest import telemetry
-from ingest.settings import Wiring
+from ingest.settings import Context, Wiring
 from sinks import ledger, raw
 from sinks.errors import SinkError
 from transform.records import Delivery, Outcome
 
 ANSWER_SECONDS = 3.0  # kept back from the function's time to write the answer
 EPOCH = 0  # of ordinary traffic; reprocessing runs under a greater one
-
-logger = Logger()
-
-
-class Context(Protocol):
-    """What is used of Lambda's context object."""
-
-    def get_remaining_time_in_millis(self) -> int: ...
 
 
 def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
@@ -36,12 +26,14 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
     mapping retries the batch whole.
     """
     started = time.perf_counter()
-    deadline = wiring.clock() + context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
+    deadline = wiring.deadline(context, ANSWER_SECONDS)
     output: dict[str, Any] = {}
-    reason = ""
+    archived: float | None = None
+    failure: SinkError | None = None
     try:
-        raw_key = raw.archive(wiring.bucket, delivery)
+        raw_key = raw.archive(wiring.bucket, delivery, deadline)
         archived = time.perf_counter()
+        output = {"raw_key": raw_key}
         output = wiring.workflow.run(
             {
                 "pipeline": wiring.settings.pipeline,
@@ -50,26 +42,23 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
                 "received": len(delivery),
                 "ledger_bucket": ledger.bucket_of(raw_key),
                 "epoch": EPOCH,
-                "deadline_ms": int(deadline * 1000),
+                "deadline_ms": int(deadline.at * 1000),
             },
-            timeout_seconds=deadline - wiring.clock(),
+            timeout_seconds=deadline.left,
         )
         outcome = account(output, len(delivery))
-        reason = output["account"]["reason"]
     except SinkError as error:
-        archived = time.perf_counter()
-        outcome, reason = Outcome.all_retry(len(delivery)), error.reason
-        logger.warning("delivery handed back", reason=reason, error=str(error))
+        outcome, failure = Outcome.all_retry(len(delivery)), error
     telemetry.record(
         delivery,
         outcome,
         telemetry.Timing(
             now=wiring.clock(),
-            archive_ms=(archived - started) * 1000,
+            archive_ms=((archived or time.perf_counter()) - started) * 1000,
             total_ms=(time.perf_counter() - started) * 1000,
         ),
         output,
-        reason,
+        failure,
     )
     return outcome
 

@@ -11,21 +11,23 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import boto3
 from botocore.config import Config
 
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
-from sinks.deadline import Clock
+from sinks.deadline import Clock, Deadline
 from sinks.table import Table, Waiting
-from transform.contract import load_contract
+from transform.contract_file import load_contract
 from transform.pipeline import Transform
 
 CONNECT_TIMEOUT_SECONDS = 3
-READ_TIMEOUT_SECONDS = 15  # of S3 and DynamoDB: far above their tail, far below a stage's timeout
-ATTEMPTS_MAX = 4  # botocore's own retries; what is left is the stage's business
+BUCKET_READ_TIMEOUT_SECONDS = 15  # far above S3's tail, far below a stage's timeout
+BUCKET_ATTEMPTS_MAX = 4  # botocore's own retries; what is left is the stage's business
+TABLE_READ_TIMEOUT_SECONDS = 5  # far above DynamoDB's tail, below what a stage keeps back to answer
+TABLE_ATTEMPTS_MAX = 1  # `Table.put_all` retries by itself: it knows the deadline
 CONNECTIONS_MAX = 32
 
 
@@ -62,6 +64,12 @@ class Settings:
         )
 
 
+class Context(Protocol):
+    """What is used of Lambda's context object."""
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
 class Wiring:
     """Settings and what is made from them, each made when first used and then kept."""
 
@@ -72,11 +80,13 @@ class Wiring:
 
     @cached_property
     def bucket(self) -> Bucket:
-        return Bucket(self._client("s3"), self.settings.bucket)
+        client = _client("s3", BUCKET_READ_TIMEOUT_SECONDS, BUCKET_ATTEMPTS_MAX)
+        return Bucket(client, self.settings.bucket)
 
     @cached_property
     def hot_table(self) -> Table:
-        return Table(self._client("dynamodb"), self.settings.hot_table)
+        client = _client("dynamodb", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)
+        return Table(client, self.settings.hot_table)
 
     @cached_property
     def workflow(self) -> Workflow:
@@ -87,24 +97,30 @@ class Wiring:
     def transform(self, epoch: int) -> Transform:
         return _transform(self.settings.contract, epoch)
 
-    def _client(self, service: Any) -> Any:
-        return boto3.client(
-            service,
-            config=Config(
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                read_timeout=READ_TIMEOUT_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS_MAX},
-                max_pool_connections=CONNECTIONS_MAX,
-                parameter_validation=False,
-                tcp_keepalive=True,
-            ),
-        )
+    def deadline(self, context: Context, keep_seconds: float) -> Deadline:
+        """The end of this invocation's time, `keep_seconds` before Lambda would kill it."""
+        left = context.get_remaining_time_in_millis() / 1000
+        return Deadline(self.clock() + left - keep_seconds, self.clock)
 
 
 @cache
 def wiring() -> Wiring:
     """The process's one wiring, from the environment."""
     return Wiring(Settings.of(os.environ))
+
+
+def _client(service: Any, read_timeout_seconds: float, attempts_max: int) -> Any:
+    return boto3.client(
+        service,
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=read_timeout_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts_max},
+            max_pool_connections=CONNECTIONS_MAX,
+            parameter_validation=False,
+            tcp_keepalive=True,
+        ),
+    )
 
 
 @cache

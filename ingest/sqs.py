@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-import orjson
-
-from ingest.events import missing, name_of, records_of
+from ingest.events import arrival_micros, malformed, name_of, records_of, text
 from transform.records import Delivery, Outcome
 
-MILLIS = 1_000
 FIFO = ".fifo"
 
 
@@ -23,17 +21,18 @@ def read(event: Any) -> Delivery:
     stream = ""
     for number, record in enumerate(records):
         try:
-            stream = name_of(record["eventSourceARN"])
+            stream = name_of(text(record["eventSourceARN"]))
             system = record["attributes"]
-            delivery.sequences.append(record["messageId"])
-            delivery.arrivals.append(int(system["SentTimestamp"]) * MILLIS)
+            group = system.get("MessageGroupId")
+            delivery.sequences.append(text(record["messageId"]))
+            delivery.groups.append(None if group is None else text(group))
+            delivery.arrivals.append(arrival_micros(int(system["SentTimestamp"])))
             delivery.bodies.append(record["body"].encode("utf-8", "surrogatepass"))
-        except KeyError as key:
-            raise missing(number, key) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise malformed(number, error) from None
         own = record.get("messageAttributes")
         delivery.shards.append("")
-        delivery.groups.append(system.get("MessageGroupId"))
-        delivery.attributes.append(orjson.dumps(own).decode() if own else None)
+        delivery.attributes.append(_json(own) if own else None)
     return Delivery(**{**vars(delivery), "stream": stream})
 
 
@@ -52,3 +51,8 @@ def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
     return {
         "batchItemFailures": [{"itemIdentifier": delivery.sequences[i]} for i in sorted(retry)],
     }
+
+
+def _json(value: Any) -> str:
+    """As ASCII, so that half a surrogate pair in an attribute cannot stop its Delivery."""
+    return json.dumps(value, separators=(",", ":"))

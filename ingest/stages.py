@@ -9,26 +9,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from ingest.settings import Wiring
+from ingest.settings import Context, Wiring
 from sinks import hot, landing, raw
 from sinks.deadline import Deadline
 from sinks.errors import SinkError
 from transform.records import ConservationError, Outcome
 
+ANSWER_SECONDS = 6.0  # kept back from a stage's time: a call begun just before may take 5 of them
 RETRY_RANGES_MAX = 1_000  # in the state: some 12 KB of 256; beyond, ranges are joined over gaps
 
 logger = Logger()
 
 
-def transform(state: dict[str, Any], wiring: Wiring) -> dict[str, Any]:
+def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[str, Any]:
     """Raw object to landing and quarantine objects; counts come from what was written."""
     started = time.perf_counter()
     rules = wiring.transform(state["epoch"])
-    deadline = Deadline.of_millis(state["deadline_ms"], wiring.clock)
+    deadline = _deadline(state, wiring, context)
     answer = {
         "outcome": "retry",
         "contract": rules.contract.name,
@@ -49,19 +51,17 @@ def transform(state: dict[str, Any], wiring: Wiring) -> dict[str, Any]:
         answer["account"] = _account(Outcome.all_retry(state["received"]), error.reason)
     else:
         counts = batch.counts
-        outcome = Outcome(
-            counts.received, counts.delivered, counts.dropped, counts.quarantined, ()
-        )
+        outcome = Outcome(counts.received, counts.delivered, counts.dropped, counts.quarantined, ())
         answer |= {"outcome": "done", **vars(landed), "hot_rows": batch.hot_rows}
         answer["account"] = _account(outcome, "")
     return answer | {"millis": _millis_since(started)}
 
 
-def write_hot(state: dict[str, Any], wiring: Wiring) -> dict[str, Any]:
+def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[str, Any]:
     """The landing object's hot columns to DynamoDB; what it refuses is handed back by index."""
     started = time.perf_counter()
     contract = wiring.transform(state["epoch"]).contract
-    deadline = Deadline.of_millis(state["deadline_ms"], wiring.clock)
+    deadline = _deadline(state, wiring, context)
     done = state["transform"]
     try:
         deadline.check("hot")
@@ -86,6 +86,18 @@ def write_hot(state: dict[str, Any], wiring: Wiring) -> dict[str, Any]:
     }
 
 
+def _deadline(state: dict[str, Any], wiring: Wiring, context: Context) -> Deadline:
+    """The Delivery's deadline, or the stage's own end where that is sooner.
+
+    A stage that is killed tells nothing of what it had done, and all of it would be done again.
+    """
+    return min(
+        Deadline.of_millis(state["deadline_ms"], wiring.clock),
+        wiring.deadline(context, ANSWER_SECONDS),
+        key=lambda deadline: deadline.at,
+    )
+
+
 def _without(state: dict[str, Any], wiring: Wiring, refused: Iterable[int]) -> Outcome:
     """The account when these source records must go back: retry is the worst of fates."""
     retry = ranges(refused, RETRY_RANGES_MAX)
@@ -95,6 +107,8 @@ def _without(state: dict[str, Any], wiring: Wiring, refused: Iterable[int]) -> O
         rejects = landing.read(wiring.bucket, key, ["_index"])
         quarantined = set(rejects.column("_index").to_pylist())
     counted = state["account"]
+    if len(quarantined) != counted["quarantined"]:
+        raise ConservationError(f"{len(quarantined)} of {counted['quarantined']} are set aside")
     kept = len(quarantined - back)
     return Outcome(
         received=state["received"],
@@ -114,7 +128,7 @@ def ranges(indexes: Iterable[int], most: int) -> tuple[tuple[int, int], ...]:
         else:
             found.append([index, index + 1])
     if len(found) > most:
-        gaps = sorted(b[0] - a[1] for a, b in zip(found, found[1:], strict=False))
+        gaps = sorted(b[0] - a[1] for a, b in pairwise(found))
         widest_closed = gaps[len(found) - most - 1]
         joined = [found[0]]
         for span in found[1:]:

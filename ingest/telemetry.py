@@ -1,7 +1,7 @@
 """What ingest says of a Delivery: one log line and one metric flush, whatever its size.
 
 Metrics are CloudWatch's embedded format (EMF) by Powertools, with one dimension, the service (which
-is the pipeline's name): each further dimension is a metric to pay for. See `Metric` for what there is.
+is the pipeline's name): each further dimension is a metric to pay for. See `Metric` for them all.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from sinks.errors import SinkError
 from transform.records import Delivery, Outcome
 
 Metric = Literal[
@@ -49,9 +50,9 @@ def record(
     outcome: Outcome,
     timing: Timing,
     output: dict[str, Any],
-    reason: str,
+    failure: SinkError | None,
 ) -> None:
-    """Write the Delivery's log line and flush its metrics."""
+    """Write the Delivery's log line and flush its metrics; `failure` is why it goes back whole."""
     if not len(delivery):
         return
     transform, hot = output.get("transform", {}), output.get("hot", {})
@@ -72,14 +73,16 @@ def record(
         "LandingBytes": transform.get("landing_bytes", 0),
         "HotRefused": hot.get("refused", 0),
     }
-    logger.info(
+    say = logger.info if failure is None else logger.warning
+    say(
         "delivery settled" if not outcome.retry else "delivery not settled",
         source=delivery.source,
         stream=delivery.stream,
         first=delivery.sequences[0],
         last=delivery.sequences[-1],
         raw_key=output.get("raw_key", ""),
-        reason=reason,
+        reason=output["account"]["reason"] if failure is None else failure.reason,
+        error="" if failure is None else str(failure),
         received=outcome.received,
         delivered=outcome.delivered,
         quarantined=outcome.quarantined,

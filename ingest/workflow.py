@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 
-from sinks.errors import SinkError, translated
+from sinks.errors import DeadlinePassed, SinkError, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
@@ -41,9 +41,12 @@ class Workflow:
     def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         """Run an execution to its end and return its output.
 
-        The answer is awaited at most `timeout_seconds`, rounded down. Raises `ExecutionFailed`, and
-        `Unavailable` where the answer did not come (the execution may still be going on).
+        The answer is awaited at most `timeout_seconds`, rounded down; under a second nothing is
+        begun, and `DeadlinePassed` is raised. Raises `ExecutionFailed`, and `Unavailable` where the
+        answer did not come (the execution may still be going on).
         """
+        if timeout_seconds < 1:
+            raise DeadlinePassed(f"run {self.arn}: {timeout_seconds:.1f} s are left")
         text = json.dumps(state, separators=(",", ":"))
         if len(text.encode()) > STATE_BYTES_MAX:
             raise ExecutionFailed(f"the state is over {STATE_BYTES_MAX} bytes")
@@ -51,20 +54,21 @@ class Workflow:
             answer = self._client(timeout_seconds).start_sync_execution(
                 stateMachineArn=self.arn, input=text
             )
-        if answer["status"] != "SUCCEEDED":
+        if answer.get("status") != "SUCCEEDED":
+            which = f"{answer.get('executionArn', self.arn)} {answer.get('status')}"
             why = f"{answer.get('error', '')}: {answer.get('cause', '')}"
-            raise ExecutionFailed(f"{answer['executionArn']} {answer['status']}: {why[:1000]}")
+            raise ExecutionFailed(f"{which}: {why[:1000]}")
         return json.loads(answer["output"])  # type: ignore[no-any-return]
 
     def _client(self, timeout_seconds: float) -> SFNClient:
         """A client that waits no longer than asked; botocore fixes the time when it is made."""
-        steps = max(math.floor(timeout_seconds / READ_TIMEOUT_STEP_SECONDS), 0)
-        timeout = steps * READ_TIMEOUT_STEP_SECONDS or max(math.floor(timeout_seconds), 1)
+        steps = math.floor(timeout_seconds / READ_TIMEOUT_STEP_SECONDS)
+        timeout = steps * READ_TIMEOUT_STEP_SECONDS or math.floor(timeout_seconds)
         if timeout not in self._clients:
             self._clients[timeout] = self.make_client(
                 "stepfunctions",
                 config=Config(
-                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    connect_timeout=min(CONNECT_TIMEOUT_SECONDS, timeout),
                     read_timeout=timeout,
                     retries={"total_max_attempts": 1, "mode": "standard"},
                 ),

@@ -20,6 +20,8 @@ from sinks.errors import Unavailable, translated
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+TAKEN = 412  # HTTP: the key exists, and `If-None-Match: *` was asked for
+RACE = 409  # HTTP: another writer of the key was faster to begin and is not done
 RACES_MAX = 5  # 409 answers (two writers of one key at once) before it counts as weather
 
 
@@ -47,13 +49,13 @@ class Bucket:
             try:
                 with translated(what):
                     self.client.put_object(Bucket=self.name, Key=key, Body=data, IfNoneMatch="*")
-                return key
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status == 412:
-                    return key
-                if status != 409:
+                if status == RACE:
+                    continue
+                if status != TAKEN:
                     raise
+            return key
         raise Unavailable(f"{what}: another writer of the same key kept it busy")
 
     def get(self, key: str) -> bytes:

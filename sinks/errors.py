@@ -19,21 +19,30 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectionError,  # noqa: A004  botocore's own: connection and timeout errors
+    FlexibleChecksumError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
 )
 
 THROTTLES = frozenset(
     {
+        "BandwidthLimitExceeded",
+        "KmsThrottlingException",
         "LimitExceededException",
+        "PriorRequestNotComplete",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
         "SlowDown",
+        "ThrottledException",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
     }
 )
+TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})  # S3's is a 400
 SETUP = frozenset(
     {
         "AccessDenied",
@@ -48,6 +57,18 @@ SETUP = frozenset(
         "UnrecognizedClientException",
     }
 )
+
+
+SERVER_ERROR = 500  # and above
+TOO_MANY_REQUESTS = 429
+
+_BROKEN_ANSWERS = (
+    ConnectionError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+)
+"""No answer came, or half of one: cut short, or garbled on the way."""
 
 
 class SinkError(Exception):
@@ -86,20 +107,16 @@ def translated(what: str) -> Iterator[None]:
         raise translated_error from error
     except NoCredentialsError as error:
         raise Misconfigured(f"{what}: {error}") from error
-    except (ConnectionError, HTTPClientError) as error:
+    except _BROKEN_ANSWERS as error:
         raise Unavailable(f"{what}: {error}") from error
     except BotoCoreError as error:
         raise Misconfigured(f"{what}: {error}") from error
 
 
-def is_throttle(error: ClientError) -> bool:
-    return error.response.get("Error", {}).get("Code", "") in THROTTLES
-
-
 def _of(error: ClientError, what: str) -> SinkError | None:
     code = error.response.get("Error", {}).get("Code", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in THROTTLES or status >= 500 or status == 429:
+    if code in THROTTLES | TIMEOUTS or status >= SERVER_ERROR or status == TOO_MANY_REQUESTS:
         return Unavailable(f"{what}: {code or status}")
     if code in SETUP:
         return Misconfigured(f"{what}: {error}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +21,9 @@ import pyarrow.compute as pc
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
 from transform.contract import Contract, FieldType
-from transform.pipeline import hot_mask
+from transform.pipeline import MICROS, hot_mask
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 LATEST = "~"  # sorts behind every digit, so `time + LATEST` is behind all items of that time
 
 
@@ -49,7 +48,7 @@ def columns_of(contract: Contract) -> list[str]:
 def write(
     table: Table, rows: pa.Table, contract: Contract, deadline: Deadline, waiting: Waiting
 ) -> HotOutcome:
-    """Put the hot rows of a landing object. What the table will not take by the deadline is told."""
+    """Put the hot rows of a landing object; what the table will not take in time is told."""
     hot = rows.filter(hot_mask(rows, contract))
     keys, items = items_of(hot, contract)
     undone = table.put_all(items, deadline, waiting)
@@ -85,16 +84,10 @@ def between(
 ) -> Iterator[dict[str, Any]]:
     """A device's readings with `low <= event time <= high`, oldest first, as plain values."""
     first, last = low.astimezone(UTC), high.astimezone(UTC)
-    day = first.date()
-    while day <= last.date():
-        found = table.query(
-            f"{device}#{day:%Y-%m-%d}",
-            first.strftime(TIME_FORMAT),
-            last.strftime(TIME_FORMAT) + LATEST,
-        )
-        for item in found:
+    for day in map(date.fromordinal, range(first.toordinal(), last.toordinal() + 1)):
+        pk = f"{device}#{day.isoformat()}"
+        for item in table.query(pk, _time(first), _time(last) + LATEST):
             yield reading(item, contract)
-        day += timedelta(days=1)
 
 
 def reading(item: Item, contract: Contract) -> dict[str, Any]:
@@ -107,19 +100,21 @@ def reading(item: Item, contract: Contract) -> dict[str, Any]:
     return plain
 
 
+def _time(moment: datetime) -> str:
+    """A moment in UTC as sort keys begin: isoformat() pads a year to four digits, %Y may not."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def _items(rows: pa.Table, contract: Contract, keys: Sequence[Key]) -> Iterator[Item]:
     names = [*(f.name for f in contract.fields), "_rescued"]
     writers = [*(_WRITE[f.type] for f in contract.fields), _text]
     columns = [_plain(rows.column(name)) for name in names]
     ttl = contract.hot_ttl_seconds
-    seconds = pc.floor(
-        pc.divide(rows.column(contract.event_time).cast(pa.int64()).cast(pa.float64()), 1e6)
-    )
-    expiries = seconds.cast(pa.int64()).to_pylist() if ttl is not None else [0] * rows.num_rows
-    for (pk, sk), expiry, *values in zip(keys, expiries, *columns, strict=True):
+    moments = rows.column(contract.event_time).cast(pa.int64()).to_pylist()
+    for (pk, sk), moment, *values in zip(keys, moments, *columns, strict=True):
         item: Item = {"pk": {"S": pk}, "sk": {"S": sk}}
         if ttl is not None:
-            item["expires_at"] = {"N": str(expiry + ttl)}
+            item["expires_at"] = {"N": str(moment // MICROS + ttl)}
         for name, write_value, value in zip(names, writers, values, strict=True):
             if value is not None:
                 item[name] = write_value(value)

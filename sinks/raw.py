@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from sinks import parquet
 from sinks.bucket import Bucket
+from sinks.deadline import Deadline
 from transform.records import Delivery
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PREFIX = "raw"
 
 
-def archive(bucket: Bucket, delivery: Delivery) -> str:
+def archive(bucket: Bucket, delivery: Delivery, deadline: Deadline) -> str:
     """Write the Delivery as one object, one row per source record, and return its key."""
-    return bucket.put_once(PREFIX, min(delivery.arrivals), parquet.encode(delivery.table()))
+    data = parquet.encode(delivery.table())
+    return bucket.put_once(PREFIX, min(delivery.arrivals), data, deadline)
 
 
 def read(bucket: Bucket, key: str, columns: list[str] | None = None) -> pa.Table:

@@ -10,12 +10,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from botocore.exceptions import ClientError
+from typing import TYPE_CHECKING, Any, cast
 
 from sinks.deadline import Deadline
-from sinks.errors import Unavailable, is_throttle, translated
+from sinks.errors import Unavailable, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -50,18 +48,14 @@ class Table:
     name: str
     threads: int = 4
 
-    def put_all(
-        self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting
-    ) -> set[Key]:
+    def put_all(self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Put every item, each key once; returns the keys not acknowledged by the deadline.
 
         Throttles and UnprocessedItems are retried with full jitter. Raises `Misconfigured`, and
         botocore's ClientError for a request that DynamoDB can never accept.
         """
         pairs = list(items.items())
-        chunks = [
-            pairs[at : at + BATCH_ITEMS_MAX] for at in range(0, len(pairs), BATCH_ITEMS_MAX)
-        ]
+        chunks = [pairs[at : at + BATCH_ITEMS_MAX] for at in range(0, len(pairs), BATCH_ITEMS_MAX)]
         give_up = threading.Event()
         undone: set[Key] = set()
         with ThreadPoolExecutor(min(self.threads, max(len(chunks), 1))) as pool:
@@ -88,15 +82,15 @@ class Table:
                 },
             )
             for page in pages:
-                yield from page["Items"]
+                yield from cast("list[Item]", page["Items"])
 
     def scan(self) -> Iterator[Item]:
         """Every item. It reads the whole table: for accounts and tests, not for a path."""
         with translated(f"scan {self.name}"):
             for page in self.client.get_paginator("scan").paginate(TableName=self.name):
-                yield from page["Items"]
+                yield from cast("list[Item]", page["Items"])
 
-    def keys(self) -> Iterator[Key]:
+    def all_keys(self) -> Iterator[Key]:
         """Every item's key, by scanning."""
         with translated(f"scan {self.name}"):
             pages = self.client.get_paginator("scan").paginate(
@@ -133,8 +127,6 @@ class Table:
                 answer = self.client.batch_write_item(RequestItems={self.name: pending})
         except Unavailable:
             return pending
-        except ClientError as error:
-            if is_throttle(error):
-                return pending
-            raise
-        return list(answer.get("UnprocessedItems", {}).get(self.name, []))
+        # DynamoDB's own answer always has it; without, it is a proxy's and acknowledges nothing.
+        unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
+        return pending if unprocessed is None else list(unprocessed.get(self.name, []))

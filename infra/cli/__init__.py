@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from infra.cli.commands import group  # noqa: PLC0415  a second of imports
 
-        group()
+        group(prog_name="millrace")
     except KeyboardInterrupt:
         sys.stderr.write("millrace: interrupted\n")
         sys.exit(INTERRUPTED)

@@ -11,21 +11,29 @@ from infra.cli.query import query
 from infra.cli.run import Group
 from infra.cli.up import up
 
+EPILOG = """\b
+Exit codes: 0 all is well            1 a record is unaccounted for, or a check failed
+            2 wrong input            3 time ran out before every record had a fate
+            4 cannot run here        130 interrupted
+
+\b
+Examples:
+  millrace demo
+  millrace ingest readings.ndjson --contract ./my-fleet.toml
+  millrace query "SELECT count(*) FROM records"
+"""
+
 
 @click.group(
     cls=Group,
+    epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="millrace")
 def group() -> None:
-    r"""Millrace: streaming ingestion that can prove where every record is.
+    """Millrace: streaming ingestion that can prove where every record is.
 
     Everything runs on this machine, on loopback, with its state in one directory (./.millrace).
-
-    \b
-    Exit codes: 0 all is well            1 a record is unaccounted for, or a check failed
-                2 wrong input            3 time ran out before every record had a fate
-                4 cannot run here        130 interrupted
     """
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from infra import account, fates, push
 from infra.cli import ingest as ingesting
@@ -29,6 +30,11 @@ SEED = 20_261_124
 SPAN_MICROS = 30 * 60 * 1_000_000  # the fleet's readings are of the last half hour
 CHUNK = 20_000  # messages generated ahead of pushing
 SQS_EVERY = 10  # of ten messages one goes by SQS, the rest by Kinesis, half of it aggregated
+WAYS = {
+    "plain": "by Kinesis",
+    "kpl": "by Kinesis in KPL aggregates",
+    "sqs": "by SQS",
+}
 CEILING_RECORDS = 10_000
 TIMEOUT_SECONDS = 900.0
 QUESTION = """
@@ -75,7 +81,7 @@ def demo(records: int, state: State, as_json: bool) -> None:
     preflight.check(state)
     with state.owned():
         if state.used() and not as_json:
-            shown.err.print(f"Clearing what an earlier run left in {state.root}")
+            click.echo(f"Clearing what an earlier run left in {state.root}", err=True)
         state.clear()
         with embedded(state, CONTRACT) as system, shown.progress(as_json) as watch:
             fleet = _fleet(system, records)
@@ -231,7 +237,7 @@ def _show(
     told: account.Account, pushed: Pushed, ceiling: Ceiling, answer: Any, state: State
 ) -> None:
     out = shown.out
-    ways = ", ".join(f"{count:,} by {way}" for way, count in pushed.by.items())
+    ways = ", ".join(f"{count:,} {WAYS[way]}" for way, count in pushed.by.items())
     out.print(f"\n[bold]A fleet sent {told.sent:,} messages[/bold] ({ways})\n")
     shown.print_account(told)
     rate = told.sent / told.seconds
@@ -246,9 +252,12 @@ def _show(
     shown.print_table(answer)
     device = pushed.busiest.most_common(1)[0][0]
     out.print(
-        f"[bold]Where things are[/bold]\n  objects  {state / 's3'}\n  logs     {state / 'logs'}"
+        "[bold]Where things are[/bold]\n"
+        f"  objects  {escape(str(state / 's3'))}\n"
+        f"  logs     {escape(str(state / 'logs'))}",
+        soft_wrap=True,
     )
-    where = run.state_hint(state)
+    where = escape(run.state_hint(state))
     out.print(
         "\n[bold]Try next[/bold]\n"
         '  millrace query "SELECT _reason, _detail, _body FROM quarantine LIMIT 5"'

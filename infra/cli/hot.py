@@ -50,20 +50,26 @@ def hot(
     """Print a device's readings from the hot store, oldest first."""
     low, high = span(last, start, stop, datetime.now(UTC))
     require_used(state)
-    found: list[dict[str, object]] = []
+    by_contract: list[list[dict[str, object]]] = []
     with served(state) as client:
         for rules in _chosen(state.contracts(), contract):
             name = pipeline(rules.name, rules.name).hot_table.name
             table = Table(client("dynamodb"), name)
-            found.extend(store.between(table, device_id, low, high, rules))
+            by_contract.append(list(store.between(table, device_id, low, high, rules)))
+    found = [row for rows in by_contract for row in rows]
     if as_json:
         shown.print_json(found)
-    elif found:
-        shown.print_table(pa.Table.from_pylist(found))
+    else:
+        for rows in by_contract:
+            if rows:
+                names = dict.fromkeys(name for row in rows for name in row)
+                shown.print_table(pa.table({n: [row.get(n) for row in rows] for n in names}))
     if not found:
         shown.err.print(
             f"no reading of {device_id} between {low:%Y-%m-%dT%H:%M:%SZ} and "
-            f"{high:%Y-%m-%dT%H:%M:%SZ}; widen it with --last, or --from and --to"
+            f"{high:%Y-%m-%dT%H:%M:%SZ}; widen it with --last, or --from and --to",
+            markup=False,
+            soft_wrap=True,
         )
 
 
@@ -78,9 +84,9 @@ def span(
             raise click.UsageError("--to needs --from")
         low, high = _time("--from", start), _time("--to", stop) if stop else now
     else:
-        low, high = now - _duration(last or "1h"), now
+        low, high = now - min(_duration(last or "1h"), 2 * SPAN_MAX), now
     if low > high:
-        raise click.UsageError("--from lies after --to")
+        raise click.UsageError(f"--from lies after {'--to' if stop else 'now; say --to'}")
     if high - low > SPAN_MAX:
         raise click.UsageError(f"the span is over {SPAN_MAX.days} days; narrow it")
     return low, high

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -17,10 +19,12 @@ from infra.lake import Lake
 from infra.local import preflight
 from infra.local.embedded import Embedded, Pipeline, running
 from infra.local.state import State
-from transform.contract import Contract, load_contract
+from transform.contract import Contract
+from transform.contract_file import load_contract
 from transform.decode import Decoder
 from transform.records import Rejection
 
+GZIP_MAGIC = b"\x1f\x8b"
 EXAMPLES = """\b
 Examples:
   millrace ingest readings.ndjson --contract telemetry
@@ -93,13 +97,18 @@ def read_bodies(file: str) -> Iterator[bytes]:
     """The records of an NDJSON file, or of one JSON array, as bytes; `-` is stdin.
 
     NDJSON lines stay exactly as they are, so that a malformed one is quarantined, not refused
-    here; blank lines are none. An array's elements are taken as their own bytes.
+    here; blank lines are none. An array's elements are taken as their own bytes. A byte order mark
+    is the file's, not its first record's.
     """
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        data = _stdin() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
-    if data.lstrip()[:1] == b"[":
+    if data.startswith(GZIP_MAGIC):
+        raise click.UsageError(f"{file} is compressed: zcat {file} | millrace ingest - ...")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    first, _, more = data.strip().partition(b"\n")
+    if first.startswith(b"[") and not (more and _is_json(first)):
         yield from _array(data, file)
         return
     for line in data.split(b"\n"):
@@ -184,10 +193,24 @@ def finish(told: account.Account, left: set[fates.Place], trouble: str, *, as_js
         run.fail(f"{told.unaccounted:,} records are unaccounted for", run.UNACCOUNTED)
 
 
+def _stdin() -> bytes:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "it is closed")
+    return sys.stdin.buffer.read()
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
 def _array(data: bytes, file: str) -> Iterator[bytes]:
     try:
         elements = msgspec.json.decode(data, type=list[msgspec.Raw])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise click.UsageError(f"{file} is not a JSON array: {error}") from None
     for element in elements:
         yield bytes(element)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.lake import QueryError
 from infra.local import preflight
@@ -19,12 +21,20 @@ from infra.local.invoke_api import LambdaError
 from infra.local.state import DEFAULT, State, StateError
 from infra.push import PushError
 from sinks.errors import SinkError
-from transform.contract import ContractError
+from transform.contract_file import ContractError
 
 OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 WRONG = (ContractError, QueryError, PushError)
-UNABLE = (EmulatorError, LambdaError, StateError, SinkError, preflight.PreflightError)
+UNABLE = (
+    EmulatorError,
+    LambdaError,
+    StateError,
+    SinkError,
+    preflight.PreflightError,
+    BotoCoreError,
+    ClientError,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +44,11 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         logging.disable(logging.WARNING)
-        signal.signal(signal.SIGTERM, _interrupt)
+        # SIGINT too: a shell that starts us in the background has it ignored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else somebody said nohup
+            signal.signal(signal.SIGHUP, _interrupt)
         try:
             return super().invoke(ctx)
         except WRONG as error:
@@ -46,6 +60,8 @@ class Group(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(OK)
+        except OSError as error:
+            fail(f"{error.filename or 'a system call'}: {error.strerror}", CANNOT_RUN)
 
 
 def fail(message: str, code: int) -> None:
@@ -69,7 +85,7 @@ def state_option(function: F) -> F:
 
 def state_hint(state: State) -> str:
     """What to add to a command to mean this state: nothing where it is the default."""
-    return "" if state.root == DEFAULT.absolute() else f" --state {state.root}"
+    return "" if state.root == DEFAULT.absolute() else f" --state {shlex.quote(str(state.root))}"
 
 
 def json_option(function: F) -> F:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from rich import box
@@ -22,8 +22,8 @@ from infra.push import Sent
 
 ROWS_SHOWN = 200
 WIDTH_MAX = 10_000  # characters: no row is wider
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
@@ -46,9 +46,10 @@ def print_table(rows: pa.Table, limit: int = ROWS_SHOWN) -> None:
     table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for column in rows.schema:
         numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-        table.add_column(column.name, justify="right" if numeric else "left", no_wrap=True)
-    for row in shown:
-        table.add_row(*map(_text, row.values()))
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(Text(column.name), justify=justify, no_wrap=True)
+    for row in shown:  # as Text: what looks like markup in it is data
+        table.add_row(*(Text(_text(value)) for value in row.values()))
     needed = out.measure(table, options=out.options.update(max_width=WIDTH_MAX)).minimum
     if needed <= out.width:
         out.print(table)

@@ -84,7 +84,7 @@ def _introduce(system: Embedded, state: State) -> None:
     print_text = partial(shown.out.print, soft_wrap=True)
     print_text(f"[green]Millrace is up[/green] for contract {system.contract.name}")
     for name, value in lines.items():
-        print_text(f"  {name:<9} {value}")
+        print_text(f"  {name:<9} {value}", markup=False)
     print_text(
         HOW_TO.format(
             message=escape(sample.body.decode()),
@@ -92,7 +92,7 @@ def _introduce(system: Embedded, state: State) -> None:
             url=system.url,
             stream=system.topology.stream.name,
             queue=system.queue_url,
-            where=run.state_hint(state),
+            where=escape(run.state_hint(state)),
         )
     )
 

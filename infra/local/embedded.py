@@ -19,7 +19,8 @@ from infra.local.state import Running, State, StateError
 from infra.topology import Function, Topology, pipeline
 from sinks.bucket import Bucket
 from sinks.table import Table
-from transform.contract import Contract, load_contract
+from transform.contract import Contract
+from transform.contract_file import load_contract
 
 CODE = Path(__file__).resolve().parents[2]
 STAGE_WORKERS = 2  # of Transform and of Hot each: what two cores keep busy

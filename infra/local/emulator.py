@@ -83,7 +83,6 @@ class Emulator:
         Raises `EmulatorError`: the port is taken, or the process ended with its log's last lines.
         """
         port = _bindable(self._wanted)
-        stop_stale(self._state)
         log = self._state / "logs" / "emulator.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR")}
@@ -193,7 +192,7 @@ def stop_stale(state: Path) -> bool:
 
 
 def serves(pid: int, state: Path) -> bool:
-    """Whether this process is an emulator over this state. One that has ended has no environment."""
+    """Whether this process is an emulator over this state; a zombie has no environment."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:

@@ -16,22 +16,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.emulator import ACCOUNT, REGION
 from infra.topology import QueueMapping, StreamMapping
 
 PAYLOAD_MAX_BYTES = 6_291_456  # Lambda: a synchronous invocation's payload
-RECORD_OVERHEAD_BYTES = 600  # of the event around a Kinesis record's data
-MESSAGE_OVERHEAD_BYTES = 800  # of the event around an SQS message's body
+RECORD_OVERHEAD_BYTES = 700  # of the event around a Kinesis record's data and key, names at most
 GET_RECORDS_MAX = 10_000  # Kinesis GetRecords: records a call
 RECEIVE_MAX = 10  # SQS ReceiveMessage and DeleteMessageBatch: messages a call
 IDLE_SECONDS = 0.2  # between polls of an empty source; Lambda's base rate is one a second
 BACKOFF_FIRST_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 30.0
+
+T = TypeVar("T")
 
 Invoke = Callable[[str, bytes], tuple[bytes, str | None]]
 """Function name and payload to answer and function error, as Lambda's Invoke."""
@@ -69,12 +69,16 @@ def failed_identifiers(payload: bytes, error: str | None, batch: Sequence[str]) 
         raise AnswerError("the answer is not JSON") from None
     if answer is None:
         return []
-    failures = answer.get("batchItemFailures") if isinstance(answer, dict) else [None]
+    failures = answer.get("batchItemFailures", []) if isinstance(answer, dict) else answer
+    if failures is None:
+        return []
+    if not (isinstance(answer, dict) and isinstance(failures, list)):
+        raise AnswerError(f"the answer holds no list batchItemFailures: {str(answer)[:200]}")
     known = set(batch)
     identifiers = []
-    for failure in failures or []:
+    for failure in failures:
         identifier = failure.get("itemIdentifier") if isinstance(failure, dict) else None
-        if identifier not in known:
+        if not isinstance(identifier, str) or identifier not in known:
             raise AnswerError(f"the answer names {identifier!r}, which is not in the batch")
         identifiers.append(identifier)
     return identifiers
@@ -129,7 +133,7 @@ class StreamPoller:
                 if batch:
                     self._process(batch)
                 pause = BACKOFF_FIRST_SECONDS
-            except (AnswerError, BotoCoreError, ClientError) as error:
+            except Exception as error:  # noqa: BLE001  a poller that ended would lose its source
                 self._shared.tally.last_error = str(error)
                 self._iterator = "" if not isinstance(error, AnswerError) else self._iterator
                 self._shared.stop.wait(pause)
@@ -198,6 +202,7 @@ class QueuePoller:
     def __init__(self, sqs: Any, mapping: QueueMapping, url: str, shared: _Shared) -> None:
         self._sqs, self._mapping, self._url, self._shared = sqs, mapping, url, shared
         self._arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{mapping.queue}"
+        self._buffer: list[tuple[dict[str, Any], int]] = []  # and their bytes in the event
 
     def run(self) -> None:
         """Poll until told to stop. Messages that are not deleted come back by themselves."""
@@ -208,36 +213,40 @@ class QueuePoller:
                 if batch:
                     self._process(batch)
                 pause = BACKOFF_FIRST_SECONDS
-            except (AnswerError, BotoCoreError, ClientError) as error:
+            except Exception as error:  # noqa: BLE001  a poller that ended would lose its source
                 self._shared.tally.last_error = str(error)
                 self._shared.stop.wait(pause)
                 pause = min(2 * pause, BACKOFF_MAX_SECONDS)
 
     def _fill(self) -> list[dict[str, Any]]:
-        batch: list[dict[str, Any]] = []
-        opened = size = 0.0
-        while not self._shared.stop.is_set():
-            answer = self._sqs.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=min(RECEIVE_MAX, self._mapping.batch_size - len(batch)),
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
-            messages = answer.get("Messages", [])
-            batch.extend(messages)
-            size += sum(len(m["Body"].encode()) + MESSAGE_OVERHEAD_BYTES for m in messages)
-            if batch and not opened:
-                opened = time.monotonic()
-            # Room is left for one more full receive: its messages cannot be put back.
-            if (
-                len(batch) >= self._mapping.batch_size
-                or size >= PAYLOAD_MAX_BYTES - RECEIVE_MAX * 262_144
-                or (batch and time.monotonic() - opened >= self._mapping.window_seconds)
-            ):
-                break
-            if not messages:
+        """The next batch: full by count or bytes, what the window brought, or all at the end.
+
+        What was received and does not fit is kept for the batch after.
+        """
+        opened = time.monotonic() if self._buffer else 0.0
+        while True:
+            taken = fitting(self._buffer, self._mapping.batch_size, lambda held: held[1])
+            full = taken and (taken < len(self._buffer) or taken == self._mapping.batch_size)
+            waited = self._buffer and time.monotonic() - opened >= self._mapping.window_seconds
+            if full or waited or self._shared.stop.is_set():
+                batch = [message for message, _ in self._buffer[:taken]]
+                del self._buffer[:taken]
+                return batch
+            if not self._receive(min(RECEIVE_MAX, self._mapping.batch_size - len(self._buffer))):
                 self._shared.stop.wait(IDLE_SECONDS)
-        return batch
+            if self._buffer and not opened:
+                opened = time.monotonic()
+
+    def _receive(self, most: int) -> int:
+        answer = self._sqs.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=most,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        messages = answer.get("Messages", [])
+        self._buffer.extend((message, len(sqs_event([message], self._arn))) for message in messages)
+        return len(messages)
 
     def _process(self, batch: list[dict[str, Any]]) -> None:
         ids = [message["MessageId"] for message in batch]
@@ -293,9 +302,7 @@ class Mappings:
         self._threads.append(thread)
 
 
-def fitting(
-    records: Sequence[Mapping[str, Any]], most: int, size: Callable[[Mapping[str, Any]], int]
-) -> int:
+def fitting(records: Sequence[T], most: int, size: Callable[[T], int]) -> int:
     """How many of the first records one payload takes: at least one, if there is one."""
     room = PAYLOAD_MAX_BYTES
     for number, record in enumerate(records):
@@ -370,4 +377,5 @@ def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kinesis_bytes(record: Mapping[str, Any]) -> int:
-    return 4 * len(record["Data"]) // 3 + RECORD_OVERHEAD_BYTES + len(record["PartitionKey"])
+    data = 4 * -(-len(record["Data"]) // 3)
+    return data + len(orjson.dumps(record["PartitionKey"])) + RECORD_OVERHEAD_BYTES

@@ -2,6 +2,7 @@
 
 lock             held by the process that runs the pipeline
 running.json     that process, the emulator's address and the pipeline, while it runs
+emulator.pid     the emulator, while it runs
 contracts/       the contracts used here, as they were last used
 checkpoints/     how far each shard has been read
 emulator/ s3/    the emulator's saved state
@@ -18,8 +19,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.local.emulator import is_healthy, stop_stale
-from transform.contract import Contract, load_contract
+from infra.local.emulator import is_healthy, serves, stop_stale
+from infra.topology import BUCKET
+from transform.contract import Contract
+from transform.contract_file import load_contract
 
 MARK = ".millrace-state"
 DEFAULT = Path(".millrace")
@@ -50,17 +53,17 @@ class State:
 
     def prepare(self) -> None:
         """Make the directory and prove that it can be written. Raises `StateError`."""
-        if self.root.exists() and not self.root.is_dir():
-            raise StateError(f"{self.root} is not a directory; name another with --state")
-        foreign = self.root.is_dir() and any(self.root.iterdir()) and not (self / MARK).exists()
-        if foreign:
-            raise StateError(
-                f"{self.root} holds files that are not Millrace's; name an empty or new directory "
-                "with --state"
-            )
         try:
+            if self.root.exists() and not self.root.is_dir():
+                raise StateError(f"{self.root} is not a directory; name another with --state")
             self.root.mkdir(parents=True, exist_ok=True)
+            if any(self.root.iterdir()) and not (self / MARK).exists():
+                raise StateError(
+                    f"{self.root} holds files that are not Millrace's; name an empty or new "
+                    "directory with --state"
+                )
             (self / MARK).touch()
+            (self / "lock").touch()
         except OSError as error:
             raise StateError(
                 f"{self.root} cannot be written ({error.strerror}); name another directory with "
@@ -80,8 +83,7 @@ class State:
                 raise StateError(
                     f"{self.root} is in use by {who}; stop it, or use another --state"
                 ) from None
-            if stale := self._read_running():
-                stop_stale(stale.emulator_pid)
+            stop_stale(self.root)
             try:
                 yield
             finally:
@@ -95,11 +97,15 @@ class State:
         fresh.replace(self / "running.json")
 
     def running(self) -> Running | None:
-        """The pipeline that runs on this state and answers, if there is one."""
+        """The pipeline that runs on this state and answers, if there is one.
+
+        What a killed process left behind is none: its port may be another pipeline's by now.
+        """
         found = self._read_running()
-        if found is None or not is_healthy(found.url):
+        if found is None or not Path(f"/proc/{found.pid}").exists():
             return None
-        return found
+        there = serves(found.emulator_pid, self.root) and is_healthy(found.url)
+        return found if there else None
 
     def clear(self) -> None:
         """Remove everything but the lock that is held. Only in a directory that is ours."""
@@ -108,14 +114,14 @@ class State:
         for path in self.root.iterdir():
             if path.name in ("lock", MARK):
                 continue
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()
 
     def used(self) -> bool:
-        """Whether records were ever put here."""
-        return (self / "s3").is_dir() or (self / "emulator").is_dir()
+        """Whether a pipeline ever stood here: its bucket is the first thing it makes."""
+        return any((self / "s3").glob(f"*/{BUCKET}"))
 
     def keep_contract(self, name_or_path: str) -> tuple[Contract, Path]:
         """Load a contract and keep its file here: functions and later queries read that copy."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ingest.kinesis import read, respond
-from ingest.process import Context, process
-from ingest.settings import wiring
+from ingest.process import process
+from ingest.settings import Context, wiring
 
 
 def handler(event: dict[str, Any], context: Context) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingest.process import Context, process
-from ingest.settings import wiring
+from ingest.process import process
+from ingest.settings import Context, wiring
 from ingest.sqs import read, respond
 
 

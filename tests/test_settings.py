@@ -1,0 +1,178 @@
+"""The environment is read once, when a handler is first called, and what is missing is named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest import settings
+from ingest.settings import Settings, SettingsError, Wiring
+from ingest.stages import ANSWER_SECONDS
+from tests.support import SETTINGS, TOPOLOGY, Clock, Context, json_error, loopback
+from transform.contract_file import ContractError
+
+ROOT = Path(__file__).parent.parent
+COMPLETE = dict(TOPOLOGY.ingest_stream.environment)
+HANDLERS = ["hot", "kinesis", "sqs", "transform"]
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An environment in which clients can be made, and a process that has none yet."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    settings.wiring.cache_clear()
+    yield monkeypatch
+    settings.wiring.cache_clear()
+
+
+def test_settings_are_what_the_environment_says():
+    assert Settings.of(COMPLETE) == Settings(
+        pipeline="millrace-telemetry",
+        bucket="millrace",
+        contract="telemetry",
+        hot_table="millrace-telemetry-hot",
+        workflow="millrace-telemetry-batch",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["POWERTOOLS_SERVICE_NAME", "MILLRACE_BUCKET", "MILLRACE_CONTRACT", "MILLRACE_HOT_TABLE"],
+)
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_variable_is_named(name: str, value: str | None):
+    environment = {key: text for key, text in COMPLETE.items() if key != name}
+    if value is not None:
+        environment[name] = value
+    with pytest.raises(SettingsError, match=f"^the environment variable {name} is not set$"):
+        Settings.of(environment)
+
+
+def test_only_ingest_needs_a_workflow():
+    stage = Settings.of(TOPOLOGY.transform.environment)
+    assert stage.workflow == ""
+    with pytest.raises(SettingsError, match="MILLRACE_WORKFLOW is not set"):
+        _ = Wiring(stage).workflow
+
+
+def test_nothing_is_made_before_it_is_used():
+    """A Wiring in a process without region or credentials is fine until a client is asked for."""
+    wiring = Wiring(SETTINGS)
+    assert {"bucket", "hot_table", "workflow"}.isdisjoint(vars(wiring))
+
+
+def test_a_process_has_one_wiring(aws: pytest.MonkeyPatch):
+    for name, value in COMPLETE.items():
+        aws.setenv(name, value)
+    first = settings.wiring()
+    assert settings.wiring() is first
+    assert first.settings == Settings.of(COMPLETE)
+    assert first.transform(0) is first.transform(0)
+    assert first.transform(0).generation != first.transform(1).generation
+
+
+def test_an_unknown_contract_is_named(aws: pytest.MonkeyPatch):
+    del aws
+    wiring = Wiring(Settings(**{**vars(SETTINGS), "contract": "nothing"}))
+    with pytest.raises(ContractError, match="no contract is called 'nothing'"):
+        wiring.transform(0)
+
+
+def test_clients_wait_less_than_a_stage_lives(aws: pytest.MonkeyPatch):
+    del aws
+    wiring = Wiring(SETTINGS)
+    assert wiring.bucket.client.meta.config.read_timeout < TOPOLOGY.transform.timeout_seconds
+    assert wiring.hot_table.client.meta.config.read_timeout < ANSWER_SECONDS
+    assert (wiring.bucket.name, wiring.hot_table.name) == (SETTINGS.bucket, SETTINGS.hot_table)
+    assert wiring.workflow.arn == SETTINGS.workflow
+    for made in (wiring.bucket.client, wiring.hot_table.client):
+        assert made.meta.config.max_pool_connections >= wiring.hot_table.threads
+
+
+def test_the_hot_table_is_asked_once_a_try_because_the_sink_knows_the_deadline(
+    aws: pytest.MonkeyPatch,
+):
+    clock = Clock()
+    with loopback(json_error(500, "InternalServerError")) as server:
+        aws.setenv("AWS_ENDPOINT_URL", server.url)
+        wiring = Wiring(SETTINGS, clock)
+        server.clients.append(wiring.hot_table.client)
+        items = {("p", "s"): {"pk": {"S": "p"}, "sk": {"S": "s"}}}
+        deadline = wiring.deadline(Context(2_000), 1)
+        assert wiring.hot_table.put_all(items, deadline, clock.waiting()) == {("p", "s")}
+        assert len(server.requests) == len(clock.naps)
+
+
+@pytest.mark.parametrize(("remaining_ms", "left"), [(60_000, 54), (6_000, 0), (0, -6)])
+def test_a_deadline_is_before_lambda_would_kill_the_function(remaining_ms: int, left: float):
+    clock = Clock()
+    deadline = Wiring(SETTINGS, clock).deadline(Context(remaining_ms), 6)
+    assert deadline.left == pytest.approx(left)
+    assert deadline.at == pytest.approx(clock.now + left)
+
+
+# Importing
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run this in a process whose environment holds nothing but the way to the modules."""
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_importing_a_handler_reads_no_setting_and_calling_it_names_what_is_missing():
+    told = python(f"""
+import os
+
+class Spy(type(os.environ)):
+    read = set()
+    def __getitem__(self, name):
+        self.read.add(name)
+        return super().__getitem__(name)
+
+os.environ.__class__ = Spy
+
+from importlib import import_module
+
+modules = [import_module("ingest.handlers." + name) for name in {HANDLERS}]
+settings = sorted(name for name in Spy.read if name.startswith("MILLRACE"))
+assert not settings, settings
+for module in modules:
+    assert callable(module.handler)
+for module, event in zip(modules, [{{}}, None, None, {{}}]):
+    if event is not None:
+        try:
+            module.handler(event, None)
+        except Exception as error:
+            print(type(error).__name__, error)
+""")
+    assert told.stderr == ""
+    missing = "SettingsError the environment variable POWERTOOLS_SERVICE_NAME is not set"
+    assert told.stdout.splitlines() == [missing] * 2
+
+
+def test_an_event_that_is_not_a_mappings_is_refused_before_settings_are_needed():
+    told = python("from ingest.handlers.kinesis import handler; handler({'detail': {}}, None)")
+    assert "EventError: the event has no list `Records`" in told.stderr
+
+
+@pytest.mark.parametrize("module", ["sinks.hot", "sinks.landing", "transform.pipeline"])
+def test_sinks_and_transform_can_be_imported_without_the_edge(module: str):
+    told: Any = python(f"import sys, {module}; print('ingest' in sys.modules)")
+    assert (told.stdout.strip(), told.stderr) == ("False", "")
