@@ -55,6 +55,8 @@ class Settings:
                 raise SettingsError(f"the environment variable {name} is not set")
             return value
 
+        # Powertools reads it itself, but would miss it only when the work is done already.
+        need("POWERTOOLS_METRICS_NAMESPACE")
         return cls(
             pipeline=need("POWERTOOLS_SERVICE_NAME"),
             bucket=need("MILLRACE_BUCKET"),

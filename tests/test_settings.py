@@ -46,7 +46,10 @@ def test_settings_are_what_the_environment_says():
 
 @pytest.mark.parametrize(
     "name",
-    ["POWERTOOLS_SERVICE_NAME", "MILLRACE_BUCKET", "MILLRACE_CONTRACT", "MILLRACE_HOT_TABLE"],
+    [
+        *("POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE"),
+        *("MILLRACE_BUCKET", "MILLRACE_CONTRACT", "MILLRACE_HOT_TABLE"),
+    ],
 )
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_missing_variable_is_named(name: str, value: str | None):
@@ -163,7 +166,7 @@ for module, event in zip(modules, [{{}}, None, None, {{}}]):
             print(type(error).__name__, error)
 """)
     assert told.stderr == ""
-    missing = "SettingsError the environment variable POWERTOOLS_SERVICE_NAME is not set"
+    missing = "SettingsError the environment variable POWERTOOLS_METRICS_NAMESPACE is not set"
     assert told.stdout.splitlines() == [missing] * 2
 
 
