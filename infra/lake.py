@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from datetime import date, time
 from decimal import Decimal
@@ -21,6 +21,7 @@ from transform.contract import Contract
 from transform.records import QUARANTINE_SCHEMA, RAW_SCHEMA
 
 READERS = 8
+INTERRUPT_SECONDS = 0.1
 VIEWS = ("records", "quarantine", "ledger", "raw")
 CATALOG_WORDS = ("show", "information_schema")  # SQL that asks which views there are
 
@@ -71,16 +72,7 @@ class Lake:
             if not named.isdisjoint(CATALOG_WORDS):
                 named.update(VIEWS)
             self._register(connection, named)
-            try:
-                # A COPY, say, gives no relation, which DuckDB's stubs do not know.
-                answer: duckdb.DuckDBPyRelation | None = connection.sql(sql)
-                found = pa.table({}) if answer is None else answer.to_arrow_table()
-            except duckdb.Error as error:
-                raise QueryError(str(error)) from None
-            except RuntimeError as error:
-                if "interrupted" in str(error):  # DuckDB's word for Ctrl-C
-                    raise KeyboardInterrupt from None
-                raise
+            found = _answer(connection, sql)
         return found.rename_columns(_distinct(found.column_names))
 
     def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
@@ -169,6 +161,27 @@ def _distinct(names: Sequence[str]) -> list[str]:
             fresh = f"{name}_{number}"
         taken.append(fresh)
     return taken
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """In a thread of its own, for DuckDB itself does not always listen to Ctrl-C."""
+
+    def answer() -> pa.Table:
+        # A COPY, say, gives no relation, which DuckDB's stubs do not know.
+        relation: duckdb.DuckDBPyRelation | None = connection.sql(sql)
+        return pa.table({}) if relation is None else relation.to_arrow_table()
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(answer)
+        try:
+            return working.result()
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from None
+        except KeyboardInterrupt:
+            while not working.done():  # it may not have begun to listen yet
+                connection.interrupt()
+                wait([working], INTERRUPT_SECONDS)
+            raise
 
 
 LEDGER_SCHEMA = pa.schema(

@@ -59,14 +59,10 @@ class Table:
         give_up = threading.Event()
         undone: set[Key] = set()
         with ThreadPoolExecutor(min(self.threads, max(len(chunks), 1))) as pool:
-            try:
-                for left in pool.map(
-                    lambda chunk: self._put_chunk(chunk, deadline, waiting, give_up), chunks
-                ):
-                    undone.update(left)
-            except BaseException:
-                give_up.set()
-                raise
+            for left in pool.map(
+                lambda chunk: self._put_chunk(chunk, deadline, waiting, give_up), chunks
+            ):
+                undone.update(left)
         return undone
 
     def query(self, pk: str, low: str, high: str) -> Iterator[Item]:
@@ -110,7 +106,11 @@ class Table:
         pending: list[Any] = [{"PutRequest": {"Item": item}} for _, item in chunk]
         pause = BACKOFF_FIRST_SECONDS
         while pending and deadline.left > 0 and not give_up.is_set():
-            refused = self._attempt(pending)
+            try:
+                refused = self._attempt(pending)
+            except BaseException:
+                give_up.set()  # here, not by who reads the results: that one may wait for another
+                raise
             if refused:
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
                 pause = min(2 * pause, BACKOFF_MAX_SECONDS)

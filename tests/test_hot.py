@@ -575,7 +575,7 @@ def test_what_no_waiting_mends_ends_the_waiting_of_others():
         waiting.set()
 
     items = {("p", str(n)): {"pk": {"S": "p"}, "sk": {"S": str(n)}} for n in range(26)}
-    deadline = Deadline(clock.now + 10**9, clock)
+    deadline = Deadline(clock.now + 10**6, clock)
     table = Table(Client(everything), "hot", threads=2)
     with pytest.raises(ClientError, match="ValidationException"):
         table.put_all(items, deadline, Waiting(sleep, lambda _, high: high))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
@@ -14,5 +15,6 @@ def main() -> None:
 
         group(prog_name="millrace")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough
         sys.stderr.write("millrace: interrupted\n")
         sys.exit(INTERRUPTED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import click
 
 from infra.cli.demo import demo
@@ -23,13 +25,18 @@ Examples:
   millrace query "SELECT count(*) FROM records"
 """
 
+try:
+    VERSION = metadata.version("millrace")
+except metadata.PackageNotFoundError:  # run from the tree
+    VERSION = "0+tree"
+
 
 @click.group(
     cls=Group,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="millrace")
+@click.version_option(VERSION)
 def group() -> None:
     """Millrace: streaming ingestion that can prove where every record is.
 

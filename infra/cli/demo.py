@@ -142,7 +142,8 @@ def _push(
 ) -> Pushed:
     """Send the fleet's messages by all ways at once, chunk by chunk."""
     pushed = Pushed()
-    with ThreadPoolExecutor(3) as pool:
+    pool = ThreadPoolExecutor(len(WAYS))
+    try:
         for chunk in _chunks(fleet.messages(records)):
             ways: dict[str, list[push.Keyed]] = {"plain": [], "kpl": [], "sqs": []}
             for number, message in enumerate(chunk):
@@ -173,6 +174,8 @@ def _push(
             watch.sending(records, pushed.sent)
             follower.follow()
             watch.settling(follower)
+    finally:  # who is interrupted does not wait until the chunk is sent
+        pool.shutdown(wait=False, cancel_futures=True)
     return pushed
 
 

@@ -50,9 +50,10 @@ def hot(
     """Print a device's readings from the hot store, oldest first."""
     low, high = span(last, start, stop, datetime.now(UTC))
     require_used(state)
+    chosen = _chosen(state.contracts(), contract)
     by_contract: list[list[dict[str, object]]] = []
     with served(state) as client:
-        for rules in _chosen(state.contracts(), contract):
+        for rules in chosen:
             name = pipeline(rules.name, rules.name).hot_table.name
             table = Table(client("dynamodb"), name)
             by_contract.append(list(store.between(table, device_id, low, high, rules)))

@@ -56,6 +56,7 @@ class Group(click.Group):
         except UNABLE as error:
             fail(str(error), CANNOT_RUN)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is to leave
             fail("interrupted; everything that was started is stopped", INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

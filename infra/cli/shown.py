@@ -50,7 +50,7 @@ def print_table(rows: pa.Table, limit: int = ROWS_SHOWN) -> None:
         table.add_column(Text(column.name), justify=justify, no_wrap=True)
     for row in shown:  # as Text: what looks like markup in it is data
         table.add_row(*(Text(_text(value)) for value in row.values()))
-    needed = out.measure(table, options=out.options.update(max_width=WIDTH_MAX)).minimum
+    needed = out.measure(table, options=out.options.update(max_width=WIDTH_MAX)).maximum
     if needed <= out.width:
         out.print(table)
     elif out.is_terminal:
@@ -70,7 +70,11 @@ def _print_records(rows: list[dict[str, Any]]) -> None:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """A value on one line; what would command the terminal is written out."""
+    text = "" if value is None else str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_account(account: Account) -> None:
