@@ -21,6 +21,8 @@ LAMBDA_TIMEOUT_MAX_SECONDS = 900  # Lambda quota: function timeout
 EXPRESS_MAX_SECONDS = 300  # Step Functions quota: Express workflow duration
 ESM_BATCH_MAX = 10_000  # Lambda CreateEventSourceMapping: BatchSize
 ESM_WINDOW_MAX_SECONDS = 300  # Lambda: MaximumBatchingWindowInSeconds
+BATCH_WITHOUT_WINDOW_MAX = 10  # Lambda: more needs a window; a FIFO queue never takes more
+STAGE_TIMEOUT_MIN_SECONDS = 15
 VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the function timeout
 
 BUCKET = "millrace"  # a deployment gives its own: bucket names are global
@@ -178,6 +180,29 @@ class Topology:
                 ),
                 f"a mapping's batch is 1 to {ESM_BATCH_MAX} records, its window 0 to "
                 f"{ESM_WINDOW_MAX_SECONDS} s",
+            ),
+            (
+                all(
+                    m.window_seconds >= 1
+                    for m in (self.stream_mapping, self.queue_mapping)
+                    if m.batch_size > BATCH_WITHOUT_WINDOW_MAX
+                ),
+                f"a mapping of more than {BATCH_WITHOUT_WINDOW_MAX} records a batch needs a "
+                "window of at least 1 s",
+            ),
+            (
+                not self.queue.fifo
+                or (
+                    self.queue_mapping.batch_size <= BATCH_WITHOUT_WINDOW_MAX
+                    and not self.queue_mapping.window_seconds
+                ),
+                f"a FIFO queue's mapping takes {BATCH_WITHOUT_WINDOW_MAX} messages a batch at "
+                "most, and no window",
+            ),
+            (
+                all(f.timeout_seconds > STAGE_TIMEOUT_MIN_SECONDS for f in working),
+                f"a stage's timeout must be over {STAGE_TIMEOUT_MIN_SECONDS} s: it keeps 6 s back "
+                "to answer, and would hand everything back for ever",
             ),
             (
                 batches <= self.ingest_stream.reserved_concurrency

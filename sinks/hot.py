@@ -16,12 +16,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
 from transform.contract import Contract, FieldType
-from transform.pipeline import MICROS, hot_mask
+from transform.pipeline import MICROS, hot_mask, utc_text
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
 LATEST = "~"  # sorts behind every digit, so `time + LATEST` is behind all items of that time
@@ -65,7 +64,7 @@ def write(
 def items_of(rows: pa.Table, contract: Contract) -> tuple[list[Key], dict[Key, Item]]:
     """The key of each row, and the items by key: repeats within a Delivery are one item."""
     moments = rows.column(contract.event_time)
-    times = pc.strftime(moments, format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
+    times = utc_text(moments).to_pylist()
     digests = [digest.hex() for digest in rows.column("_digest").to_pylist()]
     devices = rows.column(contract.device).to_pylist()
     tails = [f"#{digest}" for digest in digests]
@@ -124,7 +123,7 @@ def _items(rows: pa.Table, contract: Contract, keys: Sequence[Key]) -> Iterator[
 def _plain(column: pa.ChunkedArray) -> list[Any]:
     """Timestamps as ISO text, all else as Python values."""
     if pa.types.is_timestamp(column.type):
-        column = pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+        column = utc_text(column)
     return column.to_pylist()  # type: ignore[no-any-return]
 
 

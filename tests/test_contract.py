@@ -54,13 +54,13 @@ MISTAKES = {
     document(root=f'name = "{"a" * 41}"'): f"name: '{'a' * 41}'; allowed: lower-case letters",
     document(root='name = "a\\n"'): "name: 'a\\n'; allowed: lower-case letters",
     document(root=f'{ROOT}\nversion = "1"'): (
-        "version: '1' is of the wrong type; allowed: 1 to 1000000"
+        "version: '1' is of the wrong type; allowed: 1 to 9999"
     ),
     document(root=f"{ROOT}\nversion = true"): (
-        "version: True is of the wrong type; allowed: 1 to 1000000"
+        "version: True is of the wrong type; allowed: 1 to 9999"
     ),
-    document(root=f"{ROOT}\nversion = 0"): "version: 0; allowed: 1 to 1000000",
-    document(root=f"{ROOT}\nversion = 1000001"): "version: 1000001; allowed: 1 to 1000000",
+    document(root=f"{ROOT}\nversion = 0"): "version: 0; allowed: 1 to 9999",
+    document(root=f"{ROOT}\nversion = 10000"): "version: 10000; allowed: 1 to 9999",
     document(root=f"{ROOT}\ndescription = []"): (
         "description: [] is of the wrong type; allowed: text"
     ),
@@ -330,7 +330,7 @@ def test_what_a_contract_leaves_out_has_a_default():
 def test_what_a_contract_says_is_kept():
     contract = parse(
         document(
-            root=f'{ROOT}\nversion = 1000000\ndescription = "Probes"',
+            root=f'{ROOT}\nversion = 9999\ndescription = "Probes"',
             identity=f'{IDENTITY}\nrecord_id = ["x", "at", "x"]',
             more="[limits]\nmax_body_bytes = 262144\nmax_future_seconds = 0\n[hot]\nttl_days = 2\n"
             '[[field]]\nname = "x"\npath = ["a", "b.c"]\ntype = "int64"\nallowed = [7, 7, 8]\n'
@@ -338,7 +338,7 @@ def test_what_a_contract_says_is_kept():
             'unit = "V"\ndescription = "Ex"',
         )
     )
-    assert (contract.version, contract.description) == (1_000_000, "Probes")
+    assert (contract.version, contract.description) == (9_999, "Probes")
     assert (contract.max_body_bytes, contract.max_future_seconds) == (262_144, 0)
     assert contract.hot_ttl_seconds == 2 * 86_400
     assert contract.record_id == ("id", "at", "x")

@@ -391,11 +391,11 @@ def test_a_version_orders_by_contract_and_then_by_code(monkeypatch):
             (1, (1, 0, 0)),
             (1, (999, 999, 999)),
             (2, (0, 0, 1)),
-            (1_000_000, (999, 999, 999)),
+            (9_999, (999, 999, 999)),
         ]
     ]
     assert all(lesser < greater for lesser, greater in pairwise(ascending))
-    assert ascending[-1] < 2**63
+    assert ascending[-1] < 10**15  # what JSONata prints without an exponent
 
 
 def test_every_row_carries_its_generation():

@@ -18,6 +18,7 @@ from transform.timestamps import TimestampError, TimestampFormat, parse_timestam
 SHIPPED = Path(__file__).parent / "contracts"
 
 BODY_MAX_BYTES = 262_144  # a record's item must stay under DynamoDB's 400 KB with its names added
+VERSION_MAX = 9_999  # with the code's version behind it, under the 15 digits JSONata keeps
 FIELDS_MAX = 500  # 500 names of 64 characters and a 256 KiB body still fit a 400 KB item
 PATH_KEYS_MAX = 32  # the depth of a path; well under the nesting that the decoder reads
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -64,7 +65,7 @@ def parse_contract(data: bytes, file: str) -> Contract:
         raise ContractError(f"{file}: not a TOML document: {error}") from error
     root = _Reader(file, "", document)
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
-    version = root.integer("version", 1, 1_000_000, default=1)
+    version = root.integer("version", 1, VERSION_MAX, default=1)
     description = root.text("description", default="")
     fields = _fields(root)
     by_name = {field.name: field for field in fields}

@@ -194,6 +194,15 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     return pc.less(age, contract.hot_ttl_seconds * MICROS)
 
 
+def utc_text(moments: pa.Array) -> pa.Array:
+    """Moments as ISO text: `2026-11-24T02:03:04.000005Z`.
+
+    Not by strftime: it looks a zone up, even UTC, in files that a Lambda image may lack.
+    """
+    text = moments.cast(pa.timestamp("us")).cast(pa.string())
+    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
+
+
 class _Good:
     """Accepted elements, column by column."""
 
@@ -234,11 +243,7 @@ def _column(values: tuple[object, ...], kind: pa.DataType) -> pa.Array:
 def _id_part(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
         return pc.replace_substring(pc.replace_substring(column, "%", "%25"), "/", "%2F")
-    if column.type == UTC_MICROS:
-        # Without its zone: a zone, even UTC, is looked up in files that a Lambda image may lack.
-        text = column.cast(pa.timestamp("us")).cast(pa.string())
-        return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
-    return column.cast(pa.string())
+    return utc_text(column) if column.type == UTC_MICROS else column.cast(pa.string())
 
 
 def _repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:

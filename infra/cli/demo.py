@@ -29,7 +29,7 @@ CONTRACT = "telemetry"
 SEED = 20_261_124
 SPAN_MICROS = 30 * 60 * 1_000_000  # the fleet's readings are of the last half hour
 CHUNK = 20_000  # messages generated ahead of pushing
-SQS_EVERY = 10  # of ten messages one goes by SQS, the rest by Kinesis, half of it aggregated
+SQS_EVERY = 20  # of twenty messages one goes by SQS, the rest by Kinesis, half of it aggregated
 WAYS = {
     "plain": "by Kinesis",
     "kpl": "by Kinesis in KPL aggregates",
