@@ -17,10 +17,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
 HOST = "127.0.0.1"
@@ -144,8 +146,8 @@ class Emulator:
 
 def client(service: str, url: str, **config: Any) -> Any:
     """A boto3 client of the emulator, blind to the caller's own profile, region and proxies."""
-    return boto3.client(
-        service,  # type: ignore[call-overload]
+    return _session().client(
+        service,
         endpoint_url=url,
         region_name=REGION,
         aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
@@ -157,6 +159,17 @@ def client(service: str, url: str, **config: Any) -> Any:
             **config,
         ),
     )
+
+
+@cache
+def _session() -> Any:
+    """A session that reads none of the caller's files: a broken one is not our affair."""
+    unread = {
+        "profile": (None, None, None, None),
+        "config_file": (None, None, os.devnull, None),
+        "credentials_file": (None, None, os.devnull, None),
+    }
+    return boto3.Session(botocore_session=botocore.session.Session(unread))
 
 
 def is_healthy(url: str) -> bool:
