@@ -178,6 +178,25 @@ def test_ctrl_c_while_stopping_does_not_cost_the_state(tmp_path):
         assert read_everywhere(again.url)["dynamodb"] == {"N": "1.5"}
 
 
+def test_clients_are_blind_to_the_callers_own_setup(tmp_path, monkeypatch):
+    broken = tmp_path / "config"
+    broken.write_text("[broken\n")
+    elsewhere = {
+        "AWS_PROFILE": "nobody",
+        "AWS_CONFIG_FILE": str(broken),
+        "AWS_SHARED_CREDENTIALS_FILE": str(broken),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_DEFAULT_REGION": "mars-north-1",
+        "http_proxy": "http://127.0.0.1:1",
+    }
+    for name, value in elsewhere.items():
+        monkeypatch.setenv(name, value)
+    emulator._session.cache_clear()
+    with started(tmp_path / "state") as made:
+        put_everywhere(made.url)
+        assert read_everywhere(made.url)["s3"] == b"\x00\xff"
+
+
 # ---- When its owner is killed ----
 
 

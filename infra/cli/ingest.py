@@ -90,7 +90,11 @@ def ingest(
         seconds = time.monotonic() - started
         told = take(system, follower, sent, parked(), seconds)
         trouble = trouble_of(system)
-    finish(told, left, trouble, as_json=as_json)
+    if as_json:
+        shown.print_json(told.to_json())
+    else:
+        _show(told, state)
+    finish(told, left, trouble)
 
 
 def read_bodies(file: str) -> Iterator[bytes]:
@@ -178,19 +182,21 @@ def trouble_of(system: Pipeline) -> str:
     return next((f"; last error: {error}" for error in errors if error), "")
 
 
-def finish(told: account.Account, left: set[fates.Place], trouble: str, *, as_json: bool) -> None:
-    """Print the account and exit as it says."""
-    if as_json:
-        shown.print_json(told.to_json())
-    else:
-        shown.print_account(told)
-        shown.out.print(
-            f"{told.sent / told.seconds:,.0f} records a second over {told.seconds:.1f} s"
-        )
+def finish(told: account.Account, left: set[fates.Place], trouble: str) -> None:
+    """Exit as the account says."""
     if left:
         run.fail(f"time ran out: {len(left):,} positions have no fate yet{trouble}", run.TIMED_OUT)
     if not told.conserved:
         run.fail(f"{told.unaccounted:,} records are unaccounted for", run.UNACCOUNTED)
+
+
+def _show(told: account.Account, state: State) -> None:
+    shown.print_account(told)
+    shown.out.print(f"{told.sent / told.seconds:,.0f} records a second over {told.seconds:.1f} s")
+    if told.quarantined:
+        why = "SELECT _reason, _field, _detail, _body FROM quarantine LIMIT 5"
+        hint = f'Why some were set aside: millrace query "{why}"{run.state_hint(state)}'
+        shown.out.print(hint, soft_wrap=True)
 
 
 def _stdin() -> bytes:
