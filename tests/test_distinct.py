@@ -322,7 +322,7 @@ ATTEMPTS = st.lists(  # epoch, version, first position, positions
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(HOLDS, ATTEMPTS, st.randoms(use_true_random=False))
 def test_the_sql_is_the_rule(holds, attempts, random):
     """Any attempts at any positions, with verdicts that depend on element and generation alone."""

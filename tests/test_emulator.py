@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from infra.local import emulator
+from infra.local.embedded import served
 from infra.local.emulator import PID_FILE, Emulator, EmulatorError, client, is_healthy, serves
 from infra.local.state import Running, State, StateError
 
@@ -257,6 +259,34 @@ def test_another_states_emulator_on_the_old_port_is_not_taken_for_ours(tmp_path)
         assert ours.running() is None
         with ours.owned():
             assert theirs.alive()
+
+
+def test_who_reads_from_a_pipeline_that_ends_is_told(tmp_path):
+    state = State(tmp_path / "state")
+    with state.owned(), started(state.root) as made:
+        state.announce(Running(os.getpid(), made.pid, made.url, "fleet"))
+        match = rf"process {os.getpid()}, whose pipeline this used, has stopped it"
+        with pytest.raises(StateError, match=match):
+            read_while_it_ends(state, made.stop)
+
+
+def read_while_it_ends(state: State, end: Callable[[], None]) -> None:
+    with served(state) as clients:
+        assert clients("s3").list_buckets()["Buckets"] == []
+        end()
+        clients("sqs").list_queues()
+
+
+def test_who_reads_from_an_emulator_that_dies_is_told(tmp_path):
+    state = State(tmp_path / "state")
+    state.prepare()
+    match = r"the emulator has died; see .*emulator\.log"
+    with pytest.raises(EmulatorError, match=match):
+        read_while_it_ends(
+            state, lambda: os.kill(int((state / PID_FILE).read_text()), signal.SIGKILL)
+        )
+    with served(state) as clients:
+        assert clients("s3").list_buckets()["Buckets"] == []
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "0", "1", str(2**22 + 1)])

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError
+
 from infra.local import resources
-from infra.local.emulator import ENVIRONMENT, Emulator, client
+from infra.local.emulator import ENVIRONMENT, Emulator, EmulatorError, client
 from infra.local.invoke_api import LambdaError
 from infra.local.lambdas import LocalLambda
 from infra.local.mappings import AnswerError, Mappings
@@ -18,6 +20,7 @@ from infra.local.resources import Client
 from infra.local.state import Running, State, StateError
 from infra.topology import Function, Topology, pipeline
 from sinks.bucket import Bucket
+from sinks.errors import SinkError
 from sinks.table import Table
 from transform.contract import Contract
 from transform.contract_file import load_contract
@@ -116,7 +119,8 @@ def running(state: State, contract: str) -> Iterator[Pipeline]:
             f"{which}; stop that process, or use another --state"
         )
     topology = pipeline(rules.name, str(state / "contracts" / f"{rules.name}.toml"))
-    yield Pipeline(topology, rules, there.url, _clients(there.url))
+    with _borrowed(state, there):
+        yield Pipeline(topology, rules, there.url, _clients(there.url))
 
 
 @contextmanager
@@ -124,10 +128,24 @@ def served(state: State) -> Iterator[Client]:
     """Clients to read a state by: of the running pipeline, or of an emulator started for it."""
     there = state.running()
     if there is not None:
-        yield _clients(there.url)
+        with _borrowed(state, there):
+            yield _clients(there.url)
         return
     with state.owned(), _emulator(state, 0) as emulator:
         yield _clients(emulator.url)
+
+
+@contextmanager
+def _borrowed(state: State, there: Running) -> Iterator[None]:
+    """Use another process's pipeline, which may end at any time."""
+    try:
+        yield
+    except (SinkError, BotoCoreError) as error:
+        if state.running() == there:
+            raise
+        raise StateError(
+            f"process {there.pid}, whose pipeline this used, has stopped it; try again"
+        ) from error
 
 
 @contextmanager
@@ -136,6 +154,10 @@ def _emulator(state: State, port: int) -> Iterator[Emulator]:
     emulator.start()
     try:
         yield emulator
+    except (SinkError, BotoCoreError) as error:
+        if emulator.alive():
+            raise
+        raise EmulatorError(f"the emulator has died; see {state / 'logs'}/emulator.log") from error
     finally:
         emulator.stop()
 
