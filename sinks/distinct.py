@@ -2,8 +2,10 @@
 
 Attempts at one position overlap: answers get lost, batch edges move, contracts change in between.
 So for each position exactly one generation counts, with all its rows: the greatest epoch; in it
-delivered over quarantined; then the greatest version. Within it each element counts once, however
-often it was written. After that, repeats of a producer are removed by identity: equal record id and
+delivered over quarantined; then the greatest version. A generation whose attempts all died before
+they had written every element of the position comes after those that are whole, or a deployment
+rolled back in between would hide good rows. Within it each element counts once, however often it
+was written. After that, repeats of a producer are removed by identity: equal record id and
 equal bytes. Equal ids with other bytes are a conflict: both are kept.
 """
 
@@ -13,20 +15,23 @@ POSITION = "_stream, _shard, _sequence"
 ELEMENT = f"{POSITION}, _sub, _child"
 EARLIEST = f"_arrival, {ELEMENT}"
 
+GENERATION = "_epoch, _version, _generation"
+
 _CHOSEN = f"""
     SELECT {POSITION}, _generation
     FROM (
-        SELECT {POSITION}, _epoch, _version, _generation, max(_set_aside) AS _worst
+        SELECT {POSITION}, {GENERATION}, max(_set_aside) AS _worst,
+            count(DISTINCT (_sub, _child)) >= max(_elements) AS _whole
         FROM (
-            SELECT {POSITION}, _epoch, _version, _generation, 0 AS _set_aside FROM {{landing}}
+            SELECT {ELEMENT}, {GENERATION}, _elements, 0 AS _set_aside FROM {{landing}}
             UNION ALL
-            SELECT {POSITION}, _epoch, _version, _generation, 1 AS _set_aside FROM {{quarantine}}
+            SELECT {ELEMENT}, {GENERATION}, _elements, 1 AS _set_aside FROM {{quarantine}}
         )
         GROUP BY ALL
     )
     QUALIFY row_number() OVER (
         PARTITION BY {POSITION}
-        ORDER BY _epoch DESC, _worst, _version DESC, _generation DESC
+        ORDER BY _whole DESC, _epoch DESC, _worst, _version DESC, _generation DESC
     ) = 1
 """
 

@@ -14,9 +14,10 @@ import pytest
 from infra.cli.demo import SEED
 from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
+from transform.decode import Decoder
 from transform.devices import Fleet, Message, breakages
 from transform.pipeline import Transform
-from transform.records import Delivery
+from transform.records import Delivery, Rejection
 
 HOUR = 3_600_000_000  # microseconds
 NOON = 1_795_521_600_000_000  # 2026-11-24T12:00:00Z
@@ -254,3 +255,57 @@ def test_counters_count_within_their_range():
         for m in fleet("flat", devices=1, malformed=0, repeats=0).messages(12)
     ]
     assert counts == [5, 6, 7, 8, 9, 5, 6, 7, 8, 9, 5, 6]
+
+
+EDGES = """
+name = "edges"
+[identity]
+device = "id"
+event_time = "at"
+[[field]]
+name = "id"
+type = "string"
+[[field]]
+name = "at"
+type = "timestamp"
+format = "epoch_seconds"
+[[field]]
+name = "below"
+type = "int64"
+max = -1
+[[field]]
+name = "far_below"
+type = "int64"
+max = -9223372036854775808
+[[field]]
+name = "listed"
+type = "int64"
+allowed = [1, 2]
+max = 9
+[[field]]
+name = "narrow"
+type = "float64"
+min = 0.00011
+max = 0.00012
+[[field]]
+name = "huge"
+type = "float64"
+max = 1e300
+[[field]]
+name = "minus"
+type = "float64"
+max = -5
+"""
+
+
+def test_ranges_at_the_edges_are_kept_and_exceeded():
+    contract = parse_contract(EDGES.encode(), "edges.toml")
+    fleet = Fleet(contract, seed=1, start=0, stop=1_000_000, devices=3, malformed=0.3)
+    decoder = Decoder.of(contract)
+    for message in fleet.messages(300):
+        result = decoder.decode(message.body)
+        if message.planted is None:
+            assert not isinstance(result, Rejection), result
+        elif message.planted != "future_time":  # which only arrival can tell
+            assert isinstance(result, Rejection)
+            assert result.reason == message.planted

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -35,6 +36,7 @@ class Row:
     shard: str = "shard-0"
     stream: str = "fleet"
     rules: str = ""
+    elements: int = 0  # of its source record; 0 is as many as are there
 
     @property
     def position(self) -> tuple[str, str, str]:
@@ -57,8 +59,17 @@ class Row:
         return replace(self, raw=raw, index=index)
 
 
-def table(rows: Iterable[Row]) -> pa.Table:
+def whole(rows: Iterable[Row]) -> dict[tuple[object, str], int]:
+    """How many elements each position has under each generation."""
+    found: dict[tuple[object, str], set[object]] = {}
+    for row in rows:
+        found.setdefault((row.position, row.generation), set()).add(row.element)
+    return {key: len(elements) for key, elements in found.items()}
+
+
+def table(rows: Iterable[Row], there: Mapping[tuple[object, str], int]) -> pa.Table:
     rows = list(rows)
+    elements = [row.elements or there[row.position, row.generation] for row in rows]
     digests = [row.digest.encode().ljust(16, b"\0") for row in rows]
     return pa.table(
         {
@@ -74,6 +85,7 @@ def table(rows: Iterable[Row]) -> pa.Table:
             "_index": pa.array([row.index for row in rows], pa.int32()),
             "_sub": pa.array([row.sub for row in rows], pa.int32()),
             "_child": pa.array([row.child for row in rows], pa.int32()),
+            "_elements": pa.array(elements, pa.int32()),
             "_epoch": pa.array([row.epoch for row in rows], pa.int32()),
             "_version": pa.array([row.version for row in rows], pa.int64()),
             "_generation": pa.array([row.generation for row in rows], pa.string()),
@@ -96,8 +108,9 @@ def counted(landing: Iterable[Row], quarantine: Iterable[Row] = ()) -> Counted:
     by_origin = {(row.raw, row.index, row.sub, row.child, row.generation): row for row in landed}
     by_origin |= {(row.raw, row.index, row.sub, row.child, row.generation): row for row in rejected}
     db = database()
-    db.register("landing", table(landed))
-    db.register("quarantine", table(rejected))
+    there = whole(landed + rejected)
+    db.register("landing", table(landed, there))
+    db.register("quarantine", table(rejected, there))
 
     def rows(sql: str) -> list[Row]:
         found = db.sql(sql).select("_raw, _index, _sub, _child, _generation").fetchall()
@@ -123,9 +136,19 @@ def rule(landing: Iterable[Row], quarantine: Iterable[Row]) -> Counted:
     for position in {row.position for row in landed + rejected}:
         bad = {row.generation for row in rejected if row.position == position}
         there = [row for row in landed + rejected if row.position == position]
-        chosen[position] = max(
-            there, key=lambda row: (row.epoch, row.generation not in bad, row.version)
-        ).generation
+        found = whole(there)
+        claimed = {
+            row.generation: max(r.elements for r in there if r.generation == row.generation)
+            for row in there
+        }
+
+        def rank(
+            row: Row, bad: set[str] = bad, found: Any = found, claimed: Any = claimed
+        ) -> tuple[bool, int, bool, int]:
+            complete = found[row.position, row.generation] >= claimed[row.generation]
+            return (complete, row.epoch, row.generation not in bad, row.version)
+
+        chosen[position] = max(there, key=rank).generation
 
     def members(rows: list[Row]) -> list[Row]:
         kept: dict[object, Row] = {}
@@ -315,8 +338,14 @@ HOLDS = st.lists(  # what each position holds: records from few ids and few dige
     min_size=1,
     max_size=4,
 )
-ATTEMPTS = st.lists(  # epoch, version, first position, positions
-    st.tuples(st.integers(0, 1), st.sampled_from([1, 2, 10]), st.integers(0, 3), st.integers(1, 4)),
+ATTEMPTS = st.lists(  # epoch, version, first position, positions, died before landing
+    st.tuples(
+        st.integers(0, 1),
+        st.sampled_from([1, 2, 10]),
+        st.integers(0, 3),
+        st.integers(1, 4),
+        st.booleans(),
+    ),
     min_size=1,
     max_size=6,
 )
@@ -329,7 +358,7 @@ def test_the_sql_is_the_rule(holds, attempts, random):
     verdicts: dict[object, bool] = {}
     landing: list[Row] = []
     quarantine: list[Row] = []
-    for number, (epoch, version, first, count) in enumerate(attempts):
+    for number, (epoch, version, first, count, died) in enumerate(attempts):
         for index, position in enumerate(range(first, min(first + count, len(holds)))):
             for sub, (record, digest, arrival) in enumerate(holds[position]):
                 row = Row(
@@ -342,7 +371,23 @@ def test_the_sql_is_the_rule(holds, attempts, random):
                     raw=f"raw/{number}",
                     index=index,
                     arrival=arrival,
+                    elements=len(holds[position]),
                 )
                 good = verdicts.setdefault((row.element, row.generation), random.random() < 0.7)
-                (landing if good else quarantine).append(row)
+                if not (good and died):  # what is set aside is written first
+                    (landing if good else quarantine).append(row)
     assert counted(landing, quarantine) == rule(landing, quarantine)
+
+
+def test_an_attempt_that_died_half_way_hides_nothing():
+    """It set the bad member aside and died before landing; the retry ran under a lower version."""
+    died = Row("1", "bad", sub=1, version=2, elements=2)
+    good = Row("1", "good", sub=0, version=1, raw="raw/b", elements=2)
+    bad = Row("1", "bad", sub=1, version=1, raw="raw/b", elements=2)
+    found = counted([good], [died, bad])
+    assert (found.delivered, found.set_aside) == ([good], [bad])
+
+
+def test_until_an_attempt_is_whole_its_rows_are_what_there_is():
+    died = Row("1", "bad", sub=1, version=2, elements=2)
+    assert counted([], [died]).set_aside == [died]

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from transform.contract import Contract, Field, Value
+from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, Value
 from transform.records import Reason
 from transform.timestamps import EPOCH
 
@@ -24,6 +24,8 @@ RATE_SKEW = 1.1  # Zipf exponent: the busiest of 1,000 devices sends about a six
 DRIFT_PART = 0.002  # of a signal's range, a message
 UNBOUNDED = (0.0, 100.0)  # the range of a signal whose contract names none
 REPEATED_WITHIN = 2_000  # messages: how far behind its first a repeat may come
+EXCEEDABLE_MAX = 2**61  # twice it still is an int64, and a double
+COUNTER_SPAN = 2**53  # values of a counter without a range
 FUTURE_SECONDS = 86_400  # beyond what the contract allows: no arrival delay makes up for it
 
 
@@ -99,7 +101,7 @@ def breakages(contract: Contract) -> Mapping[Reason, Spoil]:
     """
     device = contract.field(contract.device)
     event_time = contract.field(contract.event_time)
-    ranged = next((f for f in contract.fields if f.maximum is not None), None)
+    ranged = next((f for f in contract.fields if _can_be_exceeded(f)), None)
     listed = next((f for f in contract.fields if f.allowed is not None), None)
 
     def oversize(document: Document, _: int) -> bytes:
@@ -124,7 +126,7 @@ def breakages(contract: Contract) -> Mapping[Reason, Spoil]:
         "too_large": oversize,
     }
     if ranged is not None and ranged.maximum is not None:
-        beyond = ranged.maximum + 1
+        beyond = ranged.maximum + max(1, abs(ranged.maximum))
         ways["out_of_range"] = lambda document, _: orjson.dumps(_put(document, ranged, beyond))
     if listed is not None:
         other: Any = "none of these" if listed.type == "string" else 2**62
@@ -165,8 +167,7 @@ class _Device:
         if spec.allowed is not None:
             return self._rng.choice(spec.allowed)
         if spec.type == "int64":
-            first = int(spec.minimum or 0)
-            last = int(spec.maximum) if spec.maximum is not None else first + 2**53
+            first, last = _counter_range(spec)
             return first + self._messages % (last - first + 1)
         if spec.type == "bool":
             return self._rng.choice((True, False))
@@ -176,7 +177,22 @@ class _Device:
         drift = self._rng.gauss(0, DRIFT_PART * (high - low))
         level = min(max(self._levels[spec.name] + drift, low), high)
         self._levels[spec.name] = level
-        return round(level, 3)
+        return min(max(round(level, 3), low), high)
+
+
+def _can_be_exceeded(spec: Field) -> bool:
+    """Whether there is a number beyond the field's range that breaks that rule and no other."""
+    return spec.allowed is None and spec.maximum is not None and abs(spec.maximum) < EXCEEDABLE_MAX
+
+
+def _counter_range(spec: Field) -> tuple[int, int]:
+    if spec.maximum is None:
+        first = int(spec.minimum or 0)
+        return first, min(first + COUNTER_SPAN, INT64_MAX)
+    last = int(spec.maximum)
+    if spec.minimum is None:
+        return max(last - COUNTER_SPAN, INT64_MIN), last
+    return int(spec.minimum), last
 
 
 def _range(spec: Field) -> tuple[float, float]:

@@ -8,6 +8,8 @@ The verdict on a record depends on its body, its arrival and the generation, and
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -77,8 +79,10 @@ class Transform:
         for index, rejection in elements.rejects.items():
             bad.add(rejection, bodies[index], index, 0, groups[index])
         self._judge(elements, arrivals, good, bad)
-        rows = self._rows(raw, raw_key, good)
-        rejects = self._rejects(raw, raw_key, bad)
+        elements_of = Counter(good.index)
+        elements_of.update(bad.index)
+        rows = self._rows(raw, raw_key, good, elements_of)
+        rejects = self._rejects(raw, raw_key, bad, elements_of)
         quarantined = len(set(bad.index))
         delivered = len(set(good.index) - set(bad.index))
         return Batch(
@@ -121,7 +125,9 @@ class Transform:
             self.contract.event_time,
         )
 
-    def _rows(self, raw: pa.Table, raw_key: str, good: _Good) -> pa.Table:
+    def _rows(
+        self, raw: pa.Table, raw_key: str, good: _Good, elements_of: Mapping[int, int]
+    ) -> pa.Table:
         count = len(good.rows)
         own = list(zip(*good.rows, strict=True)) if count else [()] * len(self.contract.fields)
         columns = {
@@ -131,10 +137,13 @@ class Transform:
         columns["_rescued"] = pa.array(good.rescued, pa.string())
         columns["_digest"] = pa.array(good.digests, pa.binary(DIGEST_BYTES))
         columns |= self._lineage(raw, raw_key, good.index, good.sub)
+        columns["_elements"] = _elements(good.index, elements_of)
         columns["_record_id"] = record_ids(columns, self.contract)
         return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
 
-    def _rejects(self, raw: pa.Table, raw_key: str, bad: _Bad) -> pa.Table:
+    def _rejects(
+        self, raw: pa.Table, raw_key: str, bad: _Bad, elements_of: Mapping[int, int]
+    ) -> pa.Table:
         digests = [hashlib.blake2b(b, digest_size=DIGEST_BYTES).digest() for b in bad.bodies]
         columns: dict[str, pa.Array] = {
             "_step": pa.array([r.step for r in bad.rejections], pa.string()),
@@ -146,6 +155,7 @@ class Transform:
             "_digest": pa.array(digests, pa.binary(DIGEST_BYTES)),
         }
         columns |= self._lineage(raw, raw_key, bad.index, bad.sub)
+        columns["_elements"] = _elements(bad.index, elements_of)
         names = QUARANTINE_SCHEMA.names
         return pa.table([columns[name] for name in names], schema=QUARANTINE_SCHEMA)
 
@@ -244,6 +254,10 @@ def _id_part(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
         return pc.replace_substring(pc.replace_substring(column, "%", "%25"), "/", "%2F")
     return utc_text(column) if column.type == UTC_MICROS else column.cast(pa.string())
+
+
+def _elements(index: list[int], elements_of: Mapping[int, int]) -> pa.Array:
+    return pa.array([elements_of[source] for source in index], pa.int32())
 
 
 def _repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:

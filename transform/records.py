@@ -76,6 +76,7 @@ ROW_FIELDS = [
     pa.field("_index", pa.int32(), nullable=False),
     pa.field("_sub", pa.int32(), nullable=False),
     pa.field("_child", pa.int32(), nullable=False),
+    pa.field("_elements", pa.int32(), nullable=False),  # rows that the source record came to
     pa.field("_epoch", pa.int32(), nullable=False),
     pa.field("_version", pa.int64(), nullable=False),
     pa.field("_generation", pa.string(), nullable=False),
