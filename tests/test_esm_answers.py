@@ -149,7 +149,7 @@ def test_every_combination_of_the_undocumented_is_tried_once():
 
 def delivery_of(source: str, count: int, name: str = "s", groups: str = ""):
     if source == "kinesis":
-        records = [record(8 + n, f"k{n}", b"{}", 1_795_521_600.0) for n in range(count)]
+        records = [record(str(8 + n), f"k{n}", b"{}", 1_795_521_600.0) for n in range(count)]
         return kinesis.read(json.loads(kinesis_event(records, PLACE)))
     place = Place(f"arn:aws:sqs:us-east-1:123456789012:{name}", "f", "us-east-1", "r")
     received = [
@@ -198,7 +198,7 @@ def test_a_kinesis_payload_is_never_longer_than_it_was_taken_for(messages):
     """aws.md 1.3 [B]: 6 MB; partition keys of 256 characters can be 1,536 bytes of JSON."""
     longest = f"arn:aws:kinesis:ap-southeast-1:000000000000:stream/{'x' * 128}"
     place = Place(longest, "f", "ap-southeast-1", "arn:aws:iam::0:role/" + "r" * 64, "s" * 20)
-    records = [record(10**55 + n, key, data, 1.7e9) for n, (key, data) in enumerate(messages)]
+    records = [record(str(10**55 + n), key, data, 1.7e9) for n, (key, data) in enumerate(messages)]
     payload = kinesis_event(records, place)
     assert len(payload) <= ENVELOPE_BYTES + sum(record.size_bytes for record in records)
 

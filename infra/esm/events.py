@@ -18,20 +18,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as GetRecords returns it. Sequence numbers are integers: text sorts "10" under "9".
+    """A record as GetRecords returns it. `size_bytes` is what it takes of a payload.
 
-    `size_bytes` is what it takes of a payload; `arrival` is in seconds since the epoch.
+    `sequence` is for comparing, as text "10" sorts under "9"; `identifier` is the same as it came:
+    an emulator may pad it with zeros. `arrival` is in seconds since the epoch.
     """
 
     sequence: int
+    identifier: str
     key: str
     data: bytes
     arrival: float
     size_bytes: int
-
-    @property
-    def identifier(self) -> str:
-        return str(self.sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +54,10 @@ class Place:
     shard: str = ""
 
 
-def record(sequence: int, key: str, data: bytes, arrival: float) -> Record:
+def record(identifier: str, key: str, data: bytes, arrival: float) -> Record:
     """A Record with its size: base64 takes four bytes for three, a key is escaped as JSON."""
     size = 4 * ((len(data) + 2) // 3) + len(orjson.dumps(key)) + RECORD_OVERHEAD_BYTES
-    return Record(sequence, key, data, arrival, size)
+    return Record(int(identifier), identifier, key, data, arrival, size)
 
 
 def message(received: Mapping[str, Any], place: Place) -> Message:

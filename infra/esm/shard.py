@@ -63,16 +63,16 @@ class ShardMachine:
         self._rules, self._undocumented = rules, undocumented
         self._age_seconds = min(float("inf") if age == -1 else age, retention_seconds)
         self._lanes = [_Lane() for _ in range(rules.parallelization_factor)]
-        self._order: deque[int] = deque()
+        self._order: deque[Record] = deque()
         self._settled: set[int] = set()
         self._bytes = 0
-        self._checkpoint: int | None = None
+        self._checkpoint: str | None = None
         self._closed = False
 
     def read(self, records: Iterable[Record], now: float) -> None:
         """Take what was read, in the shard's order."""
         for record in records:
-            self._order.append(record.sequence)
+            self._order.append(record)
             self._bytes += record.size_bytes
             self._lanes[lane_of(record.key, len(self._lanes))].buffer.append((record, now))
 
@@ -257,9 +257,10 @@ class ShardMachine:
         for record in records:
             self._settled.add(record.sequence)
             self._bytes -= record.size_bytes
-        while self._order and self._order[0] in self._settled:
-            self._checkpoint = self._order.popleft()
-            self._settled.remove(self._checkpoint)
+        while self._order and self._order[0].sequence in self._settled:
+            last = self._order.popleft()
+            self._settled.remove(last.sequence)
+            self._checkpoint = last.identifier
 
     def _backoff(self, failures: int) -> float:
         doubled = self._rules.backoff_first_seconds * 2.0 ** min(failures - 1, 30)

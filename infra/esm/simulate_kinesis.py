@@ -156,8 +156,8 @@ class KinesisSimulation:
                         self._invoke(reader, command)
                     case Discard():
                         self._discard(reader, command)
-                    case Checkpoint(sequence):
-                        self._checkpoints[reader.name] = str(sequence)
+                    case Checkpoint(identifier):
+                        self._checkpoints[reader.name] = identifier
 
     def _wakes(self, reader: _Reader) -> list[float]:
         """When its machine wakes, and when it may be polled for what has not been read."""

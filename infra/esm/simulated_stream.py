@@ -40,7 +40,7 @@ class SimulatedStream:
         """Put a record into the open shard that its key's MD5 belongs to."""
         hashed = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest(), "big")
         shard = next(s for s in self.shards.values() if not s.closed and s.low <= hashed < s.high)
-        made = record(self._next(), key, data, now)
+        made = record(str(self._next()), key, data, now)
         shard.records.append(made)
         return made
 

@@ -69,7 +69,11 @@ class Discard:
 class Checkpoint:
     """All records up to this one are settled."""
 
-    sequence: int
+    identifier: str
+
+    @property
+    def sequence(self) -> int:
+        return int(self.identifier)
 
 
 Command = Invoke | Discard | Checkpoint
