@@ -157,7 +157,7 @@ class QueueMachine:
         self._gathered.extend((message, now) for message in messages)
 
     def take(self, now: float, *, flush: bool = False) -> list[Command]:
-        """The commands that are due. With `flush` no batch waits for its window."""
+        """The commands that are due. With `flush` no batch waits for its window or a retry."""
         commands: list[Command] = []
         self._form(now, flush=flush)
         if self._deletes:
@@ -166,7 +166,7 @@ class QueueMachine:
         for number, batch in list(self._batches.items()):
             if batch.busy:
                 continue
-            if batch.until <= now:
+            if batch.until <= now or (flush and batch.not_before > 0):
                 commands.append(Drop(batch.messages))
                 del self._batches[number]
             elif batch.not_before <= now:
