@@ -23,6 +23,7 @@ ESM_BATCH_MAX = 10_000  # Lambda CreateEventSourceMapping: BatchSize
 ESM_WINDOW_MAX_SECONDS = 300  # Lambda: MaximumBatchingWindowInSeconds
 BATCH_WITHOUT_WINDOW_MAX = 10  # Lambda: more needs a window; a FIFO queue never takes more
 STAGE_TIMEOUT_MIN_SECONDS = 15
+HOUR_SECONDS = 3_600
 VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the function timeout
 
 BUCKET = "millrace"  # a deployment gives its own: bucket names are global
@@ -69,13 +70,21 @@ class Queue:
 
 @dataclass(frozen=True)
 class StreamMapping:
-    """Event source mapping of a stream; ReportBatchItemFailures is always on."""
+    """Event source mapping of a stream; ReportBatchItemFailures is always on.
+
+    -1 is without end, as in AWS. `on_failure_prefix` is where in the bucket a discarded batch goes,
+    with its payload; None keeps nothing of it.
+    """
 
     stream: str
     function: str
     batch_size: int
     window_seconds: float
     parallelization_factor: int = 1
+    bisect: bool = False
+    maximum_retry_attempts: int = -1
+    maximum_record_age_seconds: int = -1
+    on_failure_prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +214,13 @@ class Topology:
                 "to answer, and would hand everything back for ever",
             ),
             (
+                -1
+                <= self.stream_mapping.maximum_record_age_seconds
+                < HOUR_SECONDS * self.stream.retention_hours,
+                "a record must grow too old for its mapping before it expires from the stream, or "
+                "it is gone before it can be set aside",
+            ),
+            (
                 batches <= self.ingest_stream.reserved_concurrency
                 and self.queue_mapping.maximum_concurrency
                 <= self.ingest_queue.reserved_concurrency,
@@ -286,7 +302,13 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             retention_seconds=14 * day_seconds,
         ),
         stream_mapping=StreamMapping(
-            stream=prefix, function=ingest.name, batch_size=5_000, window_seconds=1
+            stream=prefix,
+            function=ingest.name,
+            batch_size=5_000,
+            window_seconds=1,
+            bisect=True,
+            maximum_record_age_seconds=6 * day_seconds,  # a weekend's outage, under the retention
+            on_failure_prefix="on-failure/",
         ),
         queue_mapping=QueueMapping(
             queue=prefix,

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
@@ -15,8 +16,9 @@ from infra.local import resources
 from infra.local.emulator import ENVIRONMENT, Emulator, EmulatorError, client
 from infra.local.invoke_api import LambdaError
 from infra.local.lambdas import LocalLambda
-from infra.local.mappings import AnswerError, Mappings
+from infra.local.mappings import Mappings, NotInvoked
 from infra.local.resources import Client
+from infra.local.shard_driver import Park
 from infra.local.state import Running, State, StateError
 from infra.topology import Function, Topology, pipeline
 from sinks.bucket import Bucket
@@ -87,14 +89,25 @@ def embedded(state: State, contract: str, *, port: int = 0) -> Iterator[Embedded
             try:
                 invocation = lambdas.invoke(name, payload)
             except LambdaError as error:
-                raise AnswerError(f"{name} was not invoked: {error}") from error
+                raise NotInvoked(f"{name} was not invoked: {error}") from error
             return invocation.payload, invocation.function_error
 
         mappings = Mappings(invoke)
         stack.callback(mappings.stop, DRAIN_SECONDS)
         system = Embedded(topology, rules, emulator.url, clients, mappings, emulator)
-        mappings.poll_stream(clients("kinesis"), topology.stream_mapping, state / "checkpoints")
-        mappings.poll_queue(clients("sqs"), topology.queue_mapping, system.queue_url)
+        mappings.poll_stream(
+            clients("kinesis"),
+            topology.stream_mapping,
+            state / "checkpoints",
+            _parking(topology, clients("s3")),
+        )
+        mappings.poll_queue(
+            clients("sqs"),
+            topology.queue_mapping,
+            system.queue_url,
+            visibility_seconds=topology.queue.visibility_seconds,
+            timeout_seconds=topology.ingest_queue.timeout_seconds,
+        )
         state.announce(Running(os.getpid(), emulator.pid, emulator.url, topology.name))
         yield system
 
@@ -162,11 +175,24 @@ def _emulator(state: State, port: int) -> Iterator[Emulator]:
         emulator.stop()
 
 
+def _parking(topology: Topology, s3: Any) -> Park | None:
+    """How the stream's mapping writes to its on-failure destination."""
+    prefix = topology.stream_mapping.on_failure_prefix
+    if prefix is None:
+        return None
+
+    def park(key: str, data: bytes) -> None:
+        s3.put_object(Bucket=topology.bucket, Key=prefix + key, Body=data)
+
+    return park
+
+
 def _lambdas(topology: Topology, url: str, state: State) -> LocalLambda:
     return LocalLambda(
         _wired(topology),
         workers={
-            topology.ingest_stream.name: topology.stream.shards,
+            topology.ingest_stream.name: topology.stream.shards
+            * topology.stream_mapping.parallelization_factor,
             topology.ingest_queue.name: topology.queue_mapping.maximum_concurrency,
             topology.transform.name: STAGE_WORKERS,
             topology.hot.name: STAGE_WORKERS,
