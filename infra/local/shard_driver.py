@@ -120,8 +120,9 @@ class ShardDriver:
         )
         if records:
             self._after = records[-1]["SequenceNumber"]
-        self._poll_at = 0.0 if records else time.time() + pace.IDLE_SECONDS
-        self._delivery.tally.behind_ms = answer.get("MillisBehindLatest", 0)
+        behind = answer.get("MillisBehindLatest", 0)
+        self._delivery.tally.behind_ms = behind
+        self._poll_at = 0.0 if records and behind else time.time() + pace.IDLE_SECONDS
         self._iterator = answer.get("NextShardIterator") or ""
         if not self._iterator:
             self._machine.close()
