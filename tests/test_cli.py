@@ -10,6 +10,8 @@ import logging
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -428,3 +430,18 @@ def test_every_command_option_and_exit_code_is_in_the_readme():
     for code in codes:
         assert any(row.startswith(f"| {code} |") for row in rows), f"exit code {code}"
         assert re.search(rf"\b{code} \w", commands.EPILOG)
+
+
+def test_the_readmes_example_of_the_fixture_runs(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "test_mine.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "infra.esm.plugin", "test_mine.py"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
