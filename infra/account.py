@@ -115,7 +115,7 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
         )
         unaccounted = max(_one(db, _UNACCOUNTED)[0] - dropped, 0)
         kept = db.sql("SELECT * FROM delivered").to_arrow_table()
-    expected = hot_keys(kept, contract)
+    expected = set(hot.keys_of(kept.filter(hot_mask(kept, contract)), contract))
     return Account(
         sent=sent.total(),
         delivered=rows,
@@ -152,12 +152,6 @@ _UNACCOUNTED = f"""
     ) AS found USING ({distinct.POSITION})
     WHERE NOT sent.parked
 """
-
-
-def hot_keys(rows: pa.Table, contract: Contract) -> set[tuple[str, str]]:
-    """The hot table's keys of these rows."""
-    keys, _ = hot.items_of(rows.filter(hot_mask(rows, contract)), contract)
-    return set(keys)
 
 
 def _positions(sent: Sent, parked: set[Place]) -> pa.Table:

@@ -64,7 +64,7 @@ class Settlement:
         for attempt in self.follower.follow():
             columns = raw.read(self.bucket, attempt.raw_key, list(POSITION)).to_pydict()
             places = list(zip(*(columns[name] for name in POSITION), strict=True))
-            back = {index for low, high in attempt.retry for index in range(low, high)}
+            back = attempt.handed_back
             done = {place for index, place in enumerate(places) if index not in back}
             self.attempts.append((attempt, frozenset(places)))
             self.settled |= done

@@ -88,14 +88,11 @@ class Lake:
             connection.register(f"_landing_{view}", rows)
             connection.register(f"_quarantine_{view}", self.quarantine(contract))
             tables = f"_landing_{view}", f"_quarantine_{view}"
-            shown = f"* REPLACE (lower(hex(_digest)) AS _digest) FROM ({distinct.records(*tables)})"
-            connection.execute(f"CREATE VIEW _records_{view} AS SELECT {shown}")
+            shown = _readable(distinct.records(*tables))
+            connection.execute(f"CREATE VIEW _records_{view} AS {shown}")
             if view not in VIEWS:
                 connection.execute(f'CREATE VIEW "{view}" AS SELECT * FROM _records_{view}')
-            rejects.append(
-                "SELECT * REPLACE (lower(hex(_digest)) AS _digest) "
-                f"FROM ({distinct.set_aside(*tables)})"
-            )
+            rejects.append(_readable(distinct.set_aside(*tables)))
         if "records" in named and own:
             as_text = _clashing(schemas.values())
             parts = [
@@ -115,6 +112,11 @@ class Lake:
         with ThreadPoolExecutor(READERS) as pool:
             tables = list(pool.map(lambda key: landing.read(self._bucket, key), found))
         return _joined([schema.empty_table(), *tables])
+
+
+def _readable(sql: str) -> str:
+    """The same rows, their digests as people and JSON write them."""
+    return f"SELECT * REPLACE (lower(hex(_digest)) AS _digest) FROM ({sql})"
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:

@@ -63,6 +63,12 @@ def write(
 
 def items_of(rows: pa.Table, contract: Contract) -> tuple[list[Key], dict[Key, Item]]:
     """The key of each row, and the items by key: repeats within a Delivery are one item."""
+    keys = keys_of(rows, contract)
+    return keys, dict(zip(keys, _items(rows, contract, keys), strict=True))
+
+
+def keys_of(rows: pa.Table, contract: Contract) -> list[Key]:
+    """The key of each row's item."""
     moments = rows.column(contract.event_time)
     times = utc_text(moments).to_pylist()
     digests = [digest.hex() for digest in rows.column("_digest").to_pylist()]
@@ -71,11 +77,10 @@ def items_of(rows: pa.Table, contract: Contract) -> tuple[list[Key], dict[Key, I
     if not contract.record_id:
         ids = rows.column("_record_id").to_pylist()
         tails = [f"{tail}#{record_id}" for tail, record_id in zip(tails, ids, strict=True)]
-    keys = [
+    return [
         (f"{device}#{time[:10]}", time + tail)
         for device, time, tail in zip(devices, times, tails, strict=True)
     ]
-    return keys, dict(zip(keys, _items(rows, contract, keys), strict=True))
 
 
 def between(

@@ -47,6 +47,11 @@ class Attempt:
     hot_rows: int
     hot_written: int
 
+    @property
+    def handed_back(self) -> set[int]:
+        """The indexes in the Delivery that must come again."""
+        return {index for low, high in self.retry for index in range(low, high)}
+
 
 def bucket_of(raw_key: str) -> int:
     """Which of the minute's partitions an attempt at this raw object settles in."""

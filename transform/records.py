@@ -18,8 +18,6 @@ import pyarrow as pa
 
 Source = Literal["kinesis", "sqs"]
 
-Fate = Literal["delivered", "dropped", "quarantined", "retry"]
-
 Step = Literal["envelope", "decode", "check"]
 """Where a record was rejected: opening its message, reading its JSON, or judging its fields."""
 

@@ -101,8 +101,7 @@ def demo(records: int, state: State, as_json: bool) -> None:
         shown.print_json(_report(told, pushed, ceiling, wrong))
     else:
         _show(told, pushed, ceiling, answer, state)
-    if left:
-        run.fail(f"time ran out: {len(left):,} positions have no fate yet{trouble}", run.TIMED_OUT)
+    ingesting.require_fates(left, trouble)
     if wrong:
         run.fail("; ".join(wrong), run.UNACCOUNTED)
 

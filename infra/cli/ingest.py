@@ -184,10 +184,15 @@ def trouble_of(system: Pipeline) -> str:
 
 def finish(told: account.Account, left: set[fates.Place], trouble: str) -> None:
     """Exit as the account says."""
-    if left:
-        run.fail(f"time ran out: {len(left):,} positions have no fate yet{trouble}", run.TIMED_OUT)
+    require_fates(left, trouble)
     if not told.conserved:
         run.fail(f"{told.unaccounted:,} records are unaccounted for", run.UNACCOUNTED)
+
+
+def require_fates(left: set[fates.Place], trouble: str) -> None:
+    """Exit if time ran out before every position had a fate."""
+    if left:
+        run.fail(f"time ran out: {len(left):,} positions have no fate yet{trouble}", run.TIMED_OUT)
 
 
 def _show(told: account.Account, state: State) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.cli import INTERRUPTED
 from infra.lake import QueryError
 from infra.local import preflight
 from infra.local.emulator import EmulatorError
@@ -23,7 +24,7 @@ from infra.push import PushError
 from sinks.errors import SinkError
 from transform.contract_file import ContractError
 
-OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN = 0, 1, 2, 3, 4
 
 WRONG = (ContractError, QueryError, PushError)
 UNABLE = (

@@ -110,7 +110,7 @@ def _watch(system: Embedded) -> None:
             counts["received"] += attempt.received
             counts["delivered"] += attempt.delivered
             counts["quarantined"] += attempt.quarantined
-            counts["retried"] += sum(high - low for low, high in attempt.retry)
+            counts["retried"] += len(attempt.handed_back)
         tallies = system.mappings.tallies.values()
         behind = max(tally.behind_ms for tally in tallies) / 1000
         line = "  ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from infra.local.resources import Client
+from infra import topology
+from infra.local.resources import Client, create_table
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
 
@@ -41,15 +42,7 @@ def measure(client: Client, items: dict[Key, Item], bodies: Sequence[bytes]) -> 
 
 
 def _items(dynamodb: Any, items: dict[Key, Item]) -> float:
-    keys = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
-    dynamodb.create_table(
-        TableName=SCRATCH,
-        KeySchema=keys,
-        AttributeDefinitions=[
-            {"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    create_table(dynamodb, topology.Table(SCRATCH))
     try:
         started = time.perf_counter()
         deadline = Deadline(time.time() + WRITE_SECONDS_MAX, time.time)

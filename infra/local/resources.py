@@ -33,7 +33,7 @@ def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) 
     s3 = client("s3")
     _made(lambda: s3.create_bucket(Bucket=topology.bucket))
     for table in topology.tables:
-        _table(client("dynamodb"), table)
+        create_table(client("dynamodb"), table)
     kinesis = client("kinesis")
     stream = topology.stream
     _made(lambda: kinesis.create_stream(StreamName=stream.name, ShardCount=stream.shards))
@@ -58,7 +58,8 @@ def workflow_arn(topology: Topology) -> str:
     return f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{topology.workflow.name}"
 
 
-def _table(dynamodb: Any, table: Table) -> None:
+def create_table(dynamodb: Any, table: Table) -> None:
+    """Make a table, unless it is there."""
     keys = (("pk", "HASH"), ("sk", "RANGE"))
     _made(
         lambda: dynamodb.create_table(
