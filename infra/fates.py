@@ -65,8 +65,8 @@ class Settlement:
             columns = raw.read(self.bucket, attempt.raw_key, list(POSITION)).to_pydict()
             places = list(zip(*(columns[name] for name in POSITION), strict=True))
             back = attempt.handed_back
-            done = {place for index, place in enumerate(places) if index not in back}
-            self.attempts.append((attempt, frozenset(places)))
+            done = {places[index] for index in attempt.indexes if index not in back}
+            self.attempts.append((attempt, frozenset(places[index] for index in attempt.indexes)))
             self.settled |= done
             self.waiting -= done
 

@@ -39,6 +39,8 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
                 "pipeline": wiring.settings.pipeline,
                 "stream": delivery.stream,
                 "raw_key": raw_key,
+                "archived": len(delivery),
+                "first": 0,
                 "received": len(delivery),
                 "ledger_bucket": ledger.bucket_of(raw_key),
                 "epoch": EPOCH,

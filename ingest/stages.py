@@ -42,8 +42,8 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
     try:
         deadline.check("transform")
         rows = raw.read(wiring.bucket, state["raw_key"])
-        if rows.num_rows != state["received"]:
-            raise ConservationError(f"raw holds {rows.num_rows} of {state['received']} records")
+        if rows.num_rows != state["archived"]:
+            raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
         batch = rules.apply(rows, state["raw_key"])
         landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
@@ -81,6 +81,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         "account": account,
         "written": result.written,
         "refused": result.refused,
+        "repair_rows": 0,
         "items": result.items,
         "millis": _millis_since(started),
     }

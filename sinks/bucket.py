@@ -63,6 +63,20 @@ class Bucket:
         with translated(f"get s3://{self.name}/{key}"):
             return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
+    def find(self, key: str) -> bytes | None:
+        """The object's bytes, None where there is none. Raises `Unavailable`, `Misconfigured`."""
+        try:
+            return self.get(key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in {"NoSuchKey", "404"}:
+                raise
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object that may be replaced: an operator's control, never a record's."""
+        with translated(f"put s3://{self.name}/{key}"):
+            self.client.put_object(Bucket=self.name, Key=key, Body=data)
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under `prefix`, in S3's order."""
         with translated(f"list s3://{self.name}/{prefix}"):

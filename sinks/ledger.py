@@ -21,7 +21,10 @@ BUCKETS = 8  # of 1,000 writes a second each, DynamoDB's ceiling for one partiti
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one execution did with one Delivery. Counts are of source records, `*_rows` of rows."""
+    """What one execution did with one Delivery, or a part of it. `first` is its place in raw.
+
+    Counts are of source records, `*_rows` of rows; `repair_rows` of hot rows are a debt of repair.
+    """
 
     execution: str
     settled_at: str
@@ -34,6 +37,7 @@ class Attempt:
     epoch: int
     version: int
     generation: str
+    first: int
     received: int
     delivered: int
     dropped: int
@@ -46,11 +50,17 @@ class Attempt:
     quarantine_rows: int
     hot_rows: int
     hot_written: int
+    repair_rows: int
+
+    @property
+    def indexes(self) -> range:
+        """Which of the raw object's records the attempt was at: a part of a Delivery, or all."""
+        return range(self.first, self.first + self.received)
 
     @property
     def handed_back(self) -> set[int]:
-        """The indexes in the Delivery that must come again."""
-        return {index for low, high in self.retry for index in range(low, high)}
+        """The indexes in the raw object that must come again."""
+        return {self.first + index for low, high in self.retry for index in range(low, high)}
 
 
 def bucket_of(raw_key: str) -> int:

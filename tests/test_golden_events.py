@@ -352,6 +352,8 @@ def test_the_state_carries_pointers_and_never_records(pipeline: Pipeline):
         "pipeline": "millrace-telemetry",
         "stream": "lambda-stream",
         "raw_key": pipeline.attempt().raw_key,
+        "archived": 4,
+        "first": 0,
         "received": 4,
         "ledger_bucket": ledger.bucket_of(pipeline.attempt().raw_key),
         "epoch": 0,

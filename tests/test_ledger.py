@@ -37,6 +37,8 @@ def state(**account: Any) -> dict[str, Any]:
         "pipeline": "millrace-telemetry",
         "stream": "millrace",
         "raw_key": "raw/2026-11-24/12/00ff.parquet",
+        "archived": 20,
+        "first": 12,
         "received": 8,
         "ledger_bucket": 3,
         "epoch": 0,
@@ -54,7 +56,7 @@ def state(**account: Any) -> dict[str, Any]:
             "hot_rows": 60,
             "millis": 12.5,
         },
-        "hot": {"written": 58, "refused": 2},
+        "hot": {"written": 58, "refused": 2, "repair_rows": 0},
         "account": told | account,
     }
 
@@ -93,6 +95,7 @@ def test_an_item_comes_back_as_the_attempt_it_was():
         epoch=0,
         version=1_000_001_000,
         generation="0123456789abcdef",
+        first=12,
         received=8,
         delivered=5,
         dropped=0,
@@ -105,6 +108,7 @@ def test_an_item_comes_back_as_the_attempt_it_was():
         quarantine_rows=0,
         hot_rows=60,
         hot_written=58,
+        repair_rows=0,
     )
 
 

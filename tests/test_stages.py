@@ -71,6 +71,8 @@ def archived(wiring: Wiring, *bodies: bytes, seconds: float = 100) -> dict[str, 
     key = raw.archive(wiring.bucket, made, Deadline(wiring.clock() + 60, wiring.clock))
     return {
         "raw_key": key,
+        "archived": len(made),
+        "first": 0,
         "received": len(made),
         "epoch": 0,
         "deadline_ms": round((wiring.clock() + seconds) * 1000),
@@ -199,12 +201,12 @@ def test_transform_raises_for_a_raw_object_that_is_not_there(wiring: Wiring):
         transform(state | {"raw_key": "raw/2026-11-24/12/0.parquet"}, wiring, Context())
 
 
-@pytest.mark.parametrize("received", [1, 3])
+@pytest.mark.parametrize("archived_records", [1, 3])
 def test_transform_raises_when_raw_holds_another_number_of_records(
-    clouded: Cloud, wiring: Wiring, received: int
+    clouded: Cloud, wiring: Wiring, archived_records: int
 ):
-    state = archived(wiring, reading(), b"no") | {"received": received}
-    with pytest.raises(ConservationError, match=f"raw holds 2 of {received}"):
+    state = archived(wiring, reading(), b"no") | {"archived": archived_records}
+    with pytest.raises(ConservationError, match=f"raw holds 2 of {archived_records}"):
         transform(state, wiring, Context())
     assert clouded.keys() == [state["raw_key"]]
 
