@@ -1,4 +1,4 @@
-"""`control/`: what operators and guards have decided, as small JSON objects that are replaced whole.
+"""`control/`: what operators and guards have decided, as small JSON objects replaced whole.
 
 They are read once per Delivery at most, and never hold a record.
 """

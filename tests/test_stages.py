@@ -223,6 +223,7 @@ def test_hot_writes_the_hot_rows_and_keeps_the_account(clouded: Cloud, wiring: W
         "account": state["account"],
         "written": 2,
         "refused": 0,
+        "repair_rows": 0,
         "items": 1,  # the first and the last are one reading
     }
     assert len(clouded.items()) == 1
