@@ -23,8 +23,11 @@ ESM_BATCH_MAX = 10_000  # Lambda CreateEventSourceMapping: BatchSize
 ESM_WINDOW_MAX_SECONDS = 300  # Lambda: MaximumBatchingWindowInSeconds
 BATCH_WITHOUT_WINDOW_MAX = 10  # Lambda: more needs a window; a FIFO queue never takes more
 STAGE_TIMEOUT_MIN_SECONDS = 15
+TRANSFORM_SECONDS = 20  # 5,000 records take it a fraction of one
 HOUR_SECONDS = 3_600
 VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the function timeout
+
+ROUNDS = 8  # of Transform in one ingest: the first, five of a hunt in 10,000, canary, killers
 
 BUCKET = "millrace"  # a deployment gives its own: bucket names are global
 LEDGER = "millrace-ledger"
@@ -168,6 +171,11 @@ class Topology:
                 "the workflow's timeout must be under ingest's, or ingest dies waiting",
             ),
             (
+                all(ROUNDS * self.transform.timeout_seconds <= f.timeout_seconds for f in waiting),
+                f"Transform's timeout must be at most 1/{ROUNDS} of ingest's: finding the record "
+                "that kills it takes as many rounds",
+            ),
+            (
                 all(f.timeout_seconds <= LAMBDA_TIMEOUT_MAX_SECONDS for f in self.functions),
                 f"a function's timeout is at most {LAMBDA_TIMEOUT_MAX_SECONDS} s",
             ),
@@ -266,7 +274,11 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
         "POWERTOOLS_SERVICE_NAME": prefix,
         "POWERTOOLS_METRICS_NAMESPACE": "Millrace",
     }
-    edge = {**stages, "MILLRACE_WORKFLOW": f"{prefix}-batch"}
+    edge = {
+        **stages,
+        "MILLRACE_WORKFLOW": f"{prefix}-batch",
+        "MILLRACE_TRANSFORM_SECONDS": str(TRANSFORM_SECONDS),
+    }
     ingest = Function(
         name=f"{prefix}-ingest-kinesis",
         handler="ingest.handlers.kinesis.handler",
@@ -279,7 +291,7 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
         name=f"{prefix}-transform",
         handler="ingest.handlers.transform.handler",
         memory_mb=1769,  # one vCPU
-        timeout_seconds=60,
+        timeout_seconds=TRANSFORM_SECONDS,
         reserved_concurrency=40,
         environment=MappingProxyType(stages),
     )
@@ -322,11 +334,16 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             ingest, name=f"{prefix}-ingest-sqs", handler="ingest.handlers.sqs.handler"
         ),
         transform=stage,
-        hot=replace(stage, name=f"{prefix}-hot", handler="ingest.handlers.hot.handler"),
+        hot=replace(
+            stage,
+            name=f"{prefix}-hot",
+            handler="ingest.handlers.hot.handler",
+            timeout_seconds=60,
+        ),
         workflow=Workflow(
             name=f"{prefix}-batch",
             definition="batch.asl.json",
-            timeout_seconds=150,
+            timeout_seconds=120,
             settle_timeout_seconds=10,
         ),
         hot_table=Table(name=f"{prefix}-hot", ttl_attribute="expires_at"),

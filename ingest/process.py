@@ -10,8 +10,11 @@ import time
 from typing import Any
 
 from ingest import telemetry
+from ingest.killers import Hunt, NothingDone
 from ingest.settings import Context, Wiring
+from ingest.workflow import TransformDied
 from sinks import ledger, raw
+from sinks.deadline import Deadline
 from sinks.errors import SinkError
 from transform.records import Delivery, Outcome
 
@@ -22,8 +25,8 @@ EPOCH = 0  # of ordinary traffic; reprocessing runs under a greater one
 def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
     """Archive the Delivery and run the workflow on it. Its log line and metrics are written here.
 
-    Raises only on defects (`ConservationError` among them): then the invocation fails and the
-    mapping retries the batch whole.
+    Raises on defects (`ConservationError` among them), and `NothingDone` where Transform died of
+    the Delivery: then the invocation fails and the mapping retries the batch, or its halves.
     """
     started = time.perf_counter()
     deadline = wiring.deadline(context, ANSWER_SECONDS)
@@ -34,21 +37,21 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
         raw_key = raw.archive(wiring.bucket, delivery, deadline)
         archived = time.perf_counter()
         output = {"raw_key": raw_key}
-        output = wiring.workflow.run(
-            {
-                "pipeline": wiring.settings.pipeline,
-                "stream": delivery.stream,
-                "raw_key": raw_key,
-                "archived": len(delivery),
-                "first": 0,
-                "received": len(delivery),
-                "ledger_bucket": ledger.bucket_of(raw_key),
-                "epoch": EPOCH,
-                "deadline_ms": int(deadline.at * 1000),
-            },
-            timeout_seconds=deadline.left,
-        )
+        state = {
+            "pipeline": wiring.settings.pipeline,
+            "stream": delivery.stream,
+            "raw_key": raw_key,
+            "archived": len(delivery),
+            "first": 0,
+            "received": len(delivery),
+            "ledger_bucket": ledger.bucket_of(raw_key),
+            "epoch": EPOCH,
+            "deadline_ms": int(deadline.at * 1000),
+        }
+        output = wiring.workflow.run(state, timeout_seconds=deadline.left)
         outcome = account(output, len(delivery))
+    except TransformDied as died:
+        outcome, failure = _hunt(state, wiring, deadline, died), died
     except SinkError as error:
         outcome, failure = Outcome.all_retry(len(delivery)), error
     telemetry.record(
@@ -62,7 +65,22 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
         output,
         failure,
     )
+    if isinstance(failure, TransformDied) and outcome.retried == len(delivery):
+        raise NothingDone(f"Transform died of {len(delivery)} records and passed none") from failure
     return outcome
+
+
+def _hunt(
+    state: dict[str, Any], wiring: Wiring, deadline: Deadline, died: TransformDied
+) -> Outcome:
+    """What can be done of a Delivery that Transform died of (law 8)."""
+
+    def run(first: int, received: int, more: dict[str, Any]) -> Outcome:
+        part = state | {"first": first, "received": received} | more
+        return account(wiring.workflow.run(part, timeout_seconds=deadline.left), received)
+
+    hunt = Hunt(run, wiring.parallel, deadline, wiring.settings.transform_seconds)
+    return hunt.through(state["received"], str(died))
 
 
 def account(output: dict[str, Any], received: int) -> Outcome:

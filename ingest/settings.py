@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import boto3
 from botocore.config import Config
 
+from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
 from sinks.deadline import Clock, Deadline
@@ -37,13 +39,14 @@ class SettingsError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What a function is told by its environment."""
+    """What a function is told by its environment. `transform_seconds` is Transform's timeout."""
 
     pipeline: str
     bucket: str
     contract: str
     hot_table: str
     workflow: str
+    transform_seconds: int = 0
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
@@ -55,6 +58,12 @@ class Settings:
                 raise SettingsError(f"the environment variable {name} is not set")
             return value
 
+        def number(name: str, default: int) -> int:
+            value = environment.get(name, str(default))
+            if not (value.isascii() and value.isdecimal()):
+                raise SettingsError(f"the environment variable {name} is {value!r}, no number")
+            return int(value)
+
         # Powertools reads it itself, but would miss it only when the work is done already.
         need("POWERTOOLS_METRICS_NAMESPACE")
         return cls(
@@ -63,6 +72,7 @@ class Settings:
             contract=need("MILLRACE_CONTRACT"),
             hot_table=need("MILLRACE_HOT_TABLE"),
             workflow=environment.get("MILLRACE_WORKFLOW", ""),
+            transform_seconds=number("MILLRACE_TRANSFORM_SECONDS", 0),
         )
 
 
@@ -79,6 +89,7 @@ class Wiring:
         self.settings = settings
         self.clock = clock
         self.waiting = Waiting(time.sleep, random.SystemRandom().uniform)
+        self.parallel: Parallel = in_threads
 
     @cached_property
     def bucket(self) -> Bucket:
@@ -103,6 +114,12 @@ class Wiring:
         """The end of this invocation's time, `keep_seconds` before Lambda would kill it."""
         left = context.get_remaining_time_in_millis() / 1000
         return Deadline(self.clock() + left - keep_seconds, self.clock)
+
+
+def in_threads(work: Callable[[Part], Ran], parts: Iterable[Part]) -> list[Ran]:
+    """`work` on each part, as many at once as a hunt can ask for."""
+    with ThreadPoolExecutor(PARTS * KILLERS_MAX) as pool:
+        return list(pool.map(work, parts))
 
 
 @cache

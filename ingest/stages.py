@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
@@ -18,9 +18,15 @@ from ingest.settings import Context, Wiring
 from sinks import hot, landing, raw
 from sinks.deadline import Deadline
 from sinks.errors import SinkError
-from transform.records import ConservationError, Outcome
+from transform.devices import Fleet
+from transform.pipeline import Transform
+from transform.records import Batch, ConservationError, Delivery, Outcome
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ANSWER_SECONDS = 6.0  # kept back from a stage's time: a call begun just before may take 5 of them
+CANARY_MICROS = 1_767_225_600_000_000  # 2026-01-01: a canary's event time and arrival
 RETRY_RANGES_MAX = 1_000  # in the state: some 12 KB of 256; beyond, ranges are joined over gaps
 
 logger = Logger()
@@ -44,7 +50,7 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         rows = raw.read(wiring.bucket, state["raw_key"])
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
-        batch = rules.apply(rows, state["raw_key"])
+        batch = _batch(state, rules, rows.slice(state["first"], state["received"]))
         landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
         logger.warning("transform handed back", reason=error.reason, error=str(error))
@@ -55,6 +61,24 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         answer |= {"outcome": "done", **vars(landed), "hot_rows": batch.hot_rows}
         answer["account"] = _account(outcome, "")
     return answer | {"millis": _millis_since(started)}
+
+
+def _batch(state: dict[str, Any], rules: Transform, rows: pa.Table) -> Batch:
+    """What the rules make of the part's records; of a killer nothing, it is not opened (law 8)."""
+    if state.get("canary"):
+        canary(rules)
+    if why := state.get("unread"):
+        return rules.unread(rows, state["raw_key"], state["first"], why)
+    return rules.apply(rows, state["raw_key"], state["first"])
+
+
+def canary(rules: Transform) -> None:
+    """Apply the rules to a good message of their contract. Raises where it is not delivered."""
+    fleet = Fleet(rules.contract, 0, CANARY_MICROS, CANARY_MICROS, 1, malformed=0, repeats=0)
+    body = next(fleet.messages(1)).body
+    made = Delivery("sqs", "canary", [""], ["0"], [None], [CANARY_MICROS], [None], [body])
+    if rules.apply(made.table(), "").counts.delivered != 1:
+        raise ConservationError("a good message of the contract was not delivered")
 
 
 def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[str, Any]:
@@ -101,12 +125,13 @@ def _deadline(state: dict[str, Any], wiring: Wiring, context: Context) -> Deadli
 
 def _without(state: dict[str, Any], wiring: Wiring, refused: Iterable[int]) -> Outcome:
     """The account when these source records must go back: retry is the worst of fates."""
-    retry = ranges(refused, RETRY_RANGES_MAX)
+    retry = ranges((index - state["first"] for index in refused), RETRY_RANGES_MAX)
     back = {index for low, high in retry for index in range(low, high)}
+    first = state["first"]
     quarantined: set[int] = set()
     if key := state["transform"]["quarantine_key"]:
         rejects = landing.read(wiring.bucket, key, ["_index"])
-        quarantined = set(rejects.column("_index").to_pylist())
+        quarantined = {index - first for index in rejects.column("_index").to_pylist()}
     counted = state["account"]
     if len(quarantined) != counted["quarantined"]:
         raise ConservationError(f"{len(quarantined)} of {counted['quarantined']} are set aside")

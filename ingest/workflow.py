@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
 STATE_BYTES_MAX = 262_144  # Step Functions: input and output of a state, UTF-8
 READ_TIMEOUT_STEP_SECONDS = 10  # a client is kept for each step of timeout that was needed
 CONNECT_TIMEOUT_SECONDS = 3
+CONNECTIONS_MAX = 24  # parts of a Delivery at once, while a killer is looked for
 
 
 class ExecutionFailed(SinkError):
     """The execution ended in another status than SUCCEEDED: nothing of it is taken as done."""
 
     reason = "workflow_failed"
+
+
+class TransformDied(ExecutionFailed):
+    """The execution's Transform raised, ran out of memory or of time: see `ingest.killers`."""
+
+    reason = "transform_died"
 
 
 @dataclass
@@ -37,13 +45,15 @@ class Workflow:
     make_client: Callable[..., Any]
     arn: str
     _clients: dict[int, SFNClient] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
-        """Run an execution to its end and return its output.
+        """Run an execution to its end and return its output. Safe from several threads.
 
         The answer is awaited at most `timeout_seconds`, rounded down; under a second nothing is
-        begun, and `DeadlinePassed` is raised. Raises `ExecutionFailed`, and `Unavailable` where the
-        answer did not come (the execution may still be going on).
+        begun, and `DeadlinePassed` is raised. Raises `ExecutionFailed`, of which `TransformDied`
+        is one, and `Unavailable` where the answer did not come (the execution may still be going
+        on).
         """
         if timeout_seconds < 1:
             raise DeadlinePassed(f"run {self.arn}: {timeout_seconds:.1f} s are left")
@@ -57,20 +67,23 @@ class Workflow:
         if answer.get("status") != "SUCCEEDED":
             which = f"{answer.get('executionArn', self.arn)} {answer.get('status')}"
             why = f"{answer.get('error', '')}: {answer.get('cause', '')}"
-            raise ExecutionFailed(f"{which}: {why[:1000]}")
+            died = answer.get("error") == TransformDied.__name__
+            raise (TransformDied if died else ExecutionFailed)(f"{which}: {why[:1000]}")
         return json.loads(answer["output"])  # type: ignore[no-any-return]
 
     def _client(self, timeout_seconds: float) -> SFNClient:
         """A client that waits no longer than asked; botocore fixes the time when it is made."""
         steps = math.floor(timeout_seconds / READ_TIMEOUT_STEP_SECONDS)
         timeout = steps * READ_TIMEOUT_STEP_SECONDS or math.floor(timeout_seconds)
-        if timeout not in self._clients:
-            self._clients[timeout] = self.make_client(
-                "stepfunctions",
-                config=Config(
-                    connect_timeout=min(CONNECT_TIMEOUT_SECONDS, timeout),
-                    read_timeout=timeout,
-                    retries={"total_max_attempts": 1, "mode": "standard"},
-                ),
-            )
-        return self._clients[timeout]
+        with self._lock:
+            if timeout not in self._clients:
+                self._clients[timeout] = self.make_client(
+                    "stepfunctions",
+                    config=Config(
+                        connect_timeout=min(CONNECT_TIMEOUT_SECONDS, timeout),
+                        read_timeout=timeout,
+                        retries={"total_max_attempts": 1, "mode": "standard"},
+                        max_pool_connections=CONNECTIONS_MAX,
+                    ),
+                )
+            return self._clients[timeout]

@@ -18,7 +18,7 @@ from moto import mock_aws
 
 from infra.topology import Topology, pipeline
 from ingest.settings import Settings, Wiring
-from ingest.workflow import ExecutionFailed
+from ingest.workflow import ExecutionFailed, TransformDied
 from sinks.bucket import Bucket
 from sinks.table import Table, Waiting
 from transform.records import Delivery
@@ -325,22 +325,31 @@ class InProcessWorkflow:
                 chosen = [c for c in spec["Choices"] if evaluated(c["Condition"], states)]
                 name = chosen[0]["Next"] if chosen else spec["Default"]
                 continue
-            states["result"] = self._task(spec, evaluated(spec["Arguments"], states))
+            if spec["Type"] == "Fail":
+                kind = TransformDied if spec["Error"] == "TransformDied" else ExecutionFailed
+                raise kind(f"FAILED: {evaluated(spec['Cause'], states)}")
+            try:
+                states["result"] = self._task(spec, evaluated(spec["Arguments"], states))
+            except Exception as error:
+                self.raised.append(error)
+                caught = [c for c in spec.get("Catch", ()) if "States.ALL" in c["ErrorEquals"]]
+                if not caught:
+                    raise ExecutionFailed(f"FAILED: {type(error).__name__}") from error
+                states["errorOutput"] = {"Error": type(error).__name__, "Cause": str(error)}
+                state = evaluated(caught[0]["Output"], states)
+                name = caught[0]["Next"]
+                continue
             state = json.loads(json.dumps(evaluated(spec["Output"], states)))
             name = spec["Next"]
 
     def _task(self, spec: dict[str, Any], arguments: dict[str, Any]) -> Any:
-        try:
-            match spec["Resource"]:
-                case "arn:aws:states:::lambda:invoke":
-                    stage = self.stages[arguments["FunctionName"].removeprefix("arn:")]
-                    sent = json.loads(json.dumps(arguments["Payload"]))
-                    return {"Payload": json.loads(json.dumps(stage(sent, self.context)))}
-                case "arn:aws:states:::dynamodb:putItem":
-                    return self.dynamodb.put_item(**arguments)
-        except Exception as error:
-            self.raised.append(error)
-            raise ExecutionFailed(f"FAILED: {type(error).__name__}") from error
+        match spec["Resource"]:
+            case "arn:aws:states:::lambda:invoke":
+                stage = self.stages[arguments["FunctionName"].removeprefix("arn:")]
+                sent = json.loads(json.dumps(arguments["Payload"]))
+                return {"Payload": json.loads(json.dumps(stage(sent, self.context)))}
+            case "arn:aws:states:::dynamodb:putItem":
+                return self.dynamodb.put_item(**arguments)
         raise NotImplementedError(spec["Resource"])
 
 

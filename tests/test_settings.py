@@ -41,6 +41,7 @@ def test_settings_are_what_the_environment_says():
         contract="telemetry",
         hot_table="millrace-telemetry-hot",
         workflow="millrace-telemetry-batch",
+        transform_seconds=20,
     )
 
 
@@ -58,6 +59,12 @@ def test_a_missing_variable_is_named(name: str, value: str | None):
         environment[name] = value
     with pytest.raises(SettingsError, match=f"^the environment variable {name} is not set$"):
         Settings.of(environment)
+
+
+@pytest.mark.parametrize("value", ["", "2.5", "-1", "soon"])
+def test_a_number_that_is_none_is_named(value: str):
+    with pytest.raises(SettingsError, match=r"MILLRACE_TRANSFORM_SECONDS is .*, no number"):
+        Settings.of(COMPLETE | {"MILLRACE_TRANSFORM_SECONDS": value})
 
 
 def test_only_ingest_needs_a_workflow():

@@ -23,6 +23,7 @@ from infra.topology import (
     pipeline,
 )
 from ingest.settings import Settings
+from ingest.workflow import TransformDied
 from transform.contract_file import load_contract
 
 SOUND = pipeline("telemetry", "telemetry")
@@ -45,14 +46,14 @@ def changed(path: str, **changes: Any) -> Topology:
 @pytest.mark.parametrize(
     ("path", "changes", "why"),
     [
-        ("transform", {"timeout_seconds": 81}, "stages' 151 s must fit in the workflow's"),
-        ("hot", {"timeout_seconds": 81}, "stages' 151 s must fit in the workflow's"),
-        ("workflow", {"settle_timeout_seconds": 31}, "stages' 151 s must fit in the workflow's"),
-        ("workflow", {"timeout_seconds": 129}, "stages' 130 s must fit in the workflow's"),
+        ("transform", {"timeout_seconds": 23}, "at most 1/8 of ingest's"),
+        ("hot", {"timeout_seconds": 91}, "stages' 121 s must fit in the workflow's"),
+        ("workflow", {"settle_timeout_seconds": 41}, "stages' 121 s must fit in the workflow's"),
+        ("workflow", {"timeout_seconds": 89}, "stages' 90 s must fit in the workflow's"),
         ("workflow", {"timeout_seconds": EXPRESS_MAX_SECONDS + 1}, "and that in 300 s"),
         ("workflow", {"timeout_seconds": 180}, "under ingest's, or ingest dies waiting"),
-        ("ingest_stream", {"timeout_seconds": 150}, "under ingest's, or ingest dies waiting"),
-        ("ingest_queue", {"timeout_seconds": 150}, "under ingest's, or ingest dies waiting"),
+        ("ingest_stream", {"timeout_seconds": 120}, "under ingest's, or ingest dies waiting"),
+        ("ingest_queue", {"timeout_seconds": 120}, "under ingest's, or ingest dies waiting"),
         (
             "ingest_stream",
             {"timeout_seconds": LAMBDA_TIMEOUT_MAX_SECONDS + 1},
@@ -95,8 +96,8 @@ def test_a_relation_that_does_not_hold_is_named(path: str, changes: dict[str, An
 @pytest.mark.parametrize(
     ("path", "changes"),
     [
-        ("transform", {"timeout_seconds": 80}),
-        ("workflow", {"timeout_seconds": 130}),
+        ("transform", {"timeout_seconds": 22}),
+        ("workflow", {"timeout_seconds": 90}),
         ("workflow", {"timeout_seconds": 179}),
         ("queue", {"visibility_seconds": 1_081}),
         ("dead_letters", {"retention_seconds": 345_600}),
@@ -164,8 +165,8 @@ def test_every_placeholder_is_filled_and_numbers_are_numbers():
         "HotFunctionArn",
         "LedgerTable",
     }
-    assert MACHINE["TimeoutSeconds"] == 150
-    assert [STATES[name]["TimeoutSeconds"] for name in TASKS] == [60, 60, 10]
+    assert MACHINE["TimeoutSeconds"] == 120
+    assert [STATES[name]["TimeoutSeconds"] for name in TASKS] == [20, 60, 10]
     assert STATES["Transform"]["Arguments"]["FunctionName"] == ARNS["millrace-telemetry-transform"]
     assert STATES["Hot"]["Arguments"]["FunctionName"] == ARNS["millrace-telemetry-hot"]
     assert STATES["Settle"]["Arguments"]["TableName"] == SOUND.ledger_table.name
@@ -190,7 +191,8 @@ def followers(state: dict[str, Any]) -> set[str]:
 
 def test_its_stages():
     assert MACHINE["StartAt"] == "Transform"
-    assert [*STATES] == ["Transform", "Any hot rows?", "Hot", "Settle", "Settled"]
+    walk = ["Transform", "Any hot rows?", "Hot", "Settle", "Settled"]
+    assert [*STATES] == [*walk, "Transform did not run", "Transform died"]
     assert [*TASKS] == ["Transform", "Hot", "Settle"]
 
 
@@ -200,7 +202,8 @@ def test_every_state_can_be_reached_and_every_way_ends():
         reached |= more
     assert reached == set(STATES)
     ends = {name for name, state in STATES.items() if not followers(state)}
-    assert {STATES[name]["Type"] for name in ends} == {"Succeed"}
+    assert {STATES[name]["Type"] for name in ends} == {"Succeed", "Fail"}
+    assert {name for name in ends if STATES[name]["Type"] == "Succeed"} == {"Settled"}
 
 
 def test_every_way_to_success_goes_through_settle():
@@ -227,13 +230,19 @@ def test_what_a_function_raised_is_never_retried_here():
             assert retrier["JitterStrategy"] == "FULL"
 
 
-def test_nothing_is_caught_but_the_ledgers_own_item():
+def test_nothing_is_caught_but_the_ledgers_own_item_and_how_transform_ended():
     caught = [
         (name, catcher["ErrorEquals"], catcher["Next"])
         for name, state in STATES.items()
         for catcher in state.get("Catch", [])
     ]
-    assert caught == [("Settle", ["DynamoDB.ConditionalCheckFailedException"], "Settled")]
+    busy = STATES["Transform"]["Retry"][0]["ErrorEquals"]
+    assert caught == [
+        ("Transform", busy, "Transform did not run"),
+        ("Transform", ["States.ALL"], "Transform died"),
+        ("Settle", ["DynamoDB.ConditionalCheckFailedException"], "Settled"),
+    ]
+    assert STATES["Transform died"]["Error"] == TransformDied.__name__
 
 
 def expressions(value: Any) -> Iterator[str]:
@@ -253,7 +262,9 @@ def test_every_expression_is_jsonata_over_the_states_of_the_machine():
     for expression in found:
         Jsonata(expression)
         assert re.findall(r"\$states\.(\w+)", expression)
-        assert set(re.findall(r"\$states\.(\w+)", expression)) <= {"input", "result", "context"}
+        assert set(re.findall(r"\$states\.(\w+)", expression)) <= {
+            *("input", "result", "context", "errorOutput"),
+        }
 
 
 def test_every_state_passes_on_what_it_was_given():

@@ -64,8 +64,11 @@ class Transform:
     def schema(self) -> pa.Schema:
         return self.contract.landing_schema()
 
-    def apply(self, raw: pa.Table, raw_key: str) -> Batch:
-        """Every source record of `raw` (`RAW_SCHEMA`) into rows and rejects, by origin."""
+    def apply(self, raw: pa.Table, raw_key: str, first: int = 0) -> Batch:
+        """Every source record of `raw` (`RAW_SCHEMA`) into rows and rejects, by origin.
+
+        `first` is the place of its first record in the raw object.
+        """
         bodies = raw.column("_body").to_pylist()
         groups = raw.column("_partition_key").to_pylist()
         arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
@@ -81,8 +84,9 @@ class Transform:
         self._judge(elements, arrivals, good, bad)
         elements_of = Counter(good.index)
         elements_of.update(bad.index)
-        rows = self._rows(raw, raw_key, good, elements_of)
-        rejects = self._rejects(raw, raw_key, bad, elements_of)
+        origin = _Origin(raw, raw_key, first, self.generation)
+        rows = self._rows(origin, good, elements_of)
+        rejects = self._rejects(origin, bad, elements_of)
         quarantined = len(set(bad.index))
         delivered = len(set(good.index) - set(bad.index))
         return Batch(
@@ -90,6 +94,26 @@ class Transform:
             rejects=rejects,
             counts=Counts(raw.num_rows, delivered, 0, quarantined),
             hot_rows=int(pc.sum(hot_mask(rows, self.contract)).as_py() or 0),
+        )
+
+    def unread(self, raw: pa.Table, raw_key: str, first: int, why: str) -> Batch:
+        """Every source record of `raw` into quarantine, whole and unopened.
+
+        No rules were applied, so the generation is the least of its epoch: any verdict wins over it
+        by law 5.
+        """
+        bad = _Bad()
+        rejection = Rejection("open", "killer", why)
+        groups = raw.column("_partition_key").to_pylist()
+        for index, body in enumerate(raw.column("_body").to_pylist()):
+            bad.add(rejection, body, index, 0, groups[index])
+        none = Generation(self.epoch, 0, "unread")
+        origin = _Origin(raw, raw_key, first, none)
+        return Batch(
+            rows=self.schema.empty_table(),
+            rejects=self._rejects(origin, bad, Counter(bad.index)),
+            counts=Counts(raw.num_rows, 0, 0, raw.num_rows),
+            hot_rows=0,
         )
 
     def _judge(self, elements: Elements, arrivals: list[int], good: _Good, bad: _Bad) -> None:
@@ -125,9 +149,7 @@ class Transform:
             self.contract.event_time,
         )
 
-    def _rows(
-        self, raw: pa.Table, raw_key: str, good: _Good, elements_of: Mapping[int, int]
-    ) -> pa.Table:
+    def _rows(self, origin: _Origin, good: _Good, elements_of: Mapping[int, int]) -> pa.Table:
         count = len(good.rows)
         own = list(zip(*good.rows, strict=True)) if count else [()] * len(self.contract.fields)
         columns = {
@@ -136,14 +158,12 @@ class Transform:
         }
         columns["_rescued"] = pa.array(good.rescued, pa.string())
         columns["_digest"] = pa.array(good.digests, pa.binary(DIGEST_BYTES))
-        columns |= self._lineage(raw, raw_key, good.index, good.sub)
+        columns |= self._lineage(origin, good.index, good.sub)
         columns["_elements"] = _elements(good.index, elements_of)
         columns["_record_id"] = record_ids(columns, self.contract)
         return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
 
-    def _rejects(
-        self, raw: pa.Table, raw_key: str, bad: _Bad, elements_of: Mapping[int, int]
-    ) -> pa.Table:
+    def _rejects(self, origin: _Origin, bad: _Bad, elements_of: Mapping[int, int]) -> pa.Table:
         digests = [hashlib.blake2b(b, digest_size=DIGEST_BYTES).digest() for b in bad.bodies]
         columns: dict[str, pa.Array] = {
             "_step": pa.array([r.step for r in bad.rejections], pa.string()),
@@ -154,28 +174,27 @@ class Transform:
             "_partition_key": pa.array(bad.groups, pa.string()),
             "_digest": pa.array(digests, pa.binary(DIGEST_BYTES)),
         }
-        columns |= self._lineage(raw, raw_key, bad.index, bad.sub)
+        columns |= self._lineage(origin, bad.index, bad.sub)
         columns["_elements"] = _elements(bad.index, elements_of)
         names = QUARANTINE_SCHEMA.names
         return pa.table([columns[name] for name in names], schema=QUARANTINE_SCHEMA)
 
-    def _lineage(
-        self, raw: pa.Table, raw_key: str, index: list[int], sub: list[int]
-    ) -> dict[str, pa.Array]:
+    def _lineage(self, origin: _Origin, index: list[int], sub: list[int]) -> dict[str, pa.Array]:
         """Position, arrival, origin and generation of the given elements, as columns."""
         count = len(index)
-        taken = raw.select(["_stream", "_shard", "_sequence", "_arrival"])
+        generation = origin.generation
+        taken = origin.raw.select(["_stream", "_shard", "_sequence", "_arrival"])
         taken = taken.take(pa.array(index, pa.int32())).combine_chunks()
         return {
             **{name: _whole(taken.column(name)) for name in taken.column_names},
             "_contract": _repeated(self.contract.name, pa.string(), count),
-            "_raw": _repeated(raw_key, pa.string(), count),
-            "_index": pa.array(index, pa.int32()),
+            "_raw": _repeated(origin.raw_key, pa.string(), count),
+            "_index": pa.array([origin.first + i for i in index], pa.int32()),
             "_sub": pa.array(sub, pa.int32()),
             "_child": _repeated(0, pa.int32(), count),
-            "_epoch": _repeated(self.generation.epoch, pa.int32(), count),
-            "_version": _repeated(self.generation.version, pa.int64(), count),
-            "_generation": _repeated(self.generation.digest, pa.string(), count),
+            "_epoch": _repeated(generation.epoch, pa.int32(), count),
+            "_version": _repeated(generation.version, pa.int64(), count),
+            "_generation": _repeated(generation.digest, pa.string(), count),
         }
 
 
@@ -211,6 +230,16 @@ def utc_text(moments: pa.Array) -> pa.Array:
     """
     text = moments.cast(pa.timestamp("us")).cast(pa.string())
     return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a batch's records come from, and under which rules."""
+
+    raw: pa.Table
+    raw_key: str
+    first: int
+    generation: Generation
 
 
 class _Good:

@@ -18,10 +18,12 @@ import pyarrow as pa
 
 Source = Literal["kinesis", "sqs"]
 
-Step = Literal["envelope", "decode", "check"]
-"""Where a record was rejected: opening its message, reading its JSON, or judging its fields."""
+Step = Literal["open", "envelope", "decode", "check"]
+"""Where a record was rejected: before it was opened, opening its message, reading its JSON, or
+judging its fields."""
 
 Reason = Literal[
+    "killer",  # open: Transform dies of it, and of nothing else
     "too_large",  # envelope: the body is over the contract's largest
     "malformed_aggregate",  # envelope: a KPL aggregate whose digest holds, but not its content
     "not_utf8",  # decode: the bytes are not UTF-8

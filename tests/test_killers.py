@@ -1,0 +1,278 @@
+"""Law 8: a record that Transform dies of is found, and set aside only where there is a control."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.esm.simulate import Faults
+from ingest import kinesis, telemetry
+from ingest.killers import PARTS, Hunt, NothingDone, Part, together
+from ingest.process import process
+from ingest.settings import Wiring, in_threads
+from ingest.stages import canary, transform, write_hot
+from ingest.workflow import ExecutionFailed, TransformDied
+from sinks import landing, ledger
+from sinks.deadline import Deadline
+from sinks.errors import Unavailable
+from tests.support import (
+    SOME,
+    TOPOLOGY,
+    Clock,
+    Cloud,
+    Context,
+    InProcessWorkflow,
+    cloud,
+    delivery,
+    reading,
+)
+from transform.contract_file import load_contract
+from transform.envelope import aggregate
+from transform.pipeline import Transform
+from transform.records import Outcome
+
+ROUND_SECONDS = 20
+INGEST = Context(180_000)
+KILLER = b"killer"
+
+
+@pytest.fixture(autouse=True)
+def namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
+
+
+# The hunt alone
+
+
+@dataclass
+class World:
+    """Transform, told which records it dies of; each round takes a timeout if any part dies."""
+
+    killers: set[int]
+    clock: Clock = field(default_factory=Clock)
+    canary_dies: bool = False
+    weather: set[int] = field(default_factory=set)
+    unread: list[int] = field(default_factory=list)
+    rounds: int = 1  # the first is the one that found that Transform dies
+
+    def run(self, first: int, received: int, more: dict[str, Any]) -> Outcome:
+        records = set(range(first, first + received))
+        if more.get("unread"):
+            self.unread.append(first)
+            return Outcome(1, 0, 0, 1, ())
+        if records & self.killers or (more.get("canary") and self.canary_dies):
+            raise TransformDied("FAILED: Sandbox.Timedout")
+        if records & self.weather:
+            raise Unavailable("no answer")
+        return Outcome(received, received, 0, 0, ())
+
+    def parallel(self, work: Callable[[Part], Any], parts: Sequence[Part]) -> list[Any]:
+        done = [work(part) for part in parts]
+        self.rounds += any(ran.died for ran in done)
+        self.clock.now += ROUND_SECONDS if any(ran.died for ran in done) else 1
+        return done
+
+    def hunt(self, received: int, seconds: float = 157) -> Outcome:
+        """What is left of ingest's 180 s after Transform has died once and 3 s are kept back."""
+        deadline = Deadline(self.clock.now + seconds, self.clock)
+        return Hunt(self.run, self.parallel, deadline, ROUND_SECONDS).through(received, "died")
+
+
+@pytest.mark.parametrize("received", [2, 9, 5_000, 10_000])
+@pytest.mark.parametrize("at", [0.0, 0.3, 1.0])
+def test_one_killer_is_set_aside_and_all_others_are_delivered(received: int, at: float):
+    killer = round(at * (received - 1))
+    world = World({killer})
+    assert world.hunt(received) == Outcome(received, received - 1, 0, 1, ())
+    assert world.unread == [killer]
+    assert world.rounds <= 6
+
+
+def test_three_killers_at_once_are_set_aside():
+    world = World({0, 2_500, 4_999})
+    assert world.hunt(5_000) == Outcome(5_000, 4_997, 0, 3, ())
+
+
+def test_with_four_killers_the_last_goes_back_and_is_found_the_next_time():
+    world = World({0, 1_000, 2_500, 4_999})
+    outcome = world.hunt(5_000)
+    assert outcome.quarantined == 3
+    assert 4_999 in outcome.retry_indexes()
+    assert outcome.retried < 5_000
+    assert world.unread == [0, 1_000, 2_500]
+
+
+def test_when_everything_kills_three_are_set_aside_if_a_canary_passes_and_else_none():
+    assert World(set(range(64))).hunt(64) == Outcome(64, 0, 0, 3, ((3, 64),))
+    assert World(set(range(64)), canary_dies=True).hunt(64) == Outcome.all_retry(64)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_record_alone_needs_a_canary(dies: bool):  # noqa: FBT001
+    world = World({0}, canary_dies=dies)
+    outcome = world.hunt(1)
+    assert outcome == (Outcome.all_retry(1) if dies else Outcome(1, 0, 0, 1, ()))
+
+
+def test_parts_that_met_weather_are_no_control():
+    world = World({0}, weather=set(range(1, 8)), canary_dies=True)
+    assert world.hunt(8) == Outcome.all_retry(8)
+    assert not world.unread
+
+
+def test_without_time_for_another_round_the_rest_goes_back():
+    world = World({0})
+    outcome = world.hunt(5_000, seconds=ROUND_SECONDS + 1)
+    assert outcome == Outcome(5_000, 4_375, 0, 0, ((0, 625),))
+    assert World({0}).hunt(5_000, seconds=ROUND_SECONDS) == Outcome.all_retry(5_000)
+
+
+@given(st.integers(1, 10_000))
+def test_a_split_covers_the_part_once(received: int):
+    parts = [*Part(7, received).split()]
+    assert len(parts) <= PARTS
+    covered = [index for part in parts for index in range(part.first, part.first + part.received)]
+    assert covered == [*range(7, 7 + received)]
+
+
+@SOME
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 2)), min_size=1, max_size=8))
+def test_together_is_the_sum_of_the_parts(spec: list[tuple[int, int]]):
+    parts: list[tuple[Part, Outcome | None]] = []
+    first, back = 0, []
+    for received, kind in spec:
+        outcome = [Outcome(received, received, 0, 0, ()), Outcome.all_retry(received), None][kind]
+        parts.append((Part(first, received), outcome))
+        back += [first + n for n in range(received)] if kind else []
+        first += received
+    whole = together(first, parts)
+    assert whole.retry_indexes() == back
+    assert whole.delivered == first - len(back)
+
+
+def test_a_deliverys_parts_run_at_once():
+    meeting = threading.Barrier(24, timeout=10)
+    parts = [Part(n, 1) for n in range(24)]
+    assert in_threads(lambda part: (meeting.wait(), part)[1], parts) == parts  # type: ignore[arg-type,return-value]
+
+
+# On the whole path
+
+
+@dataclass
+class Path:
+    """A pipeline whose Transform dies of every record that holds the word."""
+
+    account: Cloud
+    wiring: Wiring
+    workflow: InProcessWorkflow
+    broken: bool = False
+
+    def transform(self, state: dict[str, Any], context: Any) -> dict[str, Any]:
+        rows = landing.read(self.account.bucket, state["raw_key"], ["_body"])
+        bodies = rows.slice(state["first"], state["received"]).column("_body").to_pylist()
+        if self.broken or (not state.get("unread") and any(KILLER in body for body in bodies)):
+            raise MemoryError("Runtime.ExitError: signal: killed")
+        return transform(state, self.wiring, context)
+
+    def attempts(self) -> list[ledger.Attempt]:
+        return [*ledger.attempts(self.account.ledger)]
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with cloud() as account:
+        wiring = account.wiring()
+        wiring.parallel = lambda work, parts: [work(part) for part in parts]
+        stages: dict[str, Any] = {}
+        workflow = InProcessWorkflow(TOPOLOGY, stages, account.dynamodb)
+        made = Path(account, wiring, workflow)
+        stages[TOPOLOGY.transform.name] = made.transform
+        stages[TOPOLOGY.hot.name] = lambda state, context: write_hot(state, wiring, context)
+        wiring.workflow = workflow  # type: ignore[assignment]
+        yield made
+
+
+def test_a_killer_is_quarantined_whole_and_named(path: Path):
+    whole = aggregate([("a", reading(seq=50)), ("b", KILLER)])
+    bodies = [*(reading(seq=n) for n in range(20)), whole, *(reading(seq=n) for n in range(30, 50))]
+    made = delivery(bodies)
+    outcome = process(made, path.wiring, INGEST)
+    assert outcome == Outcome(41, 40, 0, 1, ())
+    assert kinesis.respond(made, outcome) == {"batchItemFailures": []}
+    (key,) = path.account.keys("quarantine/")
+    (row,) = landing.read(path.account.bucket, key).to_pylist()
+    assert (row["_step"], row["_reason"], row["_body"]) == ("open", "killer", whole)
+    assert (row["_sequence"], row["_index"]) == (made.sequences[20], 20)
+    assert (row["_version"], row["_generation"], row["_elements"]) == (0, "unread", 1)
+    assert "Transform died of it alone, while 40 records of its Delivery passed" in row["_detail"]
+    assert len(path.account.items()) == 40
+
+
+def test_the_ledger_covers_each_record_once_by_its_parts(path: Path):
+    process(delivery([*(reading(seq=n) for n in range(20)), KILLER]), path.wiring, INGEST)
+    covered = sorted(i for a in path.attempts() for i in a.indexes if i not in a.handed_back)
+    assert covered == [*range(21)]
+    assert sum(a.delivered for a in path.attempts()) == 20
+    assert sum(a.quarantined for a in path.attempts()) == 1
+
+
+def test_rows_of_a_part_keep_their_place_in_the_raw_object(path: Path):
+    process(delivery([KILLER, *(reading(seq=n) for n in range(1, 20))]), path.wiring, INGEST)
+    tables = [landing.read(path.account.bucket, key) for key in path.account.keys("landing/")]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert {row["_index"]: row["sequence"] for row in rows} == {n: n for n in range(1, 20)}
+
+
+def test_a_killer_alone_passes_if_a_canary_does(path: Path):
+    assert process(delivery([KILLER]), path.wiring, INGEST) == Outcome(1, 0, 0, 1, ())
+
+
+def test_when_transform_is_broken_ingest_raises_and_nothing_is_set_aside(path: Path):
+    path.broken = True
+    with pytest.raises(NothingDone, match="Transform died of 3 records and passed none"):
+        process(delivery([KILLER, reading(), reading(seq=1)]), path.wiring, INGEST)
+    assert path.account.keys("quarantine/") == []
+    path.broken = False
+    assert process(delivery([reading()] * 3), path.wiring, INGEST) == Outcome(3, 3, 0, 0, ())
+
+
+def test_another_end_than_transforms_death_starts_no_hunt(path: Path):
+    def lost(state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        assert min(state["received"], timeout_seconds) > 0
+        raise ExecutionFailed("FAILED: TransformDidNotRun")
+
+    path.workflow.run = lost  # type: ignore[method-assign]
+    assert process(delivery([reading()] * 3), path.wiring, INGEST) == Outcome.all_retry(3)
+
+
+def test_every_shipped_contract_has_a_canary():
+    for name in ("telemetry", "environment-sensors"):
+        canary(Transform(load_contract(name)))
+
+
+def test_a_shard_gets_past_a_killer_that_a_mapping_brings(path: Path, millrace_esm: Any):
+    """However it is batched: with bisect on, and some invocations lost besides."""
+    bodies = [reading(seq=n) for n in range(60)]
+    bodies[17] = KILLER
+
+    def handler(event: dict[str, Any], _: Any) -> dict[str, Any]:
+        made = kinesis.read(event)
+        return kinesis.respond(made, process(made, path.wiring, INGEST))
+
+    esm = millrace_esm.kinesis(
+        handler,
+        records=bodies,
+        batch_size=25,
+        bisect=True,
+        on_failure="s3",
+        faults=Faults(script=("", "lost", "error")),
+    )
+    result = esm.run()
+    assert (len(result.delivered), result.lost, result.parked) == (60, (), ())
