@@ -306,7 +306,8 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             visibility_seconds=VISIBILITY_FACTOR * ingest.timeout_seconds + 30,
             retention_seconds=4 * day_seconds,
             dead_letter=f"{prefix}-dead-letters",
-            max_receive_count=20,  # of 18 minutes each: six hours of outage
+            # What is handed back waits 1 s to 15 min, so that a day's outage takes 200 receives.
+            max_receive_count=250,
         ),
         dead_letters=Queue(
             name=f"{prefix}-dead-letters",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
 from botocore.config import Config
@@ -21,9 +21,13 @@ from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
 from sinks.deadline import Clock, Deadline
+from sinks.errors import translated
 from sinks.table import Table, Waiting
 from transform.contract_file import load_contract
 from transform.pipeline import Transform
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
 
 CONNECT_TIMEOUT_SECONDS = 3
 BUCKET_READ_TIMEOUT_SECONDS = 15  # far above S3's tail, far below a stage's timeout
@@ -90,6 +94,7 @@ class Wiring:
         self.clock = clock
         self.waiting = Waiting(time.sleep, random.SystemRandom().uniform)
         self.parallel: Parallel = in_threads
+        self._queue_urls: dict[str, str] = {}
 
     @cached_property
     def bucket(self) -> Bucket:
@@ -106,6 +111,17 @@ class Wiring:
         if not self.settings.workflow:
             raise SettingsError("the environment variable MILLRACE_WORKFLOW is not set")
         return Workflow(boto3.client, self.settings.workflow)
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        return _client("sqs", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)  # type: ignore[no-any-return]
+
+    def queue_url(self, name: str) -> str:
+        """A queue's URL, asked for once."""
+        if name not in self._queue_urls:
+            with translated(f"find queue {name}"):
+                self._queue_urls[name] = self.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        return self._queue_urls[name]
 
     def transform(self, epoch: int) -> Transform:
         return _transform(self.settings.contract, epoch)

@@ -11,7 +11,7 @@ Both travel as columns, so that every outcome can name its record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
@@ -102,7 +102,8 @@ class Delivery:
     """What one Lambda invocation received, in order; every list has one entry per source record.
 
     `arrivals` are microseconds since 1970 UTC: Kinesis' ApproximateArrivalTimestamp or SQS'
-    SentTimestamp. `groups` holds the partition key, or a FIFO queue's message group.
+    SentTimestamp. `groups` holds the partition key, or a FIFO queue's message group. `receipts` and
+    `receives` are SQS' own, to give a message back by; they are not archived.
     """
 
     source: Source
@@ -113,6 +114,8 @@ class Delivery:
     arrivals: list[int]
     attributes: list[str | None]
     bodies: list[bytes]
+    receipts: list[str] = field(default_factory=list)
+    receives: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.sequences)
