@@ -28,7 +28,7 @@ def read(event: Any) -> Delivery:
             delivery.groups.append(None if group is None else text(group))
             delivery.arrivals.append(arrival_micros(int(system["SentTimestamp"])))
             delivery.bodies.append(record["body"].encode("utf-8", "surrogatepass"))
-            delivery.receipts.append(text(record["receiptHandle"]))
+            delivery.receipts.append(text(record.get("receiptHandle", "")))
             delivery.receives.append(int(system.get("ApproximateReceiveCount", 1)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise malformed(number, error) from None
