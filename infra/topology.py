@@ -27,7 +27,7 @@ TRANSFORM_SECONDS = 20  # 5,000 records take it a fraction of one
 HOUR_SECONDS = 3_600
 VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the function timeout
 
-ROUNDS = 8  # of Transform in one ingest: the first, five of a hunt in 10,000, canary, killers
+ROUNDS = 8  # of Transform in one ingest: the first, five to find one of 10,000, two to make sure
 
 BUCKET = "millrace"  # a deployment gives its own: bucket names are global
 LEDGER = "millrace-ledger"

@@ -1,7 +1,7 @@
 """Law 8: when Transform dies of a Delivery, find the record that it dies of.
 
 The Delivery is split eight ways, and what dies is split again, until single records are left. A
-record that kills alone is set aside unread only with a control: another part of the same Delivery
+record that kills alone, twice, is set aside unread only with a control: another part of the same Delivery
 passed, or a canary did. Without one it is the world that is broken, and the record goes back.
 """
 
@@ -18,7 +18,7 @@ from sinks.deadline import Deadline
 from sinks.errors import SinkError
 from transform.records import Outcome
 
-PARTS = 8  # to find one record of 10,000 takes five rounds
+PARTS = 8  # to find one record of 10,000 takes five rounds, and one to make sure
 KILLERS_MAX = 3  # of a Delivery: with more, something else than its records is wrong
 WHY_CHARS_MAX = 500  # of Transform's last words, kept with the record
 
@@ -88,6 +88,9 @@ class Hunt:
         return self.deadline.left > self.round_seconds
 
     def _set_aside(self, alone: list[Ran]) -> None:
+        if not alone or not self._in_time():
+            return
+        alone = self._again(alone)
         passed = sum(r.outcome.received - r.outcome.retried for r in self.ran if r.outcome)
         if not alone or not self._in_time() or not (passed or self._canary_passes()):
             return
@@ -98,6 +101,12 @@ class Hunt:
             if tried.outcome is not None:
                 self.ran.append(tried)
                 self.killers += tried.outcome.quarantined
+
+    def _again(self, alone: list[Ran]) -> list[Ran]:
+        """Those that kill a second time: the first may have been a process that died of itself."""
+        tried = list(self.parallel(self._try, [ran.part for ran in alone]))
+        self.ran += [ran for ran in tried if ran.outcome is not None]
+        return [ran for ran in tried if ran.died is not None]
 
     def _canary_passes(self) -> bool:
         return self._try(Part(0, 0), canary=True).outcome is not None

@@ -58,6 +58,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     canary_dies: bool = False
     weather: set[int] = field(default_factory=set)
+    once: set[int] = field(default_factory=set)
     unread: list[int] = field(default_factory=list)
     rounds: int = 1  # the first is the one that found that Transform dies
 
@@ -66,6 +67,9 @@ class World:
         if more.get("unread"):
             self.unread.append(first)
             return Outcome(1, 0, 0, 1, ())
+        if received == 1 and records & self.once:
+            self.once -= records
+            raise TransformDied("FAILED: Runtime.ExitError: signal: killed")
         if records & self.killers or (more.get("canary") and self.canary_dies):
             raise TransformDied("FAILED: Sandbox.Timedout")
         if records & self.weather:
@@ -91,7 +95,7 @@ def test_one_killer_is_set_aside_and_all_others_are_delivered(received: int, at:
     world = World({killer})
     assert world.hunt(received) == Outcome(received, received - 1, 0, 1, ())
     assert world.unread == [killer]
-    assert world.rounds <= 6
+    assert world.rounds <= 7
 
 
 def test_three_killers_at_once_are_set_aside():
@@ -118,6 +122,12 @@ def test_a_record_alone_needs_a_canary(dies: bool):  # noqa: FBT001
     world = World({0}, canary_dies=dies)
     outcome = world.hunt(1)
     assert outcome == (Outcome.all_retry(1) if dies else Outcome(1, 0, 0, 1, ()))
+
+
+def test_a_record_at_which_a_process_died_once_is_no_killer():
+    world = World(set(), once={3})
+    assert world.hunt(8) == Outcome(8, 8, 0, 0, ())
+    assert not world.unread
 
 
 def test_parts_that_met_weather_are_no_control():
