@@ -1,8 +1,9 @@
 """Law 8: when Transform dies of a Delivery, find the record that it dies of.
 
 The Delivery is split eight ways, and what dies is split again, until single records are left. A
-record that kills alone, twice, is set aside unread only with a control: another part of the same Delivery
-passed, or a canary did. Without one it is the world that is broken, and the record goes back.
+record that kills alone, twice, is set aside unread only with a control: another part of the same
+Delivery passed, or a canary did. Without one it is the world that is broken, and the record goes
+back.
 """
 
 from __future__ import annotations
