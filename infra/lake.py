@@ -186,13 +186,14 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
             raise
 
 
+_LEDGER_TYPES = {
+    "int": pa.int64(),
+    "str": pa.string(),
+    "tuple[str, ...]": pa.list_(pa.string()),
+    "tuple[tuple[int, int], ...]": pa.list_(pa.list_(pa.int64())),
+}
 LEDGER_SCHEMA = pa.schema(
-    [
-        (name, pa.int64() if kind == "int" else pa.string())
-        if name != "retry"
-        else (name, pa.list_(pa.list_(pa.int64())))
-        for name, kind in ledger.Attempt.__annotations__.items()
-    ]
+    [(name, _LEDGER_TYPES[kind]) for name, kind in ledger.Attempt.__annotations__.items()]
 )
 
 

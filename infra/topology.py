@@ -25,6 +25,7 @@ BATCH_WITHOUT_WINDOW_MAX = 10  # Lambda: more needs a window; a FIFO queue never
 STAGE_TIMEOUT_MIN_SECONDS = 15
 TRANSFORM_SECONDS = 20  # 5,000 records take it a fraction of one
 HOUR_SECONDS = 3_600
+QUEUE_RETENTION_MAX_SECONDS = 1_209_600  # SQS: MessageRetentionPeriod, 14 days
 VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the function timeout
 
 ROUNDS = 8  # of Transform in one ingest: the first, five to find one of 10,000, two to make sure
@@ -135,6 +136,9 @@ class Topology:
     ingest_queue: Function
     transform: Function
     hot: Function
+    repair: Function
+    repair_queue: Queue
+    repair_mapping: QueueMapping
     workflow: Workflow
     hot_table: Table
     ledger_table: Table
@@ -146,7 +150,12 @@ class Topology:
 
     @property
     def functions(self) -> tuple[Function, ...]:
-        return (self.ingest_stream, self.ingest_queue, self.transform, self.hot)
+        return (self.ingest_stream, self.ingest_queue, self.transform, self.hot, self.repair)
+
+    @property
+    def queues(self) -> tuple[Queue, ...]:
+        """A queue after the one its messages move to."""
+        return (self.dead_letters, self.queue, self.repair_queue)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -235,9 +244,40 @@ class Topology:
                 "ingest must reserve what its mapping can ask for at once: a throttled receive "
                 "counts as one, and enough of them park messages that nobody has read",
             ),
+            *self._repair_relations(),
             (
                 all(2 * pollers <= f.reserved_concurrency for f in working),
                 f"up to {pollers} Deliveries wait at once: each stage must reserve twice that",
+            ),
+        ]
+
+    def _repair_relations(self) -> list[tuple[bool, str]]:
+        """Law 6: a debt outlasts any outage, and repair takes nothing from the stages."""
+        queue, mapping, repair = self.repair_queue, self.repair_mapping, self.repair
+        return [
+            (
+                queue.visibility_seconds
+                >= VISIBILITY_FACTOR * repair.timeout_seconds + mapping.window_seconds,
+                "the repair queue's visibility must be six times repair's timeout plus the window",
+            ),
+            (
+                queue.retention_seconds == QUEUE_RETENTION_MAX_SECONDS
+                and queue.dead_letter is None
+                and not queue.fifo,
+                "the repair queue must keep debts as long as SQS can, and move them nowhere",
+            ),
+            (
+                1 <= mapping.batch_size <= BATCH_WITHOUT_WINDOW_MAX and not mapping.window_seconds,
+                f"the repair mapping takes 1 to {BATCH_WITHOUT_WINDOW_MAX} debts at once, and no "
+                "window: what it takes must be paid in one invocation",
+            ),
+            (
+                mapping.maximum_concurrency <= repair.reserved_concurrency,
+                "repair must reserve what its mapping can ask for at once",
+            ),
+            (
+                repair.timeout_seconds > STAGE_TIMEOUT_MIN_SECONDS,
+                f"repair's timeout must be over {STAGE_TIMEOUT_MIN_SECONDS} s, as a stage's",
             ),
         ]
 
@@ -271,6 +311,8 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
         "MILLRACE_BUCKET": bucket,
         "MILLRACE_CONTRACT": contract,
         "MILLRACE_HOT_TABLE": f"{prefix}-hot",
+        "MILLRACE_LEDGER_TABLE": LEDGER,
+        "MILLRACE_REPAIR_QUEUE": f"{prefix}-repair",
         "POWERTOOLS_SERVICE_NAME": prefix,
         "POWERTOOLS_METRICS_NAMESPACE": "Millrace",
     }
@@ -293,6 +335,14 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
         memory_mb=1769,  # one vCPU
         timeout_seconds=TRANSFORM_SECONDS,
         reserved_concurrency=40,
+        environment=MappingProxyType(stages),
+    )
+    repair = Function(
+        name=f"{prefix}-repair",
+        handler="ingest.handlers.repair.handler",
+        memory_mb=512,
+        timeout_seconds=60,
+        reserved_concurrency=2,
         environment=MappingProxyType(stages),
     )
     day_seconds = 86_400
@@ -340,6 +390,19 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             name=f"{prefix}-hot",
             handler="ingest.handlers.hot.handler",
             timeout_seconds=60,
+        ),
+        repair=repair,
+        repair_queue=Queue(
+            name=f"{prefix}-repair",
+            visibility_seconds=VISIBILITY_FACTOR * repair.timeout_seconds,
+            retention_seconds=QUEUE_RETENTION_MAX_SECONDS,
+        ),
+        repair_mapping=QueueMapping(
+            queue=f"{prefix}-repair",
+            function=repair.name,
+            batch_size=10,
+            window_seconds=0,
+            maximum_concurrency=2,
         ),
         workflow=Workflow(
             name=f"{prefix}-batch",

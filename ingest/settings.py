@@ -5,12 +5,13 @@ Every handler imports `wiring()`; importing this module does nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,8 +21,11 @@ from botocore.config import Config
 from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
+from sinks.contracts import Contracts
 from sinks.deadline import Clock, Deadline
 from sinks.errors import translated
+from sinks.queue import Queue
+from sinks.repair import Limits
 from sinks.table import Table, Waiting
 from transform.contract_file import load_contract
 from transform.pipeline import Transform
@@ -51,10 +55,13 @@ class Settings:
     hot_table: str
     workflow: str
     transform_seconds: int = 0
+    ledger_table: str = ""
+    repair_queue: str = ""  # name or URL; without one, what the hot table refuses goes back
+    repair: Limits = field(default_factory=Limits)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
-        """Raises `SettingsError` naming the first variable that is missing."""
+        """Raises `SettingsError` naming the first variable that is missing or wrong."""
 
         def need(name: str) -> str:
             value = environment.get(name, "")
@@ -68,6 +75,16 @@ class Settings:
                 raise SettingsError(f"the environment variable {name} is {value!r}, no number")
             return int(value)
 
+        def share(name: str, default: float) -> float:
+            value = environment.get(name, str(default))
+            try:
+                found = float(value)
+            except ValueError:
+                found = math.nan
+            if not 0 <= found <= 1:
+                raise SettingsError(f"the environment variable {name} is {value!r}, not 0 to 1")
+            return found
+
         # Powertools reads it itself, but would miss it only when the work is done already.
         need("POWERTOOLS_METRICS_NAMESPACE")
         return cls(
@@ -77,6 +94,12 @@ class Settings:
             hot_table=need("MILLRACE_HOT_TABLE"),
             workflow=environment.get("MILLRACE_WORKFLOW", ""),
             transform_seconds=number("MILLRACE_TRANSFORM_SECONDS", 0),
+            ledger_table=environment.get("MILLRACE_LEDGER_TABLE", ""),
+            repair_queue=environment.get("MILLRACE_REPAIR_QUEUE", ""),
+            repair=Limits(
+                share("MILLRACE_REPAIR_SHARE_MAX", Limits.share_max),
+                number("MILLRACE_REPAIR_ROWS_MAX", Limits.rows_max),
+            ),
         )
 
 
@@ -95,6 +118,7 @@ class Wiring:
         self.waiting = Waiting(time.sleep, random.SystemRandom().uniform)
         self.parallel: Parallel = in_threads
         self._queue_urls: dict[str, str] = {}
+        self.contracts = Contracts()
 
     @cached_property
     def bucket(self) -> Bucket:
@@ -105,6 +129,20 @@ class Wiring:
     def hot_table(self) -> Table:
         client = _client("dynamodb", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)
         return Table(client, self.settings.hot_table)
+
+    @cached_property
+    def ledger_table(self) -> Table:
+        if not self.settings.ledger_table:
+            raise SettingsError("the environment variable MILLRACE_LEDGER_TABLE is not set")
+        client = _client("dynamodb", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)
+        return Table(client, self.settings.ledger_table)
+
+    @cached_property
+    def repair_queue(self) -> Queue | None:
+        """Where refused hot rows become debts; None where they go back to the mapping."""
+        if not self.settings.repair_queue:
+            return None
+        return Queue(self.sqs, self.settings.repair_queue)
 
     @cached_property
     def workflow(self) -> Workflow:

@@ -10,23 +10,23 @@ import json
 import time
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
 from aws_lambda_powertools import Logger
 
 from ingest.settings import Context, Wiring
-from sinks import hot, landing, raw
+from sinks import hot, landing, raw, repair
 from sinks.deadline import Deadline
 from sinks.errors import SinkError
+from sinks.repair import Debt
 from transform.devices import Fleet
 from transform.pipeline import Transform
 from transform.records import Batch, ConservationError, Delivery, Outcome
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 ANSWER_SECONDS = 6.0  # kept back from a stage's time: a call begun just before may take 5 of them
 CANARY_MICROS = 1_767_225_600_000_000  # 2026-01-01: a canary's event time and arrival
+ENQUEUE_SECONDS = 8.0  # kept back of Hot's time to send debts: a put begun before may take 5
 RETRY_RANGES_MAX = 1_000  # in the state: some 12 KB of 256; beyond, ranges are joined over gaps
 
 logger = Logger()
@@ -51,6 +51,8 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
         batch = _batch(state, rules, rows.slice(state["first"], state["received"]))
+        if batch.rows.num_rows:
+            wiring.contracts.keep(wiring.bucket, rules.contract, deadline)
         landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
         logger.warning("transform handed back", reason=error.reason, error=str(error))
@@ -82,33 +84,76 @@ def canary(rules: Transform) -> None:
 
 
 def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[str, Any]:
-    """The landing object's hot columns to DynamoDB; what it refuses is handed back by index."""
+    """The landing object's hot columns to DynamoDB.
+
+    What the table refuses becomes a debt, where the limits allow and the repair queue takes it in
+    time; else it is handed back by index. Items are made by the contract that made the object.
+    """
     started = time.perf_counter()
-    contract = wiring.transform(state["epoch"]).contract
+    own = wiring.transform(state["epoch"]).contract
     deadline = _deadline(state, wiring, context)
     done = state["transform"]
+    owed: tuple[Debt, ...] = ()
     try:
         deadline.check("hot")
-        rows = landing.read(wiring.bucket, done["landing_key"], hot.columns_of(contract))
-        result = hot.write(wiring.hot_table, rows, contract, deadline, wiring.waiting)
+        landed = landing.open_(wiring.bucket, done["landing_key"])
+        contract = wiring.contracts.behind(wiring.bucket, landed, own)
+        rows = landed.rows(hot.columns_of(contract))
+        until = deadline.sooner(min(ENQUEUE_SECONDS, deadline.left / 4))
+        result = hot.write(wiring.hot_table, rows, contract, until, wiring.waiting)
         if result.written + result.refused != done["hot_rows"]:
             raise ConservationError(f"{result} of {done['hot_rows']} hot rows")
         account = state["account"]
         if result.refused:
-            account = _account(_without(state, wiring, result.indexes), "hot_refused")
+            index = rows.column("_index").take(pa.array(result.rows)).to_pylist()
+            owed = _owe(state, wiring, result, index, deadline)
+            later = {place for debt in owed for place in debt.places}
+            back = [i for place, i in zip(result.rows, index, strict=True) if place not in later]
+            if back:
+                account = _account(_without(state, wiring, back), "hot_refused")
     except SinkError as error:
         logger.warning("hot handed back", reason=error.reason, error=str(error))
-        result = hot.HotOutcome(0, done["hot_rows"], 0, ())
+        result = hot.HotOutcome(0, done["hot_rows"], 0, (), ())
         account = _account(Outcome.all_retry(state["received"]), error.reason)
     return {
         "outcome": account["outcome"],
         "account": account,
         "written": result.written,
         "refused": result.refused,
-        "repair_rows": 0,
+        "repair_rows": sum(len(debt.places) for debt in owed),
+        "repair": " ".join(debt.id for debt in owed),
         "items": result.items,
         "millis": _millis_since(started),
     }
+
+
+def _owe(
+    state: dict[str, Any],
+    wiring: Wiring,
+    result: hot.HotOutcome,
+    index: list[int],
+    deadline: Deadline,
+) -> tuple[Debt, ...]:
+    """The debts that the repair queue has taken for the refused rows; what it has not goes back."""
+    queue = wiring.repair_queue
+    if queue is None:
+        return ()
+    limits = wiring.settings.repair
+    try:
+        deadline.check("repair")
+        if not repair.bearable(result.refused, state["transform"]["hot_rows"], queue, limits):
+            return ()
+        debts = repair.debts_of(
+            wiring.settings.pipeline,
+            state["transform"]["landing_key"],
+            state["raw_key"],
+            result.rows,
+            index,
+        )
+        return repair.owe(queue, debts, deadline, wiring.waiting)
+    except SinkError as error:
+        logger.warning("no debts taken", reason=error.reason, error=str(error))
+        return ()
 
 
 def _deadline(state: dict[str, Any], wiring: Wiring, context: Context) -> Deadline:
@@ -124,10 +169,13 @@ def _deadline(state: dict[str, Any], wiring: Wiring, context: Context) -> Deadli
 
 
 def _without(state: dict[str, Any], wiring: Wiring, refused: Iterable[int]) -> Outcome:
-    """The account when these source records must go back: retry is the worst of fates."""
-    retry = ranges((index - state["first"] for index in refused), RETRY_RANGES_MAX)
-    back = {index for low, high in retry for index in range(low, high)}
+    """The account when these source records must go back: retry is the worst of fates.
+
+    Landing and quarantine number records as raw does, the account those of this part from 0.
+    """
     first = state["first"]
+    retry = ranges((index - first for index in refused), RETRY_RANGES_MAX)
+    back = {index for low, high in retry for index in range(low, high)}
     quarantined: set[int] = set()
     if key := state["transform"]["quarantine_key"]:
         rejects = landing.read(wiring.bucket, key, ["_index"])

@@ -30,6 +30,16 @@ Metric = Literal[
     "TotalDuration",  # ms from reading the event to the answer
     "LandingBytes",  # of the landing object
     "HotRefused",  # rows the hot table had not taken at the deadline
+    "HotOwed",  # ... of which the repair queue holds a debt, so that their records are delivered
+]
+
+RepairMetric = Literal[
+    "HotDebts",  # debts that the repair function was given
+    "HotPaid",  # ... whose rows are all in the hot table, and marked so in the ledger
+    "HotUnpaid",  # ... that went back to the queue; alarm on it together with the queue's age
+    "HotRepaired",  # rows of paid debts that were put into the hot table
+    "HotSkipped",  # rows of paid debts past their TTL, or made again by a reprocess
+    "RepairDuration",  # ms of one invocation of the repair function
 ]
 
 logger = Logger()
@@ -72,6 +82,7 @@ def record(
         "TotalDuration": round(timing.total_ms, 1),
         "LandingBytes": transform.get("landing_bytes", 0),
         "HotRefused": hot.get("refused", 0),
+        "HotOwed": hot.get("repair_rows", 0),
     }
     say = logger.info if failure is None else logger.warning
     say(
@@ -93,13 +104,41 @@ def record(
     metrics.flush_metrics()
 
 
+@dataclass(frozen=True)
+class Repaired:
+    """What one invocation of the repair function came to: of debts, then of the paid ones' rows."""
+
+    debts: int
+    paid: int
+    rows: int
+    skipped: int
+    millis: float
+
+
+def repaired(repaired: Repaired, failure: str) -> None:
+    """Write the invocation's log line and flush its metrics."""
+    values: dict[RepairMetric, float] = {
+        "HotDebts": repaired.debts,
+        "HotPaid": repaired.paid,
+        "HotUnpaid": repaired.debts - repaired.paid,
+        "HotRepaired": repaired.rows,
+        "HotSkipped": repaired.skipped,
+        "RepairDuration": repaired.millis,
+    }
+    say = logger.info if repaired.debts == repaired.paid else logger.warning
+    say("debts repaired", error=failure, **vars(repaired))
+    for name, value in values.items():
+        metrics.add_metric(name, _UNITS.get(name, MetricUnit.Count), value)
+    metrics.flush_metrics()
+
+
 _UNITS = {
     "Bytes": MetricUnit.Bytes,
     "LandingBytes": MetricUnit.Bytes,
     **dict.fromkeys(
         (
             *("IteratorAge", "Freshness", "ArchiveDuration", "TransformDuration"),
-            *("HotDuration", "TotalDuration"),
+            *("HotDuration", "TotalDuration", "RepairDuration"),
         ),
         MetricUnit.Milliseconds,
     ),

@@ -42,6 +42,14 @@ class Bucket:
         hour = datetime.fromtimestamp(arrival_micros // 1_000_000, UTC)
         digest = hashlib.sha256(data).hexdigest()
         key = f"{prefix}/{hour:%Y-%m-%d}/{hour:%H}/{digest}.parquet"
+        self.put_absent(key, data, deadline)
+        return key
+
+    def put_absent(self, key: str, data: bytes, deadline: Deadline | None = None) -> None:
+        """Write an object whose key names its bytes: that it is there already is success.
+
+        Raises `Unavailable`, `Misconfigured`, `DeadlinePassed`.
+        """
         what = f"put s3://{self.name}/{key}"
         for _ in range(RACES_MAX):
             if deadline is not None:
@@ -55,7 +63,7 @@ class Bucket:
                     continue
                 if status != TAKEN:
                     raise
-            return key
+            return
         raise Unavailable(f"{what}: another writer of the same key kept it busy")
 
     def get(self, key: str) -> bytes:

@@ -27,6 +27,10 @@ class Deadline:
         """Seconds that remain; negative when it has passed."""
         return self.at - self.clock()
 
+    def sooner(self, seconds: float) -> Deadline:
+        """A deadline so much before this one."""
+        return Deadline(self.at - seconds, self.clock)
+
     def check(self, what: str) -> None:
         """Raise `DeadlinePassed` rather than begin `what` too late."""
         if self.left <= 0:

@@ -45,12 +45,14 @@ THROTTLES = frozenset(
 TIMEOUTS = frozenset({"RequestTimeout", "RequestTimeoutException"})  # S3's is a 400
 SETUP = frozenset(
     {
+        "AWS.SimpleQueueService.NonExistentQueue",
         "AccessDenied",
         "AccessDeniedException",
         "ExpiredToken",
         "ExpiredTokenException",
         "InvalidAccessKeyId",
         "NoSuchBucket",
+        "QueueDoesNotExist",
         "ResourceNotFoundException",
         "SignatureDoesNotMatch",
         "StateMachineDoesNotExist",

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
@@ -28,12 +29,16 @@ LATEST = "~"  # sorts behind every digit, so `time + LATEST` is behind all items
 
 @dataclass(frozen=True)
 class HotOutcome:
-    """`written` and `refused` count rows; `indexes` are the source records of refused rows."""
+    """`written` and `refused` count rows, `items` the items of what was written.
+
+    `rows` are the places of refused rows in the table given, `indexes` their source records.
+    """
 
     written: int
     refused: int
     items: int
     indexes: tuple[int, ...]
+    rows: tuple[int, ...]
 
 
 def columns_of(contract: Contract) -> list[str]:
@@ -48,16 +53,21 @@ def write(
     table: Table, rows: pa.Table, contract: Contract, deadline: Deadline, waiting: Waiting
 ) -> HotOutcome:
     """Put the hot rows of a landing object; what the table will not take in time is told."""
-    hot = rows.filter(hot_mask(rows, contract))
+    mask = hot_mask(rows, contract)
+    hot = rows.filter(mask)
     keys, items = items_of(hot, contract)
     undone = table.put_all(items, deadline, waiting)
-    index = hot.column("_index").to_pylist()
-    refused = [i for key, i in zip(keys, index, strict=True) if key in undone]
+    refused = []
+    if undone:
+        places = pc.indices_nonzero(mask).to_pylist()
+        refused = [place for place, key in zip(places, keys, strict=True) if key in undone]
+    index = rows.column("_index").take(pa.array(refused, pa.int64())).to_pylist()
     return HotOutcome(
         written=len(keys) - len(refused),
         refused=len(refused),
         items=len(items) - len(undone),
-        indexes=tuple(sorted(set(refused))),
+        indexes=tuple(sorted(set(index))),
+        rows=tuple(refused),
     )
 
 

@@ -19,6 +19,7 @@ from transform.records import Batch, ConservationError
 
 LANDING = "landing"
 QUARANTINE = "quarantine"
+CONTRACT = b"millrace.contract"  # in a landing object's metadata: digest of the contract behind it
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def write(bucket: Bucket, contract: Contract, batch: Batch, deadline: Deadline) 
     Quarantine first: a record is never reported as done before what was set aside is safe.
     """
     set_aside = _put(bucket, f"{QUARANTINE}/{contract.name}", batch.rejects, deadline)
-    landed = _put(bucket, f"{LANDING}/{contract.name}", batch.rows, deadline)
+    rows = batch.rows.replace_schema_metadata({CONTRACT: contract.digest})
+    landed = _put(bucket, f"{LANDING}/{contract.name}", rows, deadline)
     if landed.rows != batch.rows.num_rows or set_aside.rows != batch.rejects.num_rows:
         raise ConservationError(f"written {landed.rows} + {set_aside.rows} rows of a batch")
     return Landed(
@@ -53,6 +55,32 @@ def write(bucket: Bucket, contract: Contract, batch: Batch, deadline: Deadline) 
 def read(bucket: Bucket, key: str, columns: list[str] | None = None) -> pa.Table:
     """A landing object's rows, or some of its columns."""
     return parquet.decode(bucket.get(key), columns)
+
+
+def open_(bucket: Bucket, key: str) -> Landing:
+    """A landing object, whose metadata say by which contract to read it."""
+    return Landing(key, bucket.get(key))
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A landing object's bytes, from which some columns will be read."""
+
+    key: str
+    data: bytes
+
+    @property
+    def contract_name(self) -> str:
+        return self.key.split("/")[1]
+
+    @property
+    def contract_digest(self) -> str | None:
+        """Of the contract that made the rows; None in objects from before it was noted."""
+        noted = parquet.metadata_of(self.data).get(CONTRACT)
+        return None if noted is None else noted.decode()
+
+    def rows(self, columns: list[str]) -> pa.Table:
+        return parquet.decode(self.data, columns)
 
 
 @dataclass(frozen=True)

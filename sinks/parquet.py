@@ -33,3 +33,8 @@ def decode(data: bytes, columns: list[str] | None = None) -> pa.Table:
 def rows_in(data: bytes) -> int:
     """How many rows the file's own footer says it has: a count taken from what was written."""
     return pq.read_metadata(pa.BufferReader(data)).num_rows  # type: ignore[no-any-return]
+
+
+def metadata_of(data: bytes) -> dict[bytes, bytes]:
+    """The file's own key-value metadata."""
+    return pq.read_schema(pa.BufferReader(data)).metadata or {}

@@ -6,9 +6,12 @@ any repeat of puts leaves the same table.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,19 +54,28 @@ class Table:
     def put_all(self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Put every item, each key once; returns the keys not acknowledged by the deadline.
 
-        Throttles and UnprocessedItems are retried with full jitter. Raises `Misconfigured`, and
-        botocore's ClientError for a request that DynamoDB can never accept.
+        Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
+        a refusal halves it and is followed by a jittered pause. What was refused waits behind all
+        else, so that a hot partition does not hold up the others; the pauses grow only once there
+        is nothing left that was not tried. Raises `Misconfigured`, and botocore's ClientError for a
+        request that DynamoDB can never accept.
         """
-        pairs = list(items.items())
-        chunks = [pairs[at : at + BATCH_ITEMS_MAX] for at in range(0, len(pairs), BATCH_ITEMS_MAX)]
-        give_up = threading.Event()
-        undone: set[Key] = set()
-        with ThreadPoolExecutor(min(self.threads, max(len(chunks), 1))) as pool:
-            for left in pool.map(
-                lambda chunk: self._put_chunk(chunk, deadline, waiting, give_up), chunks
-            ):
-                undone.update(left)
-        return undone
+        pending: deque[Any] = deque({"PutRequest": {"Item": item}} for item in items.values())
+        untried = len(pending)
+        width, pause = self.threads, BACKOFF_FIRST_SECONDS
+        with self._calling(math.ceil(untried / BATCH_ITEMS_MAX)) as call_all:
+            while pending and deadline.left > 0:
+                wave = _wave(pending, width)
+                untried -= sum(map(len, wave))
+                refused = call_all(wave, deadline)
+                pending.extend(refused)
+                if not refused:
+                    width, pause = width + 1, BACKOFF_FIRST_SECONDS
+                    continue
+                waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
+                width = max(width // 2, 1)
+                pause = pause if untried > 0 else min(2 * pause, BACKOFF_MAX_SECONDS)
+        return {_key(put) for put in pending}
 
     def query(self, pk: str, low: str, high: str) -> Iterator[Item]:
         """Items of one partition with `low <= sk <= high`, in the order of their sort key."""
@@ -96,29 +108,34 @@ class Table:
                 for item in page["Items"]:
                     yield item["pk"]["S"], item["sk"]["S"]
 
-    def _put_chunk(
-        self,
-        chunk: Sequence[tuple[Key, Item]],
-        deadline: Deadline,
-        waiting: Waiting,
-        give_up: threading.Event,
-    ) -> set[Key]:
-        pending: list[Any] = [{"PutRequest": {"Item": item}} for _, item in chunk]
-        pause = BACKOFF_FIRST_SECONDS
-        while pending and deadline.left > 0 and not give_up.is_set():
+    @contextmanager
+    def _calling(self, calls: int) -> Iterator[_CallAll]:
+        """How a wave is called: in threads, or right here where one thread would do."""
+        broken = threading.Event()
+
+        def call(batch: list[Any], deadline: Deadline) -> list[Any]:
+            if deadline.left <= 0 or broken.is_set():
+                return batch
             try:
-                refused = self._attempt(pending)
+                return self._attempt(batch)
             except BaseException:
-                give_up.set()  # here, not by who reads the results: that one may wait for another
+                broken.set()  # here, not by who reads the results: the others of the wave end too
                 raise
-            if refused:
-                waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
-                pause = min(2 * pause, BACKOFF_MAX_SECONDS)
-            pending = refused
-        return {
-            (put["PutRequest"]["Item"]["pk"]["S"], put["PutRequest"]["Item"]["sk"]["S"])
-            for put in pending
-        }
+
+        def call_here(wave: list[list[Any]], deadline: Deadline) -> list[Any]:
+            return [put for batch in wave for put in call(batch, deadline)]
+
+        threads = min(self.threads, calls)
+        if threads <= 1:
+            yield call_here
+            return
+        with ThreadPoolExecutor(threads) as pool:
+
+            def call_there(wave: list[list[Any]], deadline: Deadline) -> list[Any]:
+                refused = pool.map(lambda batch: call(batch, deadline), wave)
+                return [put for puts in refused for put in puts]
+
+            yield call_there
 
     def _attempt(self, pending: list[Any]) -> list[Any]:
         """One call; what it did not take. A lost answer or a throttled call took nothing."""
@@ -130,3 +147,18 @@ class Table:
         # DynamoDB's own answer always has it; without, it is a proxy's and acknowledges nothing.
         unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
         return pending if unprocessed is None else list(unprocessed.get(self.name, []))
+
+
+_CallAll = Callable[[list[list[Any]], Deadline], list[Any]]
+"""Calls a wave, one call a batch, and returns what was not taken."""
+
+
+def _wave(pending: deque[Any], width: int) -> list[list[Any]]:
+    """The next `width` batches, taken from the front."""
+    puts = [pending.popleft() for _ in range(min(width * BATCH_ITEMS_MAX, len(pending)))]
+    return [puts[at : at + BATCH_ITEMS_MAX] for at in range(0, len(puts), BATCH_ITEMS_MAX)]
+
+
+def _key(put: Any) -> Key:
+    item = put["PutRequest"]["Item"]
+    return item["pk"]["S"], item["sk"]["S"]

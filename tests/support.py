@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from infra.topology import Topology, pipeline
 from ingest.settings import Settings, Wiring
 from ingest.workflow import ExecutionFailed, TransformDied
 from sinks.bucket import Bucket
+from sinks.queue import Queue
 from sinks.table import Table, Waiting
 from transform.records import Delivery
 
@@ -39,6 +40,8 @@ SETTINGS = Settings(
     contract="telemetry",
     hot_table=TOPOLOGY.hot_table.name,
     workflow="arn:aws:states:us-east-1:000000000000:stateMachine:millrace-telemetry-batch",
+    ledger_table=TOPOLOGY.ledger_table.name,
+    repair_queue=TOPOLOGY.repair_queue.name,
 )
 
 
@@ -107,22 +110,28 @@ def delivery(bodies: Sequence[bytes], arrival: int = NOON, stream: str = "millra
 
 @dataclass(frozen=True)
 class Cloud:
-    """A mocked account with the bucket and the tables of a pipeline."""
+    """A mocked account with the bucket, the tables and the repair queue of a pipeline."""
 
     s3: Any
     dynamodb: Any
+    sqs: Any
     bucket: Bucket
     hot: Table
     ledger: Table
+    repairs: Queue
 
-    def wiring(self, clock: Clock | None = None, contract: str = "telemetry") -> Wiring:
-        """A Wiring onto this account, with time that stands still."""
+    def wiring(
+        self, clock: Clock | None = None, contract: str = "telemetry", **changes: Any
+    ) -> Wiring:
+        """A Wiring onto this account, with time that stands still; `changes` are of settings."""
         clock = clock or Clock()
-        settings = Settings(**{**vars(SETTINGS), "contract": contract})
+        settings = replace(SETTINGS, contract=contract, **changes)
         wiring = Wiring(settings, clock)
         wiring.waiting = clock.waiting()
         wiring.bucket = self.bucket
         wiring.hot_table = self.hot
+        wiring.ledger_table = self.ledger
+        wiring.repair_queue = self.repairs if settings.repair_queue else None
         return wiring
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -137,16 +146,19 @@ class Cloud:
 def cloud(topology: Topology = TOPOLOGY) -> Iterator[Cloud]:
     """Real clients on a mocked account."""
     with mock_aws():
-        s3, dynamodb = client("s3"), client("dynamodb")
+        s3, dynamodb, sqs = client("s3"), client("dynamodb"), client("sqs")
         s3.create_bucket(Bucket=topology.bucket)
         for table in topology.tables:
             create_table(dynamodb, table.name)
+        sqs.create_queue(QueueName=topology.repair_queue.name)
         yield Cloud(
             s3=s3,
             dynamodb=dynamodb,
+            sqs=sqs,
             bucket=Bucket(s3, topology.bucket),
             hot=Table(dynamodb, topology.hot_table.name),
             ledger=Table(dynamodb, topology.ledger_table.name),
+            repairs=Queue(sqs, topology.repair_queue.name),
         )
 
 

@@ -223,7 +223,7 @@ def test_the_longest_keys_fit(contract: Contract):
 
 def test_repeats_in_a_delivery_are_one_item(table: Table):
     result = write(table, rows_of(NAMED, typed(), typed(count=1), typed()))
-    assert result == hot.HotOutcome(written=3, refused=0, items=2, indexes=())
+    assert result == hot.HotOutcome(written=3, refused=0, items=2, indexes=(), rows=())
     assert len(contents(table)) == 2
 
 
@@ -556,30 +556,101 @@ def test_what_no_waiting_mends_is_raised_and_the_rest_is_not_begun(
         assert len(server.requests) < 100
 
 
-def test_what_no_waiting_mends_ends_the_waiting_of_others():
-    """Another thread may be in the middle of a throttle, with hours to its deadline."""
+def test_what_no_waiting_mends_ends_its_wave():
+    """Calls of the same wave that were not begun are not; and there is no pause after it."""
 
     class Client(Scripted):
         def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> dict[str, Any]:  # noqa: N803
-            ((_, puts),) = RequestItems.items()
-            if len(puts) < BATCH_ITEMS_MAX:  # the second chunk, once the first is waiting
-                assert waiting.wait(10)
-                raise ClientError({"Error": {"Code": "ValidationException"}}, "BatchWriteItem")
+            super().batch_write_item(RequestItems)
+            raise ClientError({"Error": {"Code": "ValidationException"}}, "BatchWriteItem")
+
+    clock = Clock()
+    client = Client(nothing)
+    table = Table(client, "hot", threads=4)
+    with pytest.raises(ClientError, match="ValidationException"):
+        table.put_all(numbered(2_500), Deadline(clock.now + 10**6, clock), clock.waiting())
+    assert len(client.calls) <= 4
+    assert clock.naps == []
+
+
+# Waves
+
+
+def numbered(items: int) -> dict[tuple[str, str], Any]:
+    return {("p", str(n)): {"pk": {"S": "p"}, "sk": {"S": str(n)}} for n in range(items)}
+
+
+def sort_keys(puts: list[Any]) -> list[int]:
+    return [int(put["PutRequest"]["Item"]["sk"]["S"]) for put in puts]
+
+
+def test_a_hot_partition_does_not_hold_up_the_rest():
+    """Its items wait behind all others, and nobody waits long for them before all were tried."""
+
+    def hot_refused(puts: list[Any]) -> list[Any]:
+        return [put for put, key in zip(puts, sort_keys(puts), strict=True) if key % 5 == 0]
+
+    client = Scripted(hot_refused)
+    undone, clock = put_all(client, 1_000, deadline_seconds=30)
+    assert {int(key) for _, key in undone} == set(range(0, 1_000, 5))
+    first = client.calls[: 1_000 // BATCH_ITEMS_MAX]
+    assert [key for puts in first for key in sort_keys(puts)] == list(range(1_000))
+    assert max(clock.naps[: len(first)]) == BACKOFF_FIRST_SECONDS
+    assert max(clock.naps) == BACKOFF_MAX_SECONDS
+
+
+def test_a_wave_grows_by_a_call_and_halves_when_refused():
+    """Seen by the pauses: between two of them lies what one wave asked."""
+    log: list[str] = []
+
+    class Client(Scripted):
+        def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> dict[str, Any]:  # noqa: N803
+            log.append("call")
             return super().batch_write_item(RequestItems)
 
-    waiting = threading.Event()
     clock = Clock()
 
     def sleep(seconds: float) -> None:
+        log.append("pause")
         clock.sleep(seconds)
-        waiting.set()
 
-    items = {("p", str(n)): {"pk": {"S": "p"}, "sk": {"S": str(n)}} for n in range(26)}
-    deadline = Deadline(clock.now + 10**6, clock)
-    table = Table(Client(everything), "hot", threads=2)
-    with pytest.raises(ClientError, match="ValidationException"):
-        table.put_all(items, deadline, Waiting(sleep, lambda _, high: high))
-    assert deadline.left > 0
+    def one_refused(puts: list[Any]) -> list[Any]:
+        return puts[:1]
+
+    # Waves of 1, 2, 3 and 4 calls are taken whole; of the fifth and the sixth one item is not.
+    client = Client(*[nothing] * 10, one_refused, *[nothing] * 4, one_refused, nothing)
+    waiting = Waiting(sleep, lambda _, high: high)
+    deadline = Deadline(clock.now + 60, clock)
+    table = Table(client, "hot", threads=1)
+    assert table.put_all(numbered(500), deadline, waiting) == set()
+    first, second = (at for at, what in enumerate(log) if what == "pause")
+    assert first == 1 + 2 + 3 + 4 + 5
+    assert second - first - 1 == 2  # half of five
+    assert clock.naps == [BACKOFF_FIRST_SECONDS] * 2
+
+
+def test_one_thread_is_the_callers_own():
+    callers: set[int] = set()
+
+    def noted(_puts: list[Any]) -> list[Any]:
+        callers.add(threading.get_ident())
+        return []
+
+    assert put_all(Scripted(noted), 500)[0] == set()
+    assert callers == {threading.get_ident()}
+
+
+def test_no_call_of_a_wave_is_begun_after_the_deadline():
+    clock = Clock()
+
+    def slow(_puts: list[Any]) -> list[Any]:
+        clock.sleep(1)
+        return []
+
+    client = Scripted(slow)
+    deadline = Deadline(clock.now + 3.5, clock)
+    undone = Table(client, "hot", threads=1).put_all(numbered(500), deadline, clock.waiting())
+    assert (len(client.calls), len(undone)) == (4, 400)
 
 
 def test_a_table_that_is_not_there_is_for_the_operator(account: Cloud):
@@ -607,7 +678,7 @@ def refusing(device: str) -> Scripted:
 def test_refused_rows_are_told_by_their_source_record():
     rows = rows_of(NAMED, typed("a"), typed("b"), typed("a", count=1), typed("b"), typed("a"))
     result = write(Table(refusing("b"), "hot"), rows, seconds=1)
-    assert result == hot.HotOutcome(written=3, refused=2, items=2, indexes=(1, 3))
+    assert result == hot.HotOutcome(written=3, refused=2, items=2, indexes=(1, 3), rows=(1, 3))
 
 
 def test_a_refused_repeat_refuses_both_records():
@@ -619,13 +690,13 @@ def test_a_refused_repeat_refuses_both_records():
 def test_rows_that_are_not_hot_are_neither_written_nor_refused():
     rows = rows_of(TELEMETRY, reading(moment=NOON - 2 * TTL), reading())
     result = write(Table(Scripted(everything), "hot"), rows, TELEMETRY, seconds=1)
-    assert result == hot.HotOutcome(written=0, refused=1, items=0, indexes=(1,))
+    assert result == hot.HotOutcome(written=0, refused=1, items=0, indexes=(1,), rows=(1,))
 
 
 def test_no_hot_rows_ask_for_nothing():
     client = Scripted(nothing)
     rows = rows_of(TELEMETRY, reading(moment=NOON - 2 * TTL))
-    assert write(Table(client, "hot"), rows, TELEMETRY) == hot.HotOutcome(0, 0, 0, ())
+    assert write(Table(client, "hot"), rows, TELEMETRY) == hot.HotOutcome(0, 0, 0, (), ())
     assert client.calls == []
 
 

@@ -56,7 +56,7 @@ def state(**account: Any) -> dict[str, Any]:
             "hot_rows": 60,
             "millis": 12.5,
         },
-        "hot": {"written": 58, "refused": 2, "repair_rows": 0},
+        "hot": {"written": 57, "refused": 3, "repair_rows": 1, "repair": "d1 d2"},
         "account": told | account,
     }
 
@@ -107,8 +107,9 @@ def test_an_item_comes_back_as_the_attempt_it_was():
         quarantine_key="",
         quarantine_rows=0,
         hot_rows=60,
-        hot_written=58,
-        repair_rows=0,
+        hot_written=57,
+        repair_rows=1,
+        repair=("d1", "d2"),
     )
 
 

@@ -185,6 +185,7 @@ def test_the_metrics_are_those_that_are_declared(wiring: Wiring, said: Any):
         "HotDuration": 7.5,
         "LandingBytes": 4_096,
         "HotRefused": 0,
+        "HotOwed": 0,
     }
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import pytest
 
 from ingest import settings
 from ingest.settings import Settings, SettingsError, Wiring
-from ingest.stages import ANSWER_SECONDS
+from ingest.stages import ANSWER_SECONDS, ENQUEUE_SECONDS
+from sinks.repair import Limits
 from tests.support import SETTINGS, TOPOLOGY, Clock, Context, json_error, loopback
 from transform.contract_file import ContractError
 
 ROOT = Path(__file__).parent.parent
 COMPLETE = dict(TOPOLOGY.ingest_stream.environment)
-HANDLERS = ["hot", "kinesis", "sqs", "transform"]
+HANDLERS = ["hot", "kinesis", "repair", "sqs", "transform"]
 
 
 @pytest.fixture
@@ -42,7 +44,40 @@ def test_settings_are_what_the_environment_says():
         hot_table="millrace-telemetry-hot",
         workflow="millrace-telemetry-batch",
         transform_seconds=20,
+        ledger_table="millrace-ledger",
+        repair_queue="millrace-telemetry-repair",
+        repair=Limits(share_max=0.2, rows_max=100_000),
     )
+    said = {"MILLRACE_REPAIR_SHARE_MAX": "0.05", "MILLRACE_REPAIR_ROWS_MAX": "7"}
+    assert Settings.of(COMPLETE | said).repair == Limits(share_max=0.05, rows_max=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("MILLRACE_REPAIR_SHARE_MAX", value) for value in ("20%", "-0.1", "1.01", "nan", "inf")),
+        *(("MILLRACE_REPAIR_ROWS_MAX", value) for value in ("many", "-1", "1.5", "1e5")),
+    ],
+)
+def test_a_limit_that_is_none_is_named(name: str, value: str):
+    with pytest.raises(SettingsError, match=f"variable {name} is '{value}', no"):
+        Settings.of(COMPLETE | {name: value})
+
+
+def test_repair_needs_its_table_and_without_a_queue_there_are_no_debts():
+    wiring = Wiring(replace(SETTINGS, ledger_table="", repair_queue=""))
+    with pytest.raises(SettingsError, match="MILLRACE_LEDGER_TABLE is not set"):
+        _ = wiring.ledger_table
+    assert wiring.repair_queue is None
+
+
+def test_a_send_is_given_up_before_the_time_for_it_is(aws: pytest.MonkeyPatch):
+    del aws
+    made = Wiring(SETTINGS).repair_queue
+    assert made is not None
+    assert made.name == "millrace-telemetry-repair"
+    assert made.client.meta.config.read_timeout < ENQUEUE_SECONDS
+    assert made.client.meta.config.retries["total_max_attempts"] == 1
 
 
 @pytest.mark.parametrize(
@@ -165,7 +200,7 @@ settings = sorted(name for name in Spy.read if name.startswith("MILLRACE"))
 assert not settings, settings
 for module in modules:
     assert callable(module.handler)
-for module, event in zip(modules, [{{}}, None, None, {{}}]):
+for module, event in zip(modules, [{{}}, None, None, None, {{}}]):
     if event is not None:
         try:
             module.handler(event, None)

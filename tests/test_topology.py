@@ -84,6 +84,14 @@ def changed(path: str, **changes: Any) -> Topology:
         ("queue_mapping", {"maximum_concurrency": 21}, "ingest must reserve what its mapping"),
         ("transform", {"reserved_concurrency": 7}, "up to 4 Deliveries wait at once"),
         ("hot", {"reserved_concurrency": 7}, "up to 4 Deliveries wait at once"),
+        ("repair_queue", {"visibility_seconds": 359}, "six times repair's timeout plus"),
+        ("repair", {"timeout_seconds": 61}, "six times repair's timeout plus the window"),
+        ("repair", {"timeout_seconds": 15}, "repair's timeout must be over 15 s"),
+        ("repair", {"reserved_concurrency": 1}, "repair must reserve what its mapping can ask"),
+        ("repair_queue", {"retention_seconds": 1_209_599}, "keep debts as long as SQS can"),
+        ("repair_queue", {"dead_letter": "x", "max_receive_count": 9}, "and move them nowhere"),
+        ("repair_mapping", {"batch_size": 11}, "the repair mapping takes 1 to 10 debts"),
+        ("repair_mapping", {"batch_size": 0}, "the repair mapping takes 1 to 10 debts"),
         ("stream", {"shards": 19}, "up to 21 Deliveries wait at once"),
         ("stream_mapping", {"parallelization_factor": 10}, "up to 22 Deliveries wait at once"),
     ],
@@ -120,8 +128,12 @@ def test_the_edges_between_parts_meet():
     assert SOUND.queue_mapping.queue == SOUND.queue.name
     assert SOUND.queue_mapping.function == SOUND.ingest_queue.name
     assert SOUND.queue.dead_letter == SOUND.dead_letters.name
-    assert len({function.name for function in SOUND.functions}) == 4
+    assert len({function.name for function in SOUND.functions}) == 5
     assert len({table.name for table in SOUND.tables}) == 2
+    assert SOUND.repair_mapping.queue == SOUND.repair_queue.name
+    assert SOUND.repair_mapping.function == SOUND.repair.name
+    assert SOUND.repair.environment["MILLRACE_REPAIR_QUEUE"] == SOUND.repair_queue.name
+    assert len({queue.name for queue in SOUND.queues}) == 3
     assert SOUND.hot_table.ttl_attribute == "expires_at"
 
 
@@ -132,6 +144,8 @@ def test_handlers_are_import_paths_and_environments_are_complete():
         settings = Settings.of(function.environment)
         assert settings.pipeline == "millrace-telemetry"
         assert settings.bucket == SOUND.bucket
+        assert settings.ledger_table == SOUND.ledger_table.name
+        assert settings.repair_queue == SOUND.repair_queue.name
         assert settings.hot_table == SOUND.hot_table.name
         assert load_contract(settings.contract).name == "telemetry"
         assert bool(settings.workflow) == (function in (SOUND.ingest_stream, SOUND.ingest_queue))
@@ -141,7 +155,12 @@ def test_handlers_are_import_paths_and_environments_are_complete():
 def test_names_fit_their_services():
     longest = pipeline("x" * 40, "telemetry")
     assert max(len(function.name) for function in longest.functions) <= 64
-    assert max(len(queue.name) for queue in (longest.queue, longest.dead_letters)) <= 80
+    assert (
+        max(
+            len(queue.name) for queue in (longest.queue, longest.dead_letters, longest.repair_queue)
+        )
+        <= 80
+    )
     assert len(longest.workflow.name) <= 80
     assert len(longest.stream.name) <= 128
 

@@ -29,6 +29,7 @@ from transform.contract_file import load_contract
 
 CODE = Path(__file__).resolve().parents[2]
 STAGE_WORKERS = 2  # of Transform and of Hot each: what two cores keep busy
+REPAIR_WORKERS = 1  # debts are rare here, and each worker is a process
 CONNECTIONS_MAX = 16
 DRAIN_SECONDS = 10.0  # for invocations in flight when everything stops
 
@@ -57,6 +58,10 @@ class Pipeline:
     @property
     def queue_url(self) -> str:
         return resources.queue_url(self.client, self.topology.queue)
+
+    @property
+    def repair_queue_url(self) -> str:
+        return resources.queue_url(self.client, self.topology.repair_queue)
 
     @property
     def dead_letters_url(self) -> str:
@@ -107,6 +112,14 @@ def embedded(state: State, contract: str, *, port: int = 0) -> Iterator[Embedded
             system.queue_url,
             visibility_seconds=topology.queue.visibility_seconds,
             timeout_seconds=topology.ingest_queue.timeout_seconds,
+        )
+        mappings.poll_queue(
+            clients("sqs"),
+            topology.repair_mapping,
+            system.repair_queue_url,
+            visibility_seconds=topology.repair_queue.visibility_seconds,
+            timeout_seconds=topology.repair.timeout_seconds,
+            tally="repair",
         )
         state.announce(Running(os.getpid(), emulator.pid, emulator.url, topology.name))
         yield system
@@ -196,6 +209,7 @@ def _lambdas(topology: Topology, url: str, state: State) -> LocalLambda:
             topology.ingest_queue.name: topology.queue_mapping.maximum_concurrency,
             topology.transform.name: STAGE_WORKERS,
             topology.hot.name: STAGE_WORKERS,
+            topology.repair.name: REPAIR_WORKERS,
         },
         environment={**ENVIRONMENT, "AWS_ENDPOINT_URL": url},
         log_directory=state / "logs",

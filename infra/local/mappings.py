@@ -63,7 +63,7 @@ class Mappings:
         with lock:
             begin()
 
-    def poll_queue(
+    def poll_queue(  # noqa: PLR0913  a queue, and how long it and its function take
         self,
         sqs: Any,
         mapping: QueueMapping,
@@ -71,8 +71,12 @@ class Mappings:
         *,
         visibility_seconds: float = 30.0,
         timeout_seconds: float = 3.0,
+        tally: str = "sqs",
     ) -> None:
-        """Start with a queue. Its visibility and the function's timeout bound what is retried."""
+        """Start with a queue. Its visibility and the function's timeout bound what is retried.
+
+        What it does is counted under `tally`.
+        """
         rules = QueueRules(
             batch_size=mapping.batch_size,
             window_seconds=mapping.window_seconds,
@@ -82,7 +86,7 @@ class Mappings:
             fifo=mapping.queue.endswith(".fifo"),
         )
         place = _place(f"sqs:{REGION}:{ACCOUNT}:{mapping.queue}", mapping)
-        delivery = self._delivery("sqs", mapping.function)
+        delivery = self._delivery(tally, mapping.function)
         self._start(QueueDriver(sqs, rules, place, url, delivery).run)
 
     def stop(self, timeout_seconds: float) -> None:
@@ -92,9 +96,9 @@ class Mappings:
         for thread in list(self._threads):
             thread.join(max(until - time.monotonic(), 0))
 
-    def _delivery(self, source: str, function: str) -> Delivery:
+    def _delivery(self, tally: str, function: str) -> Delivery:
         delivery = Delivery(function, self._invoke, self._stop)
-        self.tallies[source] = delivery.tally
+        self.tallies[tally] = delivery.tally
         return delivery
 
     def _start(self, run: Callable[[], None]) -> None:

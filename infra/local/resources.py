@@ -41,8 +41,8 @@ def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) 
         StreamName=stream.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
     )
     sqs = client("sqs")
-    _queue(sqs, topology.dead_letters)
-    _queue(sqs, topology.queue)
+    for queue in topology.queues:
+        _queue(sqs, queue)
     arns = {
         function.name: _function(client("lambda"), function, proxy_url(function.name))
         for function in topology.functions
