@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest import kinesis, sqs, telemetry
+from ingest import kinesis, repair, sqs, telemetry
 from ingest.process import process
 from ingest.settings import Wiring
 from ingest.stages import transform, write_hot
@@ -166,7 +167,7 @@ def test_law_13_what_a_delivery_costs_does_not_depend_on_its_size() -> None:
     with cloud() as account:
         path = Path(account, random.Random(0))
         path.attempt(shard([reading(seq=n) for n in range(300)]))
-        assert len(account.keys()) == 2  # raw and landing
+        assert len(account.keys()) == 3  # raw and landing, and once a process the contract
         assert len(list(ledger.attempts(account.ledger))) == 1
         assert len(path.workflow.inputs) == 1
 
@@ -233,8 +234,24 @@ class Path:
             else:
                 start = stop
             if start == len(whole):
+                self.pay()
                 return
         pytest.fail("the shard does not drain")
+
+    def pay(self) -> None:
+        """Run the repair function until its queue is empty."""
+        self.faults = []
+        queue = self.account.repairs.url
+        ask = partial(self.account.sqs.receive_message, QueueUrl=queue, MaxNumberOfMessages=10)
+        while messages := ask().get("Messages", []):
+            bodies = {message["MessageId"]: message["Body"] for message in messages}
+            assert repair.pay(bodies, self.wiring, Context()) == []
+            for message in messages:
+                self.account.sqs.delete_message(
+                    QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"]
+                )
+        owed, _ = ledger.debts(self.account.ledger)
+        assert owed == {}
 
     def landed(self) -> pa.Table:
         schema = CONTRACT.landing_schema()
