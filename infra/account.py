@@ -113,18 +113,15 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
                 "SELECT _reason, count(*) FROM set_aside GROUP BY ALL ORDER BY ALL"
             ).fetchall()
         )
-        unaccounted = max(_one(db, _UNACCOUNTED)[0] - dropped, 0)
+        unaccounted, parked_messages = _one(db, _UNACCOUNTED)
+        unaccounted = max(unaccounted - dropped, 0)
         kept = db.sql("SELECT * FROM delivered").to_arrow_table()
     expected = set(hot.keys_of(kept.filter(hot_mask(kept, contract)), contract))
     return Account(
         sent=sent.total(),
         delivered=rows,
         dropped=dropped,
-        parked=sum(
-            count
-            for place, count in zip(sent.places(), sent.messages, strict=True)
-            if place in parked
-        ),
+        parked=parked_messages,
         quarantined=reasons,
         unaccounted=unaccounted,
         repeats=rows - distinct_rows,
@@ -140,8 +137,12 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
 
 
 _UNACCOUNTED = f"""
-    SELECT coalesce(sum(abs(sent.messages - coalesce(found.rows, 0))), 0)::BIGINT
-    FROM sent LEFT JOIN (
+    SELECT
+        coalesce(sum(abs(messages - rows)) FILTER (NOT parked OR rows > 0), 0)::BIGINT,
+        coalesce(sum(messages) FILTER (parked AND rows = 0), 0)::BIGINT
+    FROM (
+        SELECT sent.messages, sent.parked, coalesce(found.rows, 0) AS rows
+        FROM sent LEFT JOIN (
         SELECT {distinct.POSITION}, count(*) AS rows
         FROM (
             SELECT {distinct.POSITION} FROM delivered
@@ -149,9 +150,9 @@ _UNACCOUNTED = f"""
             SELECT {distinct.POSITION} FROM set_aside
         )
         GROUP BY ALL
-    ) AS found USING ({distinct.POSITION})
-    WHERE NOT sent.parked
+    ) AS found USING ({distinct.POSITION}))
 """
+"""Messages that are nowhere (or there twice), and those that are parked and have no better fate."""
 
 
 def _positions(sent: Sent, parked: set[Place]) -> pa.Table:

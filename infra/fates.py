@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from infra.push import Sent
 from sinks import ledger, raw
@@ -94,21 +93,3 @@ def await_fates(
         if not left or time.monotonic() >= until:
             return left
         time.sleep(POLL_SECONDS)
-
-
-def parked_messages(sqs: Any, queue: str, dead_letters_url: str) -> set[Place]:
-    """Messages in a queue's dead-letter queue, as positions of the queue they came from."""
-    attributes = sqs.get_queue_attributes(
-        QueueUrl=dead_letters_url, AttributeNames=["ApproximateNumberOfMessages"]
-    )["Attributes"]
-    if attributes["ApproximateNumberOfMessages"] == "0":
-        return set()
-    return {(queue, "", identifier) for identifier in _peeked(sqs, dead_letters_url)}
-
-
-def _peeked(sqs: Any, url: str) -> Iterator[str]:
-    while messages := sqs.receive_message(
-        QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=5
-    ).get("Messages"):
-        for message in messages:
-            yield message["MessageId"]

@@ -228,13 +228,18 @@ def test_the_span_asked_for(last, start, stop, low, high):
 COMMANDS = (
     ["query", "SELECT 1"],
     ["hot", "sensor-1"],
+    ["verify"],
+    ["quarantine", "list"],
+    ["quarantine", "show"],
+    ["quarantine", "stats"],
+    ["why", "sensor-1"],
     ["demo"],
     ["up"],
     ["ingest", "records.ndjson", "--contract", "telemetry"],
 )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[:2])
+@pytest.mark.parametrize("arguments", COMMANDS[:7])
 def test_no_records_yet(millrace, arguments):
     result = millrace(*arguments, "--state", "nowhere")
     assert result.exit_code == 4
@@ -252,7 +257,7 @@ def test_no_such_contract_in_the_state(millrace):
     assert "--contract 'fleet': this state has telemetry" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[2:])
+@pytest.mark.parametrize("arguments", COMMANDS[7:])
 def test_a_place_that_is_not_ours(millrace, arguments):
     file_of(reading())
     Path("file").write_text("mine")
@@ -270,7 +275,7 @@ def test_a_place_that_is_not_ours(millrace, arguments):
     assert Path("folder/thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[2:])
+@pytest.mark.parametrize("arguments", COMMANDS[7:])
 def test_a_state_that_is_in_use(millrace, arguments):
     file_of(reading())
     with State(Path("state")).owned():
@@ -279,7 +284,7 @@ def test_a_state_that_is_in_use(millrace, arguments):
     assert "state is in use by a process; stop it, or use another --state" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[2:])
+@pytest.mark.parametrize("arguments", COMMANDS[7:])
 @pytest.mark.parametrize(
     ("limit", "says"), [("MEMORY_MIN_MB", "MB of memory"), ("DISK_MIN_MB", "MB of disk left")]
 )
@@ -374,7 +379,7 @@ def names() -> list[str]:
 
 
 def test_the_commands():
-    assert names() == ["demo", "hot", "ingest", "query", "up"]
+    assert names() == ["demo", "hot", "ingest", "quarantine", "query", "up", "verify", "why"]
 
 
 @pytest.mark.parametrize("name", ["", *names()])

@@ -9,9 +9,12 @@ import click
 from infra.cli.demo import demo
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
+from infra.cli.quarantine import quarantine
 from infra.cli.query import query
 from infra.cli.run import Group
 from infra.cli.up import up
+from infra.cli.verify import verify
+from infra.cli.why import why
 
 EPILOG = """\b
 Exit codes: 0 all is well            1 a record is unaccounted for, or a check failed
@@ -44,5 +47,5 @@ def group() -> None:
     """
 
 
-for command in (demo, up, ingest, query, hot):
+for command in (demo, up, ingest, query, hot, verify, quarantine, why):
     group.add_command(command)

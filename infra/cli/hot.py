@@ -83,7 +83,7 @@ def span(
     if start or stop:
         if not start:
             raise click.UsageError("--to needs --from")
-        low, high = _time("--from", start), _time("--to", stop) if stop else now
+        low, high = moment("--from", start), moment("--to", stop) if stop else now
     else:
         low, high = now - min(_duration(last or "1h"), 2 * SPAN_MAX), now
     if low > high:
@@ -103,7 +103,7 @@ def _duration(text: str) -> timedelta:
         raise click.UsageError(f"--last {text!r} is too long") from None
 
 
-def _time(option: str, text: str) -> datetime:
+def moment(option: str, text: str) -> datetime:
     full = f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text
     try:
         return EPOCH + timedelta(microseconds=parse_timestamp(full, "iso8601"))

@@ -19,6 +19,7 @@ from infra.lake import Lake
 from infra.local import preflight
 from infra.local.embedded import Embedded, Pipeline, running
 from infra.local.state import State
+from infra.parked import Lookout
 from transform.contract import Contract
 from transform.contract_file import load_contract
 from transform.decode import Decoder
@@ -157,9 +158,14 @@ def settlement(system: Pipeline) -> fates.Settlement:
 
 
 def parked_of(system: Pipeline) -> fates.Parked:
-    """How to look into the pipeline's dead-letter queue."""
-    queue, url = system.topology.queue.name, system.dead_letters_url
-    return lambda: fates.parked_messages(system.client("sqs"), queue, url)
+    """How to look into the pipeline's dead-letter queue and on-failure objects."""
+    lookout = Lookout(
+        system.bucket,
+        system.topology.stream_mapping.on_failure_prefix,
+        system.client("sqs"),
+        {system.topology.queue.name: system.dead_letters_url},
+    )
+    return lambda: lookout.look().places()
 
 
 def take(

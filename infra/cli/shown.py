@@ -49,7 +49,7 @@ def print_table(rows: pa.Table, limit: int = ROWS_SHOWN) -> None:
         justify: Literal["left", "right"] = "right" if numeric else "left"
         table.add_column(Text(column.name), justify=justify, no_wrap=True)
     for row in shown:  # as Text: what looks like markup in it is data
-        table.add_row(*(Text(_text(value)) for value in row.values()))
+        table.add_row(*(Text(one_line(value)) for value in row.values()))
     needed = out.measure(table, options=out.options.update(max_width=WIDTH_MAX)).maximum
     if needed <= out.width:
         out.print(table)
@@ -66,10 +66,10 @@ def _print_records(rows: list[dict[str, Any]]) -> None:
     for number, row in enumerate(rows, 1):
         out.print(f"[dim]row {number}[/dim]")
         for name, value in row.items():
-            out.print(Text(f"  {name:<{margin}}  {_text(value)}"), soft_wrap=True)
+            out.print(Text(f"  {name:<{margin}}  {one_line(value)}"), soft_wrap=True)
 
 
-def _text(value: Any) -> str:
+def one_line(value: Any) -> str:
     """A value on one line; what would command the terminal is written out."""
     text = "" if value is None else str(value)
     if text.isprintable():
@@ -99,7 +99,7 @@ def _lines(account: Account) -> Iterator[tuple[str, int, str]]:
     yield "  quarantined", sum(account.quarantined.values()), "set aside, bytes and reason kept"
     for reason, count in account.quarantined.items():
         yield f"    {reason}", count, ""
-    yield "  parked", account.parked, "in the dead-letter queue"
+    yield "  parked", account.parked, "in the dead-letter queue or under on-failure/"
     yield "  unaccounted", account.unaccounted, ""
     yield "repeats", account.repeats, "rows beyond the first of each identity"
     yield "conflicts", account.conflicts, "equal record ids with other bytes"

@@ -47,7 +47,7 @@ class Mappings:
         lineage, lock = Lineage(), threading.Lock()
 
         def begin() -> None:
-            lineage.learn(_shards(kinesis, mapping.stream))
+            lineage.learn(shards_of(kinesis, mapping.stream))
             for shard in lineage.ready():
                 place = _place(
                     f"kinesis:{REGION}:{ACCOUNT}:stream/{mapping.stream}", mapping, shard
@@ -113,7 +113,7 @@ def _place(source: str, mapping: StreamMapping | QueueMapping, shard: str = "") 
     return Place(f"arn:aws:{source}", function, REGION, role, shard)
 
 
-def _shards(kinesis: Any, stream: str) -> dict[str, list[str]]:
+def shards_of(kinesis: Any, stream: str) -> dict[str, list[str]]:
     """The stream's shards and the parents of each."""
     asked: dict[str, Any] = {"StreamName": stream}
     shards: dict[str, list[str]] = {}

@@ -1,0 +1,112 @@
+"""`millrace verify`: proof that every record is in one place, or the names of what is wrong."""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import groupby
+
+import click
+from rich.markup import escape
+
+from infra.cli import run, shown
+from infra.cli.query import require_used
+from infra.evidence import Stores
+from infra.local.embedded import served
+from infra.local.resources import Client, queue_url
+from infra.local.state import State
+from infra.parked import parked
+from infra.sources import held, together
+from infra.topology import BUCKET, LEDGER, pipeline
+from infra.verify import Finding, Report
+from infra.verify import verify as prove
+from sinks.bucket import Bucket
+from sinks.table import Table
+
+NAMED_MAX = 20  # findings of each check that people are shown; --json has all
+MICROS = 1_000_000
+
+EXAMPLES = """\b
+Names what is  missing      a record, element or hot item that is nowhere
+               twice        one place too many
+               conflict     equal record ids, or one position, with other bytes
+               unexplained  rows, objects, ledger or hot items that do not agree
+It exits with 1 if there is any.
+
+\b
+Examples:
+  millrace verify
+  millrace verify --state /tmp/demo --json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@run.state_option
+@run.json_option
+def verify(state: State, as_json: bool) -> None:
+    """Prove that every record received is in exactly one place, and say how far the proof reaches.
+
+    Raw objects, landing, quarantine, parked records, ledger, hot store and the streams themselves
+    are read and compared, and the rules are applied to every raw record again.
+    """
+    require_used(state)
+    started = time.monotonic()
+    with served(state) as client:
+        report = prove(stores_of(state, client))
+    if as_json:
+        shown.print_json(report.to_json())
+    else:
+        _show(report, time.monotonic() - started)
+    if not report.proven:
+        sys.exit(run.UNACCOUNTED)
+
+
+def stores_of(state: State, client: Client) -> Stores:
+    """Every store of a state's pipelines."""
+    contracts = state.contracts()
+    topologies = [pipeline(contract.name, contract.name) for contract in contracts]
+    bucket = Bucket(client("s3"), BUCKET)
+    prefix = next((t.stream_mapping.on_failure_prefix for t in topologies), None)
+    queues = {t.queue.name: queue_url(client, t.dead_letters) for t in topologies}
+    sources = together(held(t, client, state / "checkpoints") for t in topologies)
+    return Stores(
+        bucket=bucket,
+        ledger=Table(client("dynamodb"), LEDGER),
+        hot={t.name: Table(client("dynamodb"), t.hot_table.name) for t in topologies},
+        contracts=contracts,
+        now_micros=int(time.time() * MICROS),
+        parked=parked(bucket, prefix, client("sqs"), queues),
+        held=sources,
+    )
+
+
+def _show(report: Report, seconds: float) -> None:
+    out = shown.out
+    for fate, count in report.fates.items():
+        if count or fate in ("delivered", "quarantined", "missing"):
+            out.print(f"  {fate:<12}{count:>12,}")
+    out.print("[bold]Read[/bold]")
+    for text in report.scope:
+        out.print(f"  {escape(text)}", soft_wrap=True)
+    if report.unchecked:
+        out.print("[bold]Not proven[/bold]")
+    for text in report.unchecked:
+        out.print(f"  {escape(text)}", soft_wrap=True)
+    for (kind, check), group in groupby(report.findings, lambda f: (f.kind, f.check)):
+        _show_findings(f"{kind}: {check}", list(group))
+    if report.proven:
+        out.print(
+            f"[green]Proven in {seconds:.1f} s: every record is in exactly one place.[/green]"
+        )
+    else:
+        out.print(f"[red bold]{len(report.findings):,} things are wrong.[/red bold]")
+
+
+def _show_findings(title: str, findings: list[Finding]) -> None:
+    shown.out.print(f"[red bold]{title}[/red bold] ({len(findings):,})")
+    for finding in findings[:NAMED_MAX]:
+        text = f"  {shown.one_line(finding.name)}  {shown.one_line(finding.detail)}"
+        shown.out.print(escape(text), soft_wrap=True)
+    if len(findings) > NAMED_MAX:
+        more = len(findings) - NAMED_MAX
+        shown.out.print(f"  … and {more:,} more; --json has all", soft_wrap=True)

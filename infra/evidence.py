@@ -1,0 +1,249 @@
+"""What the stores themselves say, as tables: the ground that `verify` and `why` stand on.
+
+Everything is read where it lies: raw, landing and quarantine objects byte by byte (an object is
+named by the digest of its bytes), the ledger and the hot tables by scanning, the sources within
+their retention. Nothing here asks the pipeline what it thinks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from infra.parked import NOTHING, Parked, digest
+from sinks import hot, landing, ledger, parquet, raw
+from sinks.bucket import Bucket
+from sinks.ledger import Attempt
+from sinks.table import Key, Table
+from transform.contract import Contract
+from transform.contract_file import parse_contract
+from transform.pipeline import MICROS, Transform, hot_mask
+from transform.records import POSITION, QUARANTINE_SCHEMA, RAW_SCHEMA, ROW_FIELDS
+
+READERS = 8
+CONTRACTS = "contracts/"
+CONTRACT_KEY = b"millrace.contract"  # of a landing object's schema: the digest of its contract
+
+RAW = pa.schema(
+    [
+        *RAW_SCHEMA,
+        pa.field("_raw", pa.string()),
+        pa.field("_index", pa.int32()),
+        pa.field("_sha", pa.string()),
+    ]
+)
+LANDING = pa.schema(
+    [
+        *ROW_FIELDS,
+        pa.field("_object", pa.string()),
+        pa.field("_row", pa.int64()),
+        pa.field("_pk", pa.string()),
+        pa.field("_sk", pa.string()),
+        pa.field("_hot", pa.bool_()),
+        pa.field("_expires", pa.int64()),
+    ]
+)
+QUARANTINE = pa.schema([*QUARANTINE_SCHEMA, pa.field("_object", pa.string())])
+HELD = pa.schema([*((name, pa.string()) for name in POSITION), ("_sha", pa.string())])
+
+
+class HotKeys(Protocol):
+    """A hot store, of which only the keys are read."""
+
+    def all_keys(self) -> Iterable[Key]: ...
+
+
+class Delivered(Protocol):
+    """A place where delivered rows are: landing, and whatever else readers count in.
+
+    Tables are of the columns of `LANDING`.
+    """
+
+    def rows(self) -> pa.Table: ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the sources still hold.
+
+    `records` (`HELD`) is what streams keep of what was passed; `passed` the checkpoint of each
+    stream and shard, of which a missing one has passed nothing; `waiting` how many messages each
+    queue holds. `scope` and `unchecked` say in words what was read and what could not be.
+    """
+
+    records: pa.Table = field(default_factory=HELD.empty_table)
+    passed: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    scope: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Every store a record can be in. `hot` is by the contract's name; `now_micros` since 1970."""
+
+    bucket: Bucket
+    ledger: Table
+    hot: Mapping[str, HotKeys]
+    contracts: Sequence[Contract]
+    now_micros: int
+    parked: Parked = NOTHING
+    held: Held = field(default_factory=Held)
+    delivered: Sequence[Delivered] = ()
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object as it was found. `rows` is of its footer."""
+
+    key: str
+    rows: int
+    bytes: int
+    sound: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that was read. `raw_tables` has each Delivery by its key."""
+
+    stores: Stores
+    raw: pa.Table
+    raw_tables: Mapping[str, pa.Table]
+    landing: pa.Table
+    quarantine: pa.Table
+    attempts: Sequence[Attempt]
+    objects: Mapping[str, Object]
+    rules: Rules
+
+
+@dataclass
+class Rules:
+    """Contracts by digest: those used here and those kept beside the objects they made."""
+
+    contracts: Mapping[str, Contract]
+    _made: dict[int, dict[str, Transform]] = field(default_factory=dict)
+
+    def of(self, epoch: int, generation: str) -> Transform | None:
+        """The rules of a generation, None where its contract or its code is not here."""
+        if epoch not in self._made:
+            every = (Transform(contract, epoch) for contract in self.contracts.values())
+            self._made[epoch] = {rules.generation.digest: rules for rules in every}
+        return self._made[epoch].get(generation)
+
+    def contract(self, digest_text: str, name: str) -> Contract | None:
+        """The contract of this digest; without one, the newest used here of that name."""
+        if digest_text in self.contracts:
+            return self.contracts[digest_text]
+        named = [contract for contract in self.contracts.values() if contract.name == name]
+        return max(named, key=lambda contract: contract.version, default=None)
+
+
+def gather(stores: Stores) -> Evidence:
+    """Read every store."""
+    rules = rules_of(stores.bucket, stores.contracts)
+    raws = list(_read(stores.bucket, f"{raw.PREFIX}/", _raw))
+    landed = list(_read(stores.bucket, f"{landing.LANDING}/", partial(_landing, rules)))
+    rejected = list(_read(stores.bucket, f"{landing.QUARANTINE}/", _quarantine))
+    more = [place.rows().select(LANDING.names).cast(LANDING) for place in stores.delivered]
+    return Evidence(
+        stores=stores,
+        raw=_joined(RAW, (table for _, table in raws)),
+        raw_tables={found.key: table for found, table in raws},
+        landing=_joined(LANDING, [*(table for _, table in landed), *more]),
+        quarantine=_joined(QUARANTINE, (table for _, table in rejected)),
+        attempts=list(ledger.attempts(stores.ledger)),
+        objects={found.key: found for found, _ in (*raws, *landed, *rejected)},
+        rules=rules,
+    )
+
+
+def rules_of(bucket: Bucket, contracts: Iterable[Contract]) -> Rules:
+    """The contracts given and all that the bucket keeps."""
+    kept = (parse_contract(bucket.get(key), key) for key in bucket.keys(CONTRACTS))
+    return Rules({contract.digest: contract for contract in (*kept, *contracts)})
+
+
+class _Reader(Protocol):
+    def __call__(self, key: str, data: bytes) -> pa.Table: ...
+
+
+def _read(bucket: Bucket, prefix: str, reader: _Reader) -> Iterator[tuple[Object, pa.Table]]:
+    def one(key: str) -> tuple[Object, pa.Table]:
+        data = bucket.get(key)
+        sound = hashlib.sha256(data).hexdigest() == key.rpartition("/")[2].partition(".")[0]
+        return Object(key, parquet.rows_in(data), len(data), sound), reader(key, data)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(one, list(bucket.keys(prefix)))
+
+
+def _raw(key: str, data: bytes) -> pa.Table:
+    table = parquet.decode(data)
+    bodies = [digest(body) for body in table.column("_body").to_pylist()]
+    return pa.table(
+        [
+            *(table.column(name) for name in RAW_SCHEMA.names),
+            _constant(key, table),
+            pa.array(range(table.num_rows), pa.int32()),
+            pa.array(bodies, pa.string()),
+        ],
+        schema=RAW,
+    )
+
+
+def _landing(rules: Rules, key: str, data: bytes) -> pa.Table:
+    """Rows with the hot items they want, by the contract that made the object."""
+    table = parquet.decode(data)
+    name = key.split("/")[1]
+    metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    contract = rules.contract(metadata.get(CONTRACT_KEY, b"").decode(), name)
+    common = [table.column(field.name) for field in ROW_FIELDS]
+    number = pa.array(range(table.num_rows), pa.int64())
+    columns = [*common, _constant(key, table), number, *_hot_columns(table, contract)]
+    return pa.table(columns, schema=LANDING)
+
+
+def _hot_columns(table: pa.Table, contract: Contract | None) -> list[pa.Array]:
+    count = table.num_rows
+    if contract is None:
+        nothing = pa.nulls(count, pa.string())
+        return [nothing, nothing, pa.repeat(pa.scalar(value=False), count), _never(count)]
+    keys = hot.keys_of(table, contract)
+    ttl = contract.hot_ttl_seconds
+    expires = _never(count)
+    if ttl is not None:
+        moments = table.column(contract.event_time).cast(pa.int64())
+        expires = pc.add(moments, ttl * MICROS).combine_chunks()
+    mask = hot_mask(table, contract)
+    return [
+        pa.array([pk for pk, _ in keys], pa.string()),
+        pa.array([sk for _, sk in keys], pa.string()),
+        mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask,
+        expires,
+    ]
+
+
+def _never(count: int) -> pa.Array:
+    return pa.nulls(count, pa.int64())
+
+
+def _quarantine(key: str, data: bytes) -> pa.Table:
+    table = parquet.decode(data)
+    columns = [table.column(name) for name in QUARANTINE_SCHEMA.names]
+    return pa.table([*columns, _constant(key, table)], schema=QUARANTINE)
+
+
+def _constant(text: str, table: pa.Table) -> pa.Array:
+    return pa.repeat(pa.scalar(text, pa.string()), table.num_rows)
+
+
+def _joined(schema: pa.Schema, tables: Iterable[pa.Table]) -> pa.Table:
+    return pa.concat_tables([schema.empty_table(), *tables])

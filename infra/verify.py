@@ -1,0 +1,344 @@
+"""Proof of conservation: of what was received, each record is in one place, and the places agree.
+
+    stores ──▶ evidence (tables) ──▶ fate of each position (law 5) ──▶ checks ──▶ Report
+                                └──▶ the rules applied to raw again ──┘
+
+Every check is one SQL statement whose rows are what is wrong: none is what is proven. A name is
+`stream/shard/sequence` for a position, else an object's key, a record id or a hot item's key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from infra.checks import CHECKS, FATES, VIEWS, Kind
+from infra.evidence import Evidence, Stores, gather
+from infra.parked import digest
+from sinks.ledger import Attempt
+from sinks.table import Key
+from transform.pipeline import Transform
+
+KINDS: tuple[Kind, ...] = ("missing", "twice", "conflict", "unexplained")
+DIGITS = 128  # sequence numbers have more digits than an integer type: they are compared as text
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: of which kind, by which check, what it is about, and why."""
+
+    kind: Kind
+    check: str
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was proven, and what contradicts it.
+
+    `fates` counts positions; `counts` what was read; `scope` and `unchecked` say in words how far
+    the proof reaches and what it leaves out.
+    """
+
+    findings: tuple[Finding, ...]
+    fates: dict[str, int]
+    counts: dict[str, int]
+    scope: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def proven(self) -> bool:
+        return not self.findings
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        kinds = Counter(finding.kind for finding in self.findings)
+        return {
+            "proven": self.proven,
+            "wrong": {kind: kinds[kind] for kind in KINDS},
+            "fates": self.fates,
+            "counts": self.counts,
+            "scope": list(self.scope),
+            "unchecked": list(self.unchecked),
+            "findings": [vars(finding) for finding in self.findings],
+        }
+
+
+def verify(stores: Stores) -> Report:
+    """Read every store and prove conservation, or name what contradicts it."""
+    return examine(gather(stores))
+
+
+def examine(evidence: Evidence) -> Report:
+    """The proof from what was read."""
+    with loaded(evidence) as (db, again):
+        findings = [*_plain_findings(evidence), *_run_checks(db)]
+        fates = dict(db.execute("SELECT fate, count(*) FROM fates GROUP BY ALL").fetchall())
+        counts = _counts(db, evidence)
+    unchecked = list(evidence.stores.held.unchecked)
+    if again.unknown:
+        rows = sum(again.unknown.values())
+        unchecked.append(
+            f"{rows:,} rows of rules that are not here (generations "
+            f"{', '.join(sorted(again.unknown))}): their verdicts were not judged again"
+        )
+    if waiting := fates.get("waiting", 0):
+        unchecked.append(f"{waiting:,} positions wait for their source to bring them again")
+    return Report(
+        findings=tuple(sorted(findings, key=lambda f: (KINDS.index(f.kind), f.check, f.name))),
+        fates={fate: fates.get(fate, 0) for fate in FATES},
+        counts=counts,
+        scope=(*_scope(counts, again), *evidence.stores.held.scope),
+        unchecked=tuple(unchecked),
+    )
+
+
+# ---- Tables ----
+
+
+@dataclass(frozen=True)
+class Again:
+    """What the rules make of raw when they are applied again."""
+
+    table: pa.Table
+    judged: int
+    unknown: dict[str, int]
+
+
+EXPECTED = pa.schema(
+    [
+        ("_raw", pa.string()),
+        ("_index", pa.int32()),
+        ("_sub", pa.int32()),
+        ("_child", pa.int32()),
+        ("_generation", pa.string()),
+        ("_digest", pa.binary(16)),
+        ("verdict", pa.string()),  # delivered, or the reason
+    ]
+)
+OBJECTS = pa.schema(
+    [("key", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sound", pa.bool_())]
+)
+HANDED_BACK = pa.schema([("execution", pa.string()), ("low", pa.int64()), ("high", pa.int64())])
+KEYS = pa.schema([("_contract", pa.string()), ("_pk", pa.string()), ("_sk", pa.string())])
+ATTEMPTS = pa.schema(
+    [
+        (name, pa.int64() if kind == "int" else pa.string())
+        for name, kind in Attempt.__annotations__.items()
+        if name != "retry"
+    ]
+)
+
+
+@contextmanager
+def loaded(evidence: Evidence) -> Iterator[tuple[duckdb.DuckDBPyConnection, Again]]:
+    """Every store as a table, and `infra.checks.VIEWS` on them."""
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        yield db, _load(db, evidence)
+
+
+def _load(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> Again:
+    stores = evidence.stores
+    again = judged_again(evidence)
+    parked = stores.parked.rows
+    shas = [digest(body) for body in parked.column("_body").to_pylist()]
+    attempts = [vars(attempt) for attempt in evidence.attempts]
+    tables = {
+        "raw_rows": evidence.raw.drop_columns(["_body"]),
+        "landing": evidence.landing,
+        "quarantine": evidence.quarantine.drop_columns(["_body"]),
+        "parked_rows": parked.drop_columns(["_body"]).append_column("_sha", [shas]),
+        "attempts": pa.Table.from_pylist(attempts, ATTEMPTS),
+        "handed_back": _handed_back(evidence.attempts),
+        "objects": pa.Table.from_pylist([vars(o) for o in evidence.objects.values()], OBJECTS),
+        "held": stores.held.records,
+        "hot_items": _keys(stores),
+        "expected": again.table,
+        "owed": _owed(evidence),
+        "passed": _passed(stores),
+        "queues": _queues(stores),
+        "pointers": _pointers(stores),
+        "judged": _judged(again, evidence),
+    }
+    for name, table in tables.items():
+        db.register(f"_{name}", table)
+        db.execute(f"CREATE TABLE {name} AS FROM _{name}")
+        db.unregister(f"_{name}")
+    db.execute(f"CREATE MACRO now_micros() AS {stores.now_micros}")
+    for name, sql in VIEWS.items():
+        db.execute(f"CREATE TABLE {name} AS {sql}")
+    return again
+
+
+def judged_again(evidence: Evidence) -> Again:
+    """Raw under each generation that rows or attempts name, by the rules where they are here."""
+    asked: dict[tuple[str, int, str], int] = {}
+    for table in (evidence.landing, evidence.quarantine):
+        grouped = table.group_by(["_raw", "_epoch", "_generation"]).aggregate([([], "count_all")])
+        for row in grouped.to_pylist():
+            made = (row["_raw"], row["_epoch"], row["_generation"])
+            asked[made] = asked.get(made, 0) + row["count_all"]
+    for attempt in evidence.attempts:
+        asked.setdefault((attempt.raw_key, attempt.epoch, attempt.generation), 0)
+    unknown: Counter[str] = Counter()
+    tables = [EXPECTED.empty_table()]
+    judged = 0
+    for (key, epoch, generation), rows in asked.items():
+        rules, source = evidence.rules.of(epoch, generation), evidence.raw_tables.get(key)
+        if rules is None and rows:
+            unknown[generation] += rows
+        if rules is not None and source is not None:
+            tables.append(_verdicts(rules, source, key))
+            judged += source.num_rows
+    return Again(pa.concat_tables(tables), judged, dict(unknown))
+
+
+def _verdicts(rules: Transform, source: pa.Table, key: str) -> pa.Table:
+    batch = rules.apply(source, key)
+    names = EXPECTED.names[:-1]
+    good = pa.repeat(pa.scalar("delivered"), batch.rows.num_rows)
+    bad = batch.rejects.column("_reason")
+    return pa.concat_tables(
+        [
+            pa.table([*batch.rows.select(names).columns, good], schema=EXPECTED),
+            pa.table([*batch.rejects.select(names).columns, bad], schema=EXPECTED),
+        ]
+    )
+
+
+def _judged(again: Again, evidence: Evidence) -> pa.Table:
+    """Which generations were judged again, by their digests."""
+    known = {
+        attempt.generation
+        for attempt in evidence.attempts
+        if evidence.rules.of(attempt.epoch, attempt.generation)
+    }
+    known |= set(again.table.column("_generation").unique().to_pylist())
+    return pa.table({"_generation": pa.array(sorted(known), pa.string())})
+
+
+def _handed_back(attempts: Sequence[Attempt]) -> pa.Table:
+    spans = [
+        {"execution": a.execution, "low": a.first + low, "high": a.first + high}
+        for a in attempts
+        for low, high in a.retry
+    ]
+    return pa.Table.from_pylist(spans, HANDED_BACK)
+
+
+def _keys(stores: Stores) -> pa.Table:
+    contracts: list[str] = []
+    keys: list[Key] = []
+    for name, items in stores.hot.items():
+        found = list(items.all_keys())
+        keys += found
+        contracts += [name] * len(found)
+    columns = [contracts, [pk for pk, _ in keys], [sk for _, sk in keys]]
+    return pa.table([pa.array(column, pa.string()) for column in columns], schema=KEYS)
+
+
+def _owed(evidence: Evidence) -> pa.Table:
+    """How many rows of each landing object are a debt that repair has yet to pay."""
+    rows: Counter[str] = Counter()
+    for key, owed in debts(evidence):
+        rows[key] += owed
+    return pa.table(
+        {
+            "_object": pa.array(rows.keys(), pa.string()),
+            "rows": pa.array(rows.values(), pa.int64()),
+        }
+    )
+
+
+def debts(_evidence: Evidence) -> Iterator[tuple[str, int]]:
+    """Open debts of repair: the landing object, and how many of its rows are owed at most."""
+    yield from ()
+
+
+def _passed(stores: Stores) -> pa.Table:
+    rows = [
+        {"_stream": stream, "_shard": shard, "_sequence": str(at)}
+        for (stream, shard), at in stores.held.passed.items()
+    ]
+    schema = pa.schema([(name, pa.string()) for name in ("_stream", "_shard", "_sequence")])
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _queues(stores: Stores) -> pa.Table:
+    rows = [{"_stream": queue, "messages": n} for queue, n in stores.held.waiting.items()]
+    return pa.Table.from_pylist(
+        rows, pa.schema([("_stream", pa.string()), ("messages", pa.int64())])
+    )
+
+
+def _pointers(stores: Stores) -> pa.Table:
+    rows = [
+        {
+            "_stream": p.stream,
+            "_shard": p.shard,
+            "low": str(p.first).zfill(DIGITS),
+            "high": str(p.last).zfill(DIGITS),
+            "_where": p.where,
+        }
+        for p in stores.parked.pointers
+    ]
+    names = ("_stream", "_shard", "low", "high", "_where")
+    return pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in names]))
+
+
+# ---- Checks ----
+
+
+def _run_checks(db: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    for check in CHECKS:
+        for name, detail in db.execute(check.sql).fetchall():
+            yield Finding(check.kind, check.name, name, detail)
+
+
+def _plain_findings(evidence: Evidence) -> Iterable[Finding]:
+    for key in evidence.stores.parked.unreadable:
+        yield Finding("unexplained", "on_failure", key, "is not what AWS writes there")
+
+
+def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]:
+    def one(sql: str) -> int:
+        return int(db.execute(sql).fetchall()[0][0])
+
+    return {
+        "raw_objects": len(evidence.raw_tables),
+        "raw_records": evidence.raw.num_rows,
+        "positions": one("SELECT count(*) FROM members"),
+        "elements": one("SELECT count(*) FROM counted"),
+        "landing_rows": evidence.landing.num_rows,
+        "quarantine_rows": evidence.quarantine.num_rows,
+        "delivered_elements": one("SELECT count(*) FROM delivered"),
+        "set_aside_elements": one("SELECT count(*) FROM set_aside"),
+        "repeats": one(
+            "SELECT count(*) - count(DISTINCT (_contract, _record_id, _digest)) FROM delivered"
+        ),
+        "attempts": len(evidence.attempts),
+        "parked": evidence.stores.parked.rows.num_rows,
+        "hot_items": one("SELECT count(*) FROM hot_items"),
+        "owed_rows": one("SELECT coalesce(sum(rows), 0) FROM owed"),
+        "held_records": evidence.stores.held.records.num_rows,
+    }
+
+
+def _scope(counts: dict[str, int], again: Again) -> Iterator[str]:
+    yield (
+        f"everything Lambda received: {counts['positions']:,} positions in "
+        f"{counts['raw_objects']:,} raw objects, {counts['elements']:,} elements"
+    )
+    yield f"rules applied again to {again.judged:,} raw records, verdict by verdict"
+    yield (
+        f"{counts['attempts']:,} ledger attempts against the objects they name, and "
+        f"{counts['hot_items']:,} hot items against the records that want them"
+    )
