@@ -20,6 +20,9 @@ from transform.records import Rejection
 KPL_MAGIC = b"\xf3\x89\x9a\xc2"
 MD5_BYTES = 16
 KPL_OVERHEAD_BYTES = len(KPL_MAGIC) + MD5_BYTES
+PARTITION_KEY_MAX_CHARACTERS = 256  # Kinesis PutRecord; beyond, each member would repeat a huge one
+MEMBERS_ALWAYS = 32  # in an aggregate of any size; 7,500 such records fill Lambda's 6 MB event
+MEMBER_BYTES_MIN = 20  # of an aggregate: `{"d":"a","t":0}` is 15, its entry's overhead 6
 ENTRY_OVERHEAD_BYTES = 24  # per user record at most: tags, lengths and index of a protobuf entry
 
 
@@ -48,10 +51,9 @@ def open_envelopes(bodies: Sequence[bytes], groups: Sequence[str | None]) -> Ele
             elements.sub.append(0)
             elements.groups.append(group)
             continue
-        try:
-            members = list(deaggregate(body))
-        except ValueError as error:
-            elements.rejects[index] = Rejection("envelope", "malformed_aggregate", str(error))
+        members = _members(body)
+        if isinstance(members, Rejection):
+            elements.rejects[index] = members
             continue
         for sub, (key, data) in enumerate(members):
             elements.bodies.append(data)
@@ -70,24 +72,62 @@ def is_aggregate(body: bytes) -> bool:
     )
 
 
+def members_max(size: int) -> int:
+    """How many messages an aggregate of `size` bytes may hold and still be opened.
+
+    An aggregate whose every message has a device and a time never has more. One that is all empty
+    messages would be 700,000 elements in a 6 MB event, each with a row that leads back to it.
+    """
+    return max(MEMBERS_ALWAYS, size // MEMBER_BYTES_MIN)
+
+
 def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
     """Partition key and data of each user record. `body` must be an aggregate.
 
     Raises `ValueError` where the content contradicts the format; nothing is half opened, because
     callers take the whole list.
     """
+    return _pairs(_parsed(body))
+
+
+def _members(body: bytes) -> list[tuple[str, bytes]] | Rejection:
+    """An aggregate's messages, or why it is set aside whole. They are counted first, then made."""
+    try:
+        message = _parsed(body)
+        count, most = len(message.records), members_max(len(body))
+        if count > most:
+            detail = f"{count} messages in {len(body)} bytes, which can hold {most}"
+            return Rejection("envelope", "too_many_elements", detail)
+        return list(_pairs(message))
+    except ValueError as error:
+        return Rejection("envelope", "malformed_aggregate", str(error))
+
+
+def _parsed(body: bytes) -> Any:
+    """The protobuf message of an aggregate. Raises `ValueError`."""
     message = _AGGREGATE()
     try:
         message.ParseFromString(body[4:-MD5_BYTES])
-        keys = list(message.partition_key_table)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         raise ValueError(f"the aggregate is not readable: {error}") from None
     if not message.IsInitialized():
         raise ValueError("the aggregate lacks a field that the format requires")
-    if not all(isinstance(key, str) for key in keys):  # bytes stand for what is not UTF-8
-        raise ValueError("the aggregate holds a partition key that is not UTF-8")
     if not message.records:
         raise ValueError("the aggregate holds no record")
+    return message
+
+
+def _pairs(message: Any) -> Iterator[tuple[str, bytes]]:
+    """Partition key and data of each record of an aggregate. Raises `ValueError`."""
+    try:
+        keys = list(message.partition_key_table)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the aggregate is not readable: {error}") from None
+    if not all(isinstance(key, str) for key in keys):  # bytes stand for what is not UTF-8
+        raise ValueError("the aggregate holds a partition key that is not UTF-8")
+    if any(len(key) > PARTITION_KEY_MAX_CHARACTERS for key in keys):
+        longest = f"a partition key of over {PARTITION_KEY_MAX_CHARACTERS} characters"
+        raise ValueError(f"the aggregate holds {longest}")
     for record in message.records:
         if record.partition_key_index >= len(keys):
             raise ValueError("the aggregate names a partition key that it does not hold")

@@ -31,7 +31,7 @@ from transform.records import (
     Rejection,
 )
 
-CODE_VERSION = (0, 1, 0)
+CODE_VERSION = (0, 1, 1)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 MICROS = 1_000_000
