@@ -288,7 +288,8 @@ def test_an_aggregate_of_more_messages_than_its_bytes_can_hold_is_rejected_as_on
         "too_many_elements",
     )
     assert (
-        elements.rejects[2].detail == f"{most + 1} messages in {len(over)} bytes, which can hold 32"
+        elements.rejects[2].detail
+        == f"{most + 1} messages in {len(over)} bytes; at most 32 are opened"
     )
 
 
@@ -296,6 +297,12 @@ def test_no_aggregate_of_messages_that_can_be_delivered_holds_too_many():
     smallest = b'{"d":"a","t":0}'
     body = aggregate([("", smallest)] * 10_000)
     assert len(open_envelopes([body], ["k"]).bodies) == 10_000
+
+
+def test_a_contract_of_hundreds_of_fields_takes_fewer_messages_of_one_aggregate():
+    assert members_max(4_400_000, fields=10) == 220_000
+    assert members_max(4_400_000, fields=500) == 80_000
+    assert members_max(1_048_576, fields=500) == members_max(1_048_576)
 
 
 def test_a_partition_key_that_kinesis_would_not_take_makes_an_aggregate_malformed():

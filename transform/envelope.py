@@ -23,6 +23,7 @@ KPL_OVERHEAD_BYTES = len(KPL_MAGIC) + MD5_BYTES
 PARTITION_KEY_MAX_CHARACTERS = 256  # Kinesis PutRecord; beyond, each member would repeat a huge one
 MEMBERS_ALWAYS = 32  # in an aggregate of any size; 7,500 such records fill Lambda's 6 MB event
 MEMBER_BYTES_MIN = 20  # of an aggregate: `{"d":"a","t":0}` is 15, its entry's overhead 6
+CELLS_MAX = 40_000_000  # of one aggregate, members by fields: some 7 s and 700 MB of Transform
 ENTRY_OVERHEAD_BYTES = 24  # per user record at most: tags, lengths and index of a protobuf entry
 
 
@@ -41,8 +42,13 @@ class Elements:
     rejects: dict[int, Rejection] = field(default_factory=dict)
 
 
-def open_envelopes(bodies: Sequence[bytes], groups: Sequence[str | None]) -> Elements:
-    """Every message of the given source records; `groups` are their partition keys."""
+def open_envelopes(
+    bodies: Sequence[bytes], groups: Sequence[str | None], fields: int = 1
+) -> Elements:
+    """Every message of the given source records; `groups` are their partition keys.
+
+    `fields` is how many columns the contract makes of a message.
+    """
     elements = Elements()
     for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
         if not is_aggregate(body):
@@ -51,7 +57,7 @@ def open_envelopes(bodies: Sequence[bytes], groups: Sequence[str | None]) -> Ele
             elements.sub.append(0)
             elements.groups.append(group)
             continue
-        members = _members(body)
+        members = _members(body, fields)
         if isinstance(members, Rejection):
             elements.rejects[index] = members
             continue
@@ -72,13 +78,14 @@ def is_aggregate(body: bytes) -> bool:
     )
 
 
-def members_max(size: int) -> int:
+def members_max(size: int, fields: int = 1) -> int:
     """How many messages an aggregate of `size` bytes may hold and still be opened.
 
-    An aggregate whose every message has a device and a time never has more. One that is all empty
-    messages would be 700,000 elements in a 6 MB event, each with a row that leads back to it.
+    An aggregate whose every message has a device and a time never has more, but under a contract of
+    hundreds of fields. One that is all empty messages would be 700,000 elements in a 6 MB event,
+    each with a row that leads back to it.
     """
-    return max(MEMBERS_ALWAYS, size // MEMBER_BYTES_MIN)
+    return min(max(MEMBERS_ALWAYS, size // MEMBER_BYTES_MIN), CELLS_MAX // fields)
 
 
 def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
@@ -90,13 +97,13 @@ def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
     return _pairs(_parsed(body))
 
 
-def _members(body: bytes) -> list[tuple[str, bytes]] | Rejection:
+def _members(body: bytes, fields: int) -> list[tuple[str, bytes]] | Rejection:
     """An aggregate's messages, or why it is set aside whole. They are counted first, then made."""
     try:
         message = _parsed(body)
-        count, most = len(message.records), members_max(len(body))
+        count, most = len(message.records), members_max(len(body), fields)
         if count > most:
-            detail = f"{count} messages in {len(body)} bytes, which can hold {most}"
+            detail = f"{count} messages in {len(body)} bytes; at most {most} are opened"
             return Rejection("envelope", "too_many_elements", detail)
         return list(_pairs(message))
     except ValueError as error:
