@@ -63,6 +63,8 @@ from transform.records import Delivery
 GOLDEN = Path(__file__).parent / "golden"
 ROUND = 1_000  # events a seed; hypothesis remembers a round's, so rounds are kept short
 ENOUGH_MS = 180_000
+BATCH_ENTRIES_MAX = 10  # SQS: entries of a batch call
+VISIBILITY_MAX = 43_200  # SQS: seconds
 FIRST_SEQUENCE = 49590338271490256608559692538361571095921575989136588898
 PARQUET_EVERY = 10  # seeds; in between the objects are in Arrow's own format, ten times as quick
 GROWN_MAX_BYTES = 20_000  # of what one repetition adds to a body: events stay small, and so quick
@@ -434,6 +436,28 @@ class MemoryTables:
         return pk, sk
 
 
+class MemoryQueue:
+    """What is used of an SQS client. It never gets a receipt it was not given."""
+
+    def __init__(self, weather: Weather) -> None:
+        self.weather = weather
+
+    def get_queue_url(self, *, QueueName: str) -> dict[str, Any]:  # noqa: N803
+        return {"QueueUrl": f"https://sqs/{QueueName}"}
+
+    def change_message_visibility_batch(self, **change: Any) -> dict[str, Any]:
+        entries = change["Entries"]
+        if not 0 < len(entries) <= BATCH_ENTRIES_MAX:
+            raise refused("BatchRequestTooLong", 400, "ChangeMessageVisibilityBatch")
+        if len({entry["Id"] for entry in entries}) < len(entries):
+            raise refused("BatchEntryIdsNotDistinct", 400, "ChangeMessageVisibilityBatch")
+        if any(not 0 <= entry["VisibilityTimeout"] <= VISIBILITY_MAX for entry in entries):
+            raise refused("InvalidParameterValue", 400, "ChangeMessageVisibilityBatch")
+        if self.weather.strikes("sqs_lost", "slow"):
+            raise injected(ReadTimeoutError(endpoint_url="sqs"))
+        return {"Successful": [{"Id": entry["Id"]} for entry in entries]}
+
+
 def _is_number(text: str) -> bool:
     number = abs(float(text))
     return number == 0 or 1e-130 <= number <= 9.9999999999999999e125
@@ -468,6 +492,8 @@ class World:
         wiring.waiting = clock.waiting()
         wiring.bucket = Bucket(bucket, TOPOLOGY.bucket)  # type: ignore[arg-type]
         wiring.hot_table = Table(tables, TOPOLOGY.hot_table.name, threads=1)  # type: ignore[arg-type]
+        wiring.parallel = lambda work, parts: [work(part) for part in parts]
+        wiring.sqs = MemoryQueue(weather)  # type: ignore[assignment]
         stages_of = {
             TOPOLOGY.transform.name: transform_handler.handler,
             TOPOLOGY.hot.name: hot_handler.handler,
@@ -475,6 +501,12 @@ class World:
         machine = Machine(TOPOLOGY, stages_of, tables, Context(plan.stage_ms))
         wiring.workflow = machine  # type: ignore[assignment]
         return cls(wiring, bucket, tables, machine, clock)
+
+    def look_at_stages(self) -> None:
+        """What a stage raises is a defect, though ingest takes it for a killer or for weather."""
+        for raised in self.machine.raised:
+            if not getattr(raised, "injected", False):
+                raise Violation(f"a stage raised {raised!r}") from raised
 
     def clear_up(self) -> None:
         """From now on the weather is fair, and there is time."""
@@ -528,10 +560,9 @@ def invoked(world: World, source: str, event: Any, left_ms: int, *, valid: bool)
             raise Violation("an event was refused after work was done") from error
         return None
     except Exception as error:
+        world.look_at_stages()
         raise Violation(f"the handler raised {error!r}") from error
-    for raised in world.machine.raised:
-        if not getattr(raised, "injected", False):
-            raise Violation(f"a stage raised {raised!r}") from raised
+    world.look_at_stages()
     return answer
 
 
