@@ -11,7 +11,7 @@ TEST_PROCESSES ?= 2
 QUIETLY := trap 'exit 0' INT;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test fuzz lint clean
 
 help:  ## list the targets
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,14 @@ demo:  ## run the pipeline on this machine (ARGS=...)
 test:  ## run the tests (ARGS=...)
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
 		.venv/bin/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+
+# Of the fuzzer: how many events, and the seed of the first thousand.
+EVENTS ?= 200000
+FIRST_SEED ?= 1
+
+fuzz:  ## fuzzed events through the handlers (EVENTS=200000 FIRST_SEED=1)
+	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
+		.venv/bin/python -m tests.fuzz --events $(EVENTS) --first-seed $(FIRST_SEED)
 
 lint:  ## check style and types
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \

@@ -10,6 +10,7 @@ from ingest.events import arrival_micros, malformed, name_of, records_of, text
 from transform.records import Delivery, Outcome
 
 MILLIS = 1_000
+SEQUENCE_DIGITS_MAX = 129  # the Kinesis API's; over 4,300 Python would not compare them
 
 
 def read(event: Any) -> Delivery:
@@ -52,6 +53,8 @@ def _sequence(number: Any) -> str:
     """A sequence number, which the answer will compare: found out now, not after the work."""
     if not (isinstance(number, str) and number.isascii() and number.isdecimal()):
         raise TypeError(f"{number!r} is not a sequence number")
+    if len(number) > SEQUENCE_DIGITS_MAX:
+        raise ValueError(f"a sequence number of {len(number)} digits")
     return number
 
 

@@ -24,13 +24,13 @@ def read(event: Any) -> Delivery:
             stream = name_of(text(record["eventSourceARN"]))
             system = record["attributes"]
             group = system.get("MessageGroupId")
-            delivery.sequences.append(text(record["messageId"]))
+            delivery.sequences.append(_message_id(record["messageId"]))
             delivery.groups.append(None if group is None else text(group))
             delivery.arrivals.append(arrival_micros(int(system["SentTimestamp"])))
             delivery.bodies.append(record["body"].encode("utf-8", "surrogatepass"))
             delivery.receipts.append(text(record.get("receiptHandle", "")))
             delivery.receives.append(int(system.get("ApproximateReceiveCount", 1)))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise malformed(number, error) from None
         own = record.get("messageAttributes")
         delivery.shards.append("")
@@ -53,6 +53,13 @@ def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
     return {
         "batchItemFailures": [{"itemIdentifier": delivery.sequences[i]} for i in sorted(retry)],
     }
+
+
+def _message_id(value: Any) -> str:
+    """A message id, which the answer must name exactly as it came: found out before the work."""
+    if not value or text(value) != value:
+        raise TypeError(f"{value!r} is not a message id")
+    return str(value)
 
 
 def _json(value: Any) -> str:

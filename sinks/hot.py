@@ -24,6 +24,7 @@ from transform.contract import Contract, FieldType
 from transform.pipeline import MICROS, hot_mask, utc_text
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
+ROWS_MAX = 8_192  # held as Python values of every column, before they are items
 LATEST = "~"  # sorts behind every digit, so `time + LATEST` is behind all items of that time
 
 
@@ -74,7 +75,11 @@ def write(
 def items_of(rows: pa.Table, contract: Contract) -> tuple[list[Key], dict[Key, Item]]:
     """The key of each row, and the items by key: repeats within a Delivery are one item."""
     keys = keys_of(rows, contract)
-    return keys, dict(zip(keys, _items(rows, contract, keys), strict=True))
+    items: dict[Key, Item] = {}
+    for low in range(0, len(keys), ROWS_MAX):
+        some = keys[low : low + ROWS_MAX]
+        items.update(zip(some, _items(rows.slice(low, ROWS_MAX), contract, some), strict=True))
+    return keys, items
 
 
 def keys_of(rows: pa.Table, contract: Contract) -> list[Key]:

@@ -26,8 +26,11 @@ def encode(table: pa.Table) -> bytes:
 
 
 def decode(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The file's rows, or some columns of them."""
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    """The file's rows, or some columns of them.
+
+    Not by `read_table`: it goes through the dataset scanner, which takes twice as long to begin.
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
 
 
 def rows_in(data: bytes) -> int:

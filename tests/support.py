@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -319,10 +321,14 @@ class InProcessWorkflow:
     inputs: list[dict[str, Any]] = field(default_factory=list)
     raised: list[Exception] = field(default_factory=list)
 
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """The ASL file with its functions' names."""
+        return machine_of(self.topology)
+
     def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         assert timeout_seconds > 0
-        arns = {function.name: f"arn:{function.name}" for function in self.topology.functions}
-        machine = json.loads(self.topology.definition(arns))
+        machine = self.machine
         self.inputs.append(state)
         execution = f"arn:aws:states:{REGION}:0:express:batch:{len(self.inputs)}"
         name, state = machine["StartAt"], json.loads(json.dumps(state))
@@ -365,6 +371,33 @@ class InProcessWorkflow:
         raise NotImplementedError(spec["Resource"])
 
 
+MACHINES: dict[int, tuple[Topology, dict[str, Any]]] = {}
+
+
+def machine_of(topology: Topology) -> dict[str, Any]:
+    """A topology's state machine, read once; a topology is kept, so that its id stays its own."""
+    if id(topology) not in MACHINES:
+        arns = {function.name: f"arn:{function.name}" for function in topology.functions}
+        MACHINES[id(topology)] = topology, json.loads(topology.definition(arns))
+    return MACHINES[id(topology)][1]
+
+
+@cache
+def expression(text: str) -> Jsonata:
+    """Parsed once: that takes longer than to evaluate it."""
+    return Jsonata(text)
+
+
+PLAIN_PATH = re.compile(r"(\$string\()?\$states((?:\.\w+)+)(?(1)\))")
+"""Most expressions of the ASL: looking text or a number up needs no JSONata."""
+
+
+def _looked_up(path: str, states: Any) -> Any:
+    for name in path[1:].split("."):
+        states = states.get(name) if isinstance(states, dict) else None
+    return states
+
+
 def evaluated(value: Any, states: dict[str, Any]) -> Any:
     """An ASL value with its JSONata expressions replaced by what they come to."""
     if isinstance(value, dict):
@@ -372,8 +405,15 @@ def evaluated(value: Any, states: dict[str, Any]) -> Any:
     if isinstance(value, list):
         return [evaluated(inner, states) for inner in value]
     if isinstance(value, str) and value.startswith("{%"):
-        expression = Jsonata(value.removeprefix("{%").removesuffix("%}").strip())
-        frame = expression.create_frame()
+        text = value.removeprefix("{%").removesuffix("%}").strip()
+        if plain := PLAIN_PATH.fullmatch(text):
+            found = _looked_up(plain[2], states)
+            if plain[1] and type(found) is int:
+                return str(found)
+            if isinstance(found, str | dict):
+                return found
+        parsed = expression(text)
+        frame = parsed.create_frame()
         frame.bind("states", states)
-        return expression.evaluate(None, frame)
+        return parsed.evaluate(None, frame)
     return value

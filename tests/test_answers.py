@@ -256,6 +256,23 @@ def test_a_sequence_number_that_cannot_be_compared_is_found_out_before_the_work(
         kinesis.read({"Records": [kinesis_record(sequenceNumber=number)]})
 
 
+def test_a_sequence_number_too_long_to_be_compared_is_found_out_before_the_work():
+    with pytest.raises(EventError, match="sequence number of 130 digits"):
+        kinesis.read({"Records": [kinesis_record(sequenceNumber="9" * 130)]})
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "a\udfffb", 7])
+def test_a_message_id_that_could_not_be_answered_as_it_came_is_refused(name: Any):
+    with pytest.raises(EventError, match=r"Records\[0\] is malformed: .* is not"):
+        sqs.read({"Records": [sqs_record(messageId=name)]})
+
+
+def test_a_time_beyond_any_number_is_refused_by_its_place():
+    record = sqs_record(attributes={"SentTimestamp": float("inf")})
+    with pytest.raises(EventError, match=r"Records\[0\] is malformed"):
+        sqs.read({"Records": [record]})
+
+
 # What readers keep
 
 

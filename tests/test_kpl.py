@@ -17,6 +17,7 @@ from transform.envelope import (
     aggregate,
     deaggregate,
     is_aggregate,
+    members_max,
     open_envelopes,
 )
 from transform.pipeline import Transform
@@ -272,3 +273,41 @@ def test_members_are_numbered_within_their_source_record():
 
 def test_an_aggregate_within_an_aggregate_is_data():
     assert open_envelopes([aggregate([("k", PLAIN)])], [None]).bodies == [PLAIN]
+
+
+# What could not be held
+
+
+def test_an_aggregate_of_more_messages_than_its_bytes_can_hold_is_rejected_as_one():
+    most = members_max(0)
+    full, over = aggregate([("k", b"")] * most), aggregate([("k", b"")] * (most + 1))
+    elements = open_envelopes([PLAIN, full, over, b"plain"], ["a", "b", "c", "d"])
+    assert elements.index == [0] + [1] * most + [3]
+    assert (elements.rejects[2].step, elements.rejects[2].reason) == (
+        "envelope",
+        "too_many_elements",
+    )
+    assert (
+        elements.rejects[2].detail
+        == f"{most + 1} messages in {len(over)} bytes; at most 32 are opened"
+    )
+
+
+def test_no_aggregate_of_messages_that_can_be_delivered_holds_too_many():
+    smallest = b'{"d":"a","t":0}'
+    body = aggregate([("", smallest)] * 10_000)
+    assert len(open_envelopes([body], ["k"]).bodies) == 10_000
+
+
+def test_a_contract_of_hundreds_of_fields_takes_fewer_messages_of_one_aggregate():
+    assert members_max(4_400_000, fields=10) == 220_000
+    assert members_max(4_400_000, fields=500) == 80_000
+    assert members_max(1_048_576, fields=500) == members_max(1_048_576)
+
+
+def test_a_partition_key_that_kinesis_would_not_take_makes_an_aggregate_malformed():
+    key_of = lambda characters: aggregate([("é" * characters, b"one")])  # noqa: E731
+    elements = open_envelopes([key_of(256), key_of(257)], ["a", "b"])
+    assert elements.groups == ["é" * 256]
+    assert elements.rejects[1].reason == "malformed_aggregate"
+    assert "over 256 characters" in elements.rejects[1].detail

@@ -20,6 +20,10 @@ from transform.records import Rejection
 KPL_MAGIC = b"\xf3\x89\x9a\xc2"
 MD5_BYTES = 16
 KPL_OVERHEAD_BYTES = len(KPL_MAGIC) + MD5_BYTES
+PARTITION_KEY_MAX_CHARACTERS = 256  # Kinesis PutRecord; beyond, each member would repeat a huge one
+MEMBERS_ALWAYS = 32  # in an aggregate of any size; 7,500 such records fill Lambda's 6 MB event
+MEMBER_BYTES_MIN = 20  # of an aggregate: `{"d":"a","t":0}` is 15, its entry's overhead 6
+CELLS_MAX = 40_000_000  # of one aggregate, members by fields: some 7 s and 700 MB of Transform
 ENTRY_OVERHEAD_BYTES = 24  # per user record at most: tags, lengths and index of a protobuf entry
 
 
@@ -38,8 +42,13 @@ class Elements:
     rejects: dict[int, Rejection] = field(default_factory=dict)
 
 
-def open_envelopes(bodies: Sequence[bytes], groups: Sequence[str | None]) -> Elements:
-    """Every message of the given source records; `groups` are their partition keys."""
+def open_envelopes(
+    bodies: Sequence[bytes], groups: Sequence[str | None], fields: int = 1
+) -> Elements:
+    """Every message of the given source records; `groups` are their partition keys.
+
+    `fields` is how many columns the contract makes of a message.
+    """
     elements = Elements()
     for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
         if not is_aggregate(body):
@@ -48,10 +57,9 @@ def open_envelopes(bodies: Sequence[bytes], groups: Sequence[str | None]) -> Ele
             elements.sub.append(0)
             elements.groups.append(group)
             continue
-        try:
-            members = list(deaggregate(body))
-        except ValueError as error:
-            elements.rejects[index] = Rejection("envelope", "malformed_aggregate", str(error))
+        members = _members(body, fields)
+        if isinstance(members, Rejection):
+            elements.rejects[index] = members
             continue
         for sub, (key, data) in enumerate(members):
             elements.bodies.append(data)
@@ -70,24 +78,63 @@ def is_aggregate(body: bytes) -> bool:
     )
 
 
+def members_max(size: int, fields: int = 1) -> int:
+    """How many messages an aggregate of `size` bytes may hold and still be opened.
+
+    An aggregate whose every message has a device and a time never has more, but under a contract of
+    hundreds of fields. One that is all empty messages would be 700,000 elements in a 6 MB event,
+    each with a row that leads back to it.
+    """
+    return min(max(MEMBERS_ALWAYS, size // MEMBER_BYTES_MIN), CELLS_MAX // fields)
+
+
 def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
     """Partition key and data of each user record. `body` must be an aggregate.
 
     Raises `ValueError` where the content contradicts the format; nothing is half opened, because
     callers take the whole list.
     """
+    return _pairs(_parsed(body))
+
+
+def _members(body: bytes, fields: int) -> list[tuple[str, bytes]] | Rejection:
+    """An aggregate's messages, or why it is set aside whole. They are counted first, then made."""
+    try:
+        message = _parsed(body)
+        count, most = len(message.records), members_max(len(body), fields)
+        if count > most:
+            detail = f"{count} messages in {len(body)} bytes; at most {most} are opened"
+            return Rejection("envelope", "too_many_elements", detail)
+        return list(_pairs(message))
+    except ValueError as error:
+        return Rejection("envelope", "malformed_aggregate", str(error))
+
+
+def _parsed(body: bytes) -> Any:
+    """The protobuf message of an aggregate. Raises `ValueError`."""
     message = _AGGREGATE()
     try:
         message.ParseFromString(body[4:-MD5_BYTES])
-        keys = list(message.partition_key_table)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         raise ValueError(f"the aggregate is not readable: {error}") from None
     if not message.IsInitialized():
         raise ValueError("the aggregate lacks a field that the format requires")
-    if not all(isinstance(key, str) for key in keys):  # bytes stand for what is not UTF-8
-        raise ValueError("the aggregate holds a partition key that is not UTF-8")
     if not message.records:
         raise ValueError("the aggregate holds no record")
+    return message
+
+
+def _pairs(message: Any) -> Iterator[tuple[str, bytes]]:
+    """Partition key and data of each record of an aggregate. Raises `ValueError`."""
+    try:
+        keys = list(message.partition_key_table)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the aggregate is not readable: {error}") from None
+    if not all(isinstance(key, str) for key in keys):  # bytes stand for what is not UTF-8
+        raise ValueError("the aggregate holds a partition key that is not UTF-8")
+    if any(len(key) > PARTITION_KEY_MAX_CHARACTERS for key in keys):
+        longest = f"a partition key of over {PARTITION_KEY_MAX_CHARACTERS} characters"
+        raise ValueError(f"the aggregate holds {longest}")
     for record in message.records:
         if record.partition_key_index >= len(keys):
             raise ValueError("the aggregate names a partition key that it does not hold")

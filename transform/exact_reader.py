@@ -64,7 +64,9 @@ def _open(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise _refused("decode", "not_utf8", f"byte {error.start}: {error.reason}") from None
+        known = [name for magic, name in _COMPRESSED.items() if body.startswith(magic)]
+        shown = f"; it looks like {known[0]}, and nothing compressed is opened" if known else ""
+        raise _refused("decode", "not_utf8", f"byte {error.start}: {error.reason}{shown}") from None
     if _nested_too_deeply(body):
         raise _refused("decode", "malformed_json", f"nested more than {NESTING_MAX} deep")
     try:
@@ -193,6 +195,12 @@ def _refused(step: Step, reason: Reason, detail: str, spec: Field | None = None)
 
 
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings and brackets
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
+    b"\x78\x9c": "zlib",
+}
 _DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES: Mapping[str, Any] = {"string": str, "int64": int, "float64": float, "bool": bool}

@@ -31,10 +31,11 @@ from transform.records import (
     Rejection,
 )
 
-CODE_VERSION = (0, 1, 0)
+CODE_VERSION = (0, 1, 1)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 MICROS = 1_000_000
+ROWS_MAX = 8_192  # held as Python values: of 500 fields each, eight times an Arrow column's memory
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ class Transform:
         groups = raw.column("_partition_key").to_pylist()
         arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
         elements = (
-            open_envelopes(bodies, groups)
+            open_envelopes(bodies, groups, len(self.contract.fields))
             if raw.num_rows and raw.column("_source")[0].as_py() == "kinesis"
             else Elements(bodies, list(range(len(bodies))), [0] * len(bodies), groups)
         )
-        good = _Good()
+        good = _Good([self.schema.field(f.name).type for f in self.contract.fields])
         bad = _Bad()
         for index, rejection in elements.rejects.items():
             bad.add(rejection, bodies[index], index, 0, groups[index])
@@ -134,7 +135,7 @@ class Transform:
             if beyond > ahead:
                 bad.add(self._future(beyond), body, index, sub, group)
                 continue
-            good.rows.append(row)
+            good.add(row)
             good.rescued.append(rescued)
             good.digests.append(digest(body, digest_size=DIGEST_BYTES).digest())
             good.index.append(index)
@@ -150,12 +151,8 @@ class Transform:
         )
 
     def _rows(self, origin: _Origin, good: _Good, elements_of: Mapping[int, int]) -> pa.Table:
-        count = len(good.rows)
-        own = list(zip(*good.rows, strict=True)) if count else [()] * len(self.contract.fields)
-        columns = {
-            f.name: _column(values, self.schema.field(f.name).type)
-            for f, values in zip(self.contract.fields, own, strict=True)
-        }
+        names = [f.name for f in self.contract.fields]
+        columns = dict(zip(names, good.columns(), strict=True))
         columns["_rescued"] = pa.array(good.rescued, pa.string())
         columns["_digest"] = pa.array(good.digests, pa.binary(DIGEST_BYTES))
         columns |= self._lineage(origin, good.index, good.sub)
@@ -243,14 +240,34 @@ class _Origin:
 
 
 class _Good:
-    """Accepted elements, column by column."""
+    """Accepted elements, column by column. Rows become columns while they are still few."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: list[pa.DataType]) -> None:
+        self.kinds = kinds
         self.rows: list[Row] = []
+        self.parts: list[list[pa.Array]] = []
         self.rescued: list[str | None] = []
         self.digests: list[bytes] = []
         self.index: list[int] = []
         self.sub: list[int] = []
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        if len(self.rows) == ROWS_MAX:
+            self._fold()
+
+    def columns(self) -> list[pa.Array | pa.ChunkedArray]:
+        """The contract's own columns; an ordinary Delivery's are of one chunk."""
+        if self.rows or not self.parts:
+            self._fold()
+        if len(self.parts) == 1:
+            return list(self.parts[0])
+        return [pa.chunked_array(chunks) for chunks in zip(*self.parts, strict=True)]
+
+    def _fold(self) -> None:
+        own = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.kinds)
+        self.parts.append([_column(v, kind) for v, kind in zip(own, self.kinds, strict=True)])
+        self.rows.clear()
 
 
 class _Bad:

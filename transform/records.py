@@ -26,6 +26,7 @@ Reason = Literal[
     "killer",  # open: Transform dies of it, and of nothing else
     "too_large",  # envelope: the body is over the contract's largest
     "malformed_aggregate",  # envelope: a KPL aggregate whose digest holds, but not its content
+    "too_many_elements",  # envelope: more messages in a KPL aggregate than are opened
     "not_utf8",  # decode: the bytes are not UTF-8
     "malformed_json",  # decode: the text is not JSON
     "lone_surrogate",  # decode: half of a surrogate pair, which no UTF-8 column can hold
