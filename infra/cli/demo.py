@@ -18,6 +18,7 @@ from infra.cli import run, shown
 from infra.lake import Lake
 from infra.local import preflight
 from infra.local.ceiling import Ceiling, measure
+from infra.local.chaos import Chaos
 from infra.local.embedded import Embedded, embedded
 from infra.local.state import State
 from sinks import hot
@@ -70,20 +71,27 @@ class Pushed:
     metavar="N",
     help="How many messages the fleet sends.",
 )
+@click.option(
+    "--chaos",
+    "in_chaos",
+    is_flag=True,
+    help="Throttle, fail, lose answers and kill workers meanwhile.",
+)
 @run.state_option
 @run.json_option
-def demo(records: int, state: State, as_json: bool) -> None:
+def demo(records: int, in_chaos: bool, state: State, as_json: bool) -> None:
     """Run generated devices through Kinesis (plain and KPL) and SQS, and account for every record.
 
     Malformed messages and repeats are planted and must be found. It starts on an empty state: what
     an earlier run left in the directory is removed first.
     """
+    chaos = Chaos(SEED) if in_chaos else None
     preflight.check(state)
     with state.owned():
         if state.used() and not as_json:
             click.echo(f"Clearing what an earlier run left in {state.root}", err=True)
         state.clear()
-        with embedded(state, CONTRACT) as system, shown.progress(as_json) as watch:
+        with embedded(state, CONTRACT, chaos=chaos) as system, shown.progress(as_json) as watch:
             fleet = _fleet(system, records)
             ceiling = _ceiling(system, fleet)
             follower = ingesting.settlement(system)
@@ -97,10 +105,15 @@ def demo(records: int, state: State, as_json: bool) -> None:
             answer = lake.query(QUESTION)
             trouble = ingesting.trouble_of(system)
     wrong = problems(told, pushed, left)
+    faults = {} if chaos is None else chaos.counts()
+    if chaos is not None:
+        wrong += [f"no {fault} happened" for fault in chaos.missing()]
     if as_json:
-        shown.print_json(_report(told, pushed, ceiling, wrong))
+        report = _report(told, pushed, ceiling, wrong)
+        shown.print_json(report if chaos is None else report | {"chaos": faults})
     else:
         _show(told, pushed, ceiling, answer, state)
+        shown.print_faults(faults)
     ingesting.require_fates(left, trouble)
     if wrong:
         run.fail("; ".join(wrong), run.UNACCOUNTED)
