@@ -115,7 +115,6 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._servers: list[asyncio.Server] = []
-        self._talks: set[asyncio.Task[Any]] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -137,10 +136,6 @@ class Proxy:
 
     async def _listen(self, caller: str) -> str:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            if task is not None:
-                self._talks.add(task)
-                task.add_done_callback(self._talks.discard)
             with suppress(OSError, EOFError, asyncio.CancelledError):
                 await self._talk(caller, reader, writer)
             writer.close()
@@ -152,9 +147,10 @@ class Proxy:
     async def _close(self) -> None:
         for server in self._servers:
             server.close()
-        for task in list(self._talks):
+        talks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in talks:
             task.cancel()
-        await asyncio.gather(*self._talks, return_exceptions=True)
+        await asyncio.gather(*talks, return_exceptions=True)
 
     async def _talk(
         self, caller: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
