@@ -38,6 +38,7 @@ WAYS = {
 }
 CEILING_RECORDS = 10_000
 TIMEOUT_SECONDS = 900.0
+DRAIN_SECONDS = 60.0
 QUESTION = """
 SELECT firmware, count(DISTINCT device_id) AS devices, count(*) AS readings,
        round(avg(temperature), 2) AS mean_temperature, max(event_time) AS newest
@@ -100,6 +101,9 @@ def demo(records: int, in_chaos: bool, state: State, as_json: bool) -> None:
             parked = ingesting.parked_of(system)
             left = fates.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
             seconds = time.monotonic() - started
+            if chaos is not None:  # what is still under way ends, so that nothing moves meanwhile
+                chaos.calm()
+                system.mappings.stop(DRAIN_SECONDS)
             told = ingesting.take(system, follower, pushed.sent, parked(), seconds)
             lake = Lake(system.bucket, system.ledger_table, [system.contract])
             answer = lake.query(QUESTION)
