@@ -21,7 +21,7 @@ from infra.local.ceiling import Ceiling, measure
 from infra.local.chaos import Chaos
 from infra.local.embedded import Embedded, embedded
 from infra.local.state import State
-from sinks import hot
+from sinks import hot, ledger
 from transform.devices import Fleet, Message
 from transform.pipeline import Transform
 from transform.records import Delivery
@@ -38,7 +38,7 @@ WAYS = {
 }
 CEILING_RECORDS = 10_000
 TIMEOUT_SECONDS = 900.0
-DRAIN_SECONDS = 60.0
+CALM_SECONDS = 120.0  # for debts of the hot store, and for what is under way
 QUESTION = """
 SELECT firmware, count(DISTINCT device_id) AS devices, count(*) AS readings,
        round(avg(temperature), 2) AS mean_temperature, max(event_time) AS newest
@@ -101,9 +101,8 @@ def demo(records: int, in_chaos: bool, state: State, as_json: bool) -> None:
             parked = ingesting.parked_of(system)
             left = fates.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
             seconds = time.monotonic() - started
-            if chaos is not None:  # what is still under way ends, so that nothing moves meanwhile
-                chaos.calm()
-                system.mappings.stop(DRAIN_SECONDS)
+            if chaos is not None:
+                _calm_down(system, chaos)
             told = ingesting.take(system, follower, pushed.sent, parked(), seconds)
             lake = Lake(system.bucket, system.ledger_table, [system.contract])
             answer = lake.query(QUESTION)
@@ -121,6 +120,15 @@ def demo(records: int, in_chaos: bool, state: State, as_json: bool) -> None:
     ingesting.require_fates(left, trouble)
     if wrong:
         run.fail("; ".join(wrong), run.UNACCOUNTED)
+
+
+def _calm_down(system: Embedded, chaos: Chaos) -> None:
+    """Let debts be paid and invocations end, so that nothing moves while records are counted."""
+    chaos.calm()
+    until = time.monotonic() + CALM_SECONDS
+    while ledger.debts(system.ledger_table)[0] and time.monotonic() < until:
+        time.sleep(fates.POLL_SECONDS)
+    system.mappings.stop(CALM_SECONDS)
 
 
 def problems(told: account.Account, pushed: Pushed, left: set[fates.Place]) -> list[str]:
