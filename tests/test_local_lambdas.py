@@ -131,6 +131,25 @@ def test_an_exception_is_told_by_type_and_message(lambdas: LocalLambda) -> None:
     assert error_of(answer.payload) == ("NotToday", "no sun")
 
 
+def test_a_worker_can_be_killed_in_the_middle_of_an_invocation_only(
+    lambdas: LocalLambda, tmp_path: Path
+) -> None:
+    before = pid(act(lambdas, "describe"))
+    assert not lambdas.kill("act")
+    assert not lambdas.kill("nobody")
+    assert running(before)
+    sign = tmp_path / "began"
+    with ThreadPoolExecutor(1) as pool:
+        sleeping = pool.submit(act, lambdas, "sleep", seconds=30, sign=str(sign))
+        assert eventually(sign.exists)
+        assert lambdas.kill("act")
+        answer = sleeping.result(10)
+    kind, message = error_of(answer.payload)
+    assert (answer.function_error, kind) == ("Unhandled", "Runtime.ExitError")
+    assert message.endswith("signal: Killed")
+    assert pid(act(lambdas, "describe")) != before
+
+
 def test_a_function_over_its_timeout_is_killed_and_works_again(lambdas: LocalLambda) -> None:
     before = pid(act(lambdas, "describe", "hasty"))
     answer = act(lambdas, "sleep", "hasty", seconds=30)

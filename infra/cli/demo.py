@@ -18,9 +18,10 @@ from infra.cli import run, shown
 from infra.lake import Lake
 from infra.local import preflight
 from infra.local.ceiling import Ceiling, measure
+from infra.local.chaos import Chaos
 from infra.local.embedded import Embedded, embedded
 from infra.local.state import State
-from sinks import hot
+from sinks import hot, ledger
 from transform.devices import Fleet, Message
 from transform.pipeline import Transform
 from transform.records import Delivery
@@ -37,6 +38,7 @@ WAYS = {
 }
 CEILING_RECORDS = 10_000
 TIMEOUT_SECONDS = 900.0
+CALM_SECONDS = 120.0  # for debts of the hot store, and for what is under way
 QUESTION = """
 SELECT firmware, count(DISTINCT device_id) AS devices, count(*) AS readings,
        round(avg(temperature), 2) AS mean_temperature, max(event_time) AS newest
@@ -70,20 +72,27 @@ class Pushed:
     metavar="N",
     help="How many messages the fleet sends.",
 )
+@click.option(
+    "--chaos",
+    "in_chaos",
+    is_flag=True,
+    help="Throttle, fail, lose answers and kill workers meanwhile.",
+)
 @run.state_option
 @run.json_option
-def demo(records: int, state: State, as_json: bool) -> None:
+def demo(records: int, in_chaos: bool, state: State, as_json: bool) -> None:
     """Run generated devices through Kinesis (plain and KPL) and SQS, and account for every record.
 
     Malformed messages and repeats are planted and must be found. It starts on an empty state: what
     an earlier run left in the directory is removed first.
     """
+    chaos = Chaos(SEED) if in_chaos else None
     preflight.check(state)
     with state.owned():
         if state.used() and not as_json:
             click.echo(f"Clearing what an earlier run left in {state.root}", err=True)
         state.clear()
-        with embedded(state, CONTRACT) as system, shown.progress(as_json) as watch:
+        with embedded(state, CONTRACT, chaos=chaos) as system, shown.progress(as_json) as watch:
             fleet = _fleet(system, records)
             ceiling = _ceiling(system, fleet)
             follower = ingesting.settlement(system)
@@ -92,18 +101,34 @@ def demo(records: int, state: State, as_json: bool) -> None:
             parked = ingesting.parked_of(system)
             left = fates.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
             seconds = time.monotonic() - started
+            if chaos is not None:
+                _calm_down(system, chaos)
             told = ingesting.take(system, follower, pushed.sent, parked(), seconds)
             lake = Lake(system.bucket, system.ledger_table, [system.contract])
             answer = lake.query(QUESTION)
             trouble = ingesting.trouble_of(system)
     wrong = problems(told, pushed, left)
+    faults = {} if chaos is None else chaos.counts()
+    if chaos is not None:
+        wrong += [f"no {fault} happened" for fault in chaos.missing()]
     if as_json:
-        shown.print_json(_report(told, pushed, ceiling, wrong))
+        report = _report(told, pushed, ceiling, wrong)
+        shown.print_json(report if chaos is None else report | {"chaos": faults})
     else:
         _show(told, pushed, ceiling, answer, state)
+        shown.print_faults(faults)
     ingesting.require_fates(left, trouble)
     if wrong:
         run.fail("; ".join(wrong), run.UNACCOUNTED)
+
+
+def _calm_down(system: Embedded, chaos: Chaos) -> None:
+    """Let debts be paid and invocations end, so that nothing moves while records are counted."""
+    chaos.calm()
+    until = time.monotonic() + CALM_SECONDS
+    while ledger.debts(system.ledger_table)[0] and time.monotonic() < until:
+        time.sleep(fates.POLL_SECONDS)
+    system.mappings.stop(CALM_SECONDS)
 
 
 def problems(told: account.Account, pushed: Pushed, left: set[fates.Place]) -> list[str]:

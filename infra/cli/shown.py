@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -105,6 +105,20 @@ def _lines(account: Account) -> Iterator[tuple[str, int, str]]:
     yield "conflicts", account.conflicts, "equal record ids with other bytes"
     yield "hot items", account.hot_items, f"read from the table; {account.hot_expected:,} expected"
     yield "distinct rows", account.parquet_rows_distinct, f"in {account.files} Parquet objects"
+
+
+def print_faults(faults: Mapping[str, Mapping[str, int]]) -> None:
+    """What was done to the pipeline, by kind and place; nothing where nothing was."""
+    if not faults:
+        return
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, title="Faults", title_justify="left")
+    table.add_column("kind")
+    table.add_column("at")
+    table.add_column("times", justify="right")
+    for kind, places in faults.items():
+        for number, (place, count) in enumerate(places.items()):
+            table.add_row("" if number else kind.replace("_", " "), place, f"{count:,}")
+    out.print(table)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,10 +13,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError
 
 from infra.local import resources
+from infra.local.chaos import VISIBILITY_SECONDS, Chaos
 from infra.local.emulator import ENVIRONMENT, Emulator, EmulatorError, client
 from infra.local.invoke_api import LambdaError
 from infra.local.lambdas import LocalLambda
 from infra.local.mappings import Mappings, NotInvoked
+from infra.local.proxy import Proxy
 from infra.local.resources import Client
 from infra.local.shard_driver import Park
 from infra.local.state import Running, State, StateError
@@ -77,20 +79,31 @@ class Embedded(Pipeline):
 
 
 @contextmanager
-def embedded(state: State, contract: str, *, port: int = 0) -> Iterator[Embedded]:
+def embedded(
+    state: State, contract: str, *, port: int = 0, chaos: Chaos | None = None
+) -> Iterator[Embedded]:
     """Run a contract's pipeline on a state that is owned; all of it ends with the context.
+
+    With `chaos` its functions run in bad weather.
 
     Raises `ContractError`, `EmulatorError`, or the error of the function that would not start.
     """
     rules, kept = state.keep_contract(contract)
     topology = pipeline(rules.name, str(kept))
+    if chaos is not None:
+        topology = chaos.over(topology)
     with ExitStack() as stack:
         emulator = stack.enter_context(_emulator(state, port))
-        lambdas = stack.enter_context(_lambdas(topology, emulator.url, state))
+        endpoints = stack.enter_context(_endpoints(topology, emulator.url, chaos))
+        lambdas = stack.enter_context(_lambdas(topology, endpoints, state))
+        if chaos is not None:
+            chaos.kill = lambdas.kill
         clients = _clients(emulator.url)
         resources.create(topology, clients, lambdas.proxy_url)
 
         def invoke(name: str, payload: bytes) -> tuple[bytes, str | None]:
+            if chaos is not None and chaos.refuses():
+                raise NotInvoked(f"{name} was not invoked: Rate Exceeded.")
             try:
                 invocation = lambdas.invoke(name, payload)
             except LambdaError as error:
@@ -110,8 +123,7 @@ def embedded(state: State, contract: str, *, port: int = 0) -> Iterator[Embedded
             clients("sqs"),
             topology.queue_mapping,
             system.queue_url,
-            visibility_seconds=topology.queue.visibility_seconds,
-            timeout_seconds=topology.ingest_queue.timeout_seconds,
+            **_patience(topology, chaos),
         )
         mappings.poll_queue(
             clients("sqs"),
@@ -200,9 +212,32 @@ def _parking(topology: Topology, s3: Any) -> Park | None:
     return park
 
 
-def _lambdas(topology: Topology, url: str, state: State) -> LocalLambda:
+@contextmanager
+def _endpoints(topology: Topology, url: str, chaos: Chaos | None) -> Iterator[Mapping[str, str]]:
+    """Where each function finds AWS: the emulator, or one that misbehaves, each its own."""
+    if chaos is None:
+        yield {function.name: url for function in topology.functions}
+        return
+    with Proxy(url, chaos.meddle) as proxy:
+        yield {
+            function.name: proxy.url(chaos.role_of(function.name))
+            for function in topology.functions
+        }
+
+
+def _patience(topology: Topology, chaos: Chaos | None) -> dict[str, float]:
+    """How long the queue's mapping keeps a message to itself, and how long it lets ingest run."""
+    if chaos is not None:
+        return {"visibility_seconds": VISIBILITY_SECONDS, "timeout_seconds": VISIBILITY_SECONDS / 2}
+    return {
+        "visibility_seconds": topology.queue.visibility_seconds,
+        "timeout_seconds": topology.ingest_queue.timeout_seconds,
+    }
+
+
+def _lambdas(topology: Topology, endpoints: Mapping[str, str], state: State) -> LocalLambda:
     return LocalLambda(
-        _wired(topology),
+        _wired(topology, endpoints),
         workers={
             topology.ingest_stream.name: topology.stream.shards
             * topology.stream_mapping.parallelization_factor,
@@ -211,21 +246,22 @@ def _lambdas(topology: Topology, url: str, state: State) -> LocalLambda:
             topology.hot.name: STAGE_WORKERS,
             topology.repair.name: REPAIR_WORKERS,
         },
-        environment={**ENVIRONMENT, "AWS_ENDPOINT_URL": url},
+        environment=ENVIRONMENT,
         log_directory=state / "logs",
         root=CODE,
     )
 
 
-def _wired(topology: Topology) -> list[Function]:
-    """The functions, told the ARN of their workflow: what a deployment resolves for them."""
+def _wired(topology: Topology, endpoints: Mapping[str, str]) -> list[Function]:
+    """The functions, told what a deployment resolves for them: endpoints, their workflow's ARN."""
     arn = resources.workflow_arn(topology)
-    return [
-        replace(function, environment={**function.environment, "MILLRACE_WORKFLOW": arn})
-        if "MILLRACE_WORKFLOW" in function.environment
-        else function
-        for function in topology.functions
-    ]
+    wired = []
+    for function in topology.functions:
+        environment = {**function.environment, "AWS_ENDPOINT_URL": endpoints[function.name]}
+        if "MILLRACE_WORKFLOW" in environment:
+            environment["MILLRACE_WORKFLOW"] = arn
+        wired.append(replace(function, environment=environment))
+    return wired
 
 
 def _clients(url: str) -> Client:

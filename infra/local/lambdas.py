@@ -147,6 +147,14 @@ class LocalLambda:
         with pool.reserved():
             return pool.submit(payload or b"{}").result()
 
+    def kill(self, name: str) -> bool:
+        """Kill a process of a function in the middle of an invocation; whether there was one.
+
+        The invocation fails as in AWS, with Runtime.ExitError, and the worker gets a new process.
+        """
+        pool = self._pools.get(name)
+        return pool is not None and pool.kill()
+
     @property
     def url(self) -> str:
         """Endpoint of the Invoke API, for an AWS SDK's `endpoint_url`."""
@@ -237,6 +245,7 @@ class _Pool:
         self.jobs: SimpleQueue[tuple[bytes, Future[Invocation]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._busy: list[Worker] = []
         self._closed = False
 
     @contextmanager
@@ -263,12 +272,23 @@ class _Pool:
         """Give a worker one job after another until the pool is closed."""
         while (job := self.jobs.get()) is not None:
             payload, answer = job
+            with self._lock:
+                self._busy.append(worker)
             try:
                 answer.set_result(worker.invoke(payload))
             except Exception as error:  # noqa: BLE001  whatever it is, the caller gets it
                 answer.set_exception(error)
+            finally:
+                with self._lock:
+                    self._busy.remove(worker)
             with suppress(Exception):  # the next invocation tries again, and reports
                 worker.prepare()
+
+    def kill(self) -> bool:
+        with self._lock:
+            if self._busy:
+                self._busy[0].kill()
+            return bool(self._busy)
 
     def close(self) -> None:
         """The jobs before the Nones are taken by workers that stop, and so raise Stopped."""

@@ -65,7 +65,8 @@ class Sandbox:
 class Worker:
     """A worker process, replaced when it dies, and its Runtime API.
 
-    Only the thread that made a worker may use it: the process is killed when that thread ends.
+    Only the thread that made a worker may use it, but for `kill`: the process is killed when that
+    thread ends.
     `stop` is a socket that becomes readable when all must end; every wait then raises `Stopped`.
     """
 
@@ -115,6 +116,11 @@ class Worker:
             answer = error_payload(kind, f"RequestId: {request_id} Error: {why}")
             function_error = UNHANDLED
         return Invocation(answer, function_error, (time.monotonic() - started) * 1000)
+
+    def kill(self) -> None:
+        """End the process as the kernel would that is out of memory. Safe from any thread."""
+        if (process := self._process) is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the process and whatever it started in its process group; give back the port."""
