@@ -119,11 +119,13 @@ def embedded(
             state / "checkpoints",
             _parking(topology, clients("s3")),
         )
+        visibility_seconds, timeout_seconds = _patience(topology, chaos)
         mappings.poll_queue(
             clients("sqs"),
             topology.queue_mapping,
             system.queue_url,
-            **_patience(topology, chaos),
+            visibility_seconds=visibility_seconds,
+            timeout_seconds=timeout_seconds,
         )
         mappings.poll_queue(
             clients("sqs"),
@@ -225,14 +227,11 @@ def _endpoints(topology: Topology, url: str, chaos: Chaos | None) -> Iterator[Ma
         }
 
 
-def _patience(topology: Topology, chaos: Chaos | None) -> dict[str, float]:
+def _patience(topology: Topology, chaos: Chaos | None) -> tuple[float, float]:
     """How long the queue's mapping keeps a message to itself, and how long it lets ingest run."""
     if chaos is not None:
-        return {"visibility_seconds": VISIBILITY_SECONDS, "timeout_seconds": VISIBILITY_SECONDS / 2}
-    return {
-        "visibility_seconds": topology.queue.visibility_seconds,
-        "timeout_seconds": topology.ingest_queue.timeout_seconds,
-    }
+        return VISIBILITY_SECONDS, VISIBILITY_SECONDS / 2
+    return topology.queue.visibility_seconds, topology.ingest_queue.timeout_seconds
 
 
 def _lambdas(topology: Topology, endpoints: Mapping[str, str], state: State) -> LocalLambda:
