@@ -21,6 +21,7 @@ import pyarrow as pa
 from infra.checks import CHECKS, FATES, VIEWS, Kind
 from infra.evidence import Evidence, Stores, gather
 from infra.parked import digest
+from sinks import ledger
 from sinks.ledger import Attempt
 from sinks.table import Key
 from transform.pipeline import Transform
@@ -132,7 +133,7 @@ ATTEMPTS = pa.schema(
     [
         (name, pa.int64() if kind == "int" else pa.string())
         for name, kind in Attempt.__annotations__.items()
-        if name != "retry"
+        if name not in ("retry", "repair")
     ]
 )
 
@@ -150,7 +151,8 @@ def _load(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> Again:
     again = judged_again(evidence)
     parked = stores.parked.rows
     shas = [digest(body) for body in parked.column("_body").to_pylist()]
-    attempts = [vars(attempt) for attempt in evidence.attempts]
+    names = ATTEMPTS.names
+    attempts = [{name: getattr(a, name) for name in names} for a in evidence.attempts]
     tables = {
         "raw_rows": evidence.raw.drop_columns(["_body"]),
         "landing": evidence.landing,
@@ -246,21 +248,23 @@ def _keys(stores: Stores) -> pa.Table:
 
 
 def _owed(evidence: Evidence) -> pa.Table:
-    """How many rows of each landing object are a debt that repair has yet to pay."""
-    rows: Counter[str] = Counter()
-    for key, owed in debts(evidence):
-        rows[key] += owed
+    """How many rows of each landing object are a debt that repair has yet to pay, at most.
+
+    An attempt says how many rows it owes in all; what its paid debts came to is not among them.
+    """
+    owed, paid = ledger.debts(evidence.stores.ledger)
+    rows: dict[str, int] = {}
+    for attempt in owed.values():
+        spans = [span for debt in attempt.repair if debt in paid for span in paid[debt].rows]
+        done = sum(high - low for low, high in spans)
+        key = attempt.landing_key
+        rows[key] = max(rows.get(key, 0), attempt.repair_rows - done)
     return pa.table(
         {
             "_object": pa.array(rows.keys(), pa.string()),
             "rows": pa.array(rows.values(), pa.int64()),
         }
     )
-
-
-def debts(_evidence: Evidence) -> Iterator[tuple[str, int]]:
-    """Open debts of repair: the landing object, and how many of its rows are owed at most."""
-    yield from ()
 
 
 def _passed(stores: Stores) -> pa.Table:

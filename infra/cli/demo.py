@@ -15,12 +15,14 @@ from rich.markup import escape
 from infra import account, fates, push
 from infra.cli import ingest as ingesting
 from infra.cli import run, shown
+from infra.cli import verify as verifying
 from infra.lake import Lake
 from infra.local import preflight
 from infra.local.ceiling import Ceiling, measure
 from infra.local.chaos import Chaos
 from infra.local.embedded import Embedded, embedded
 from infra.local.state import State
+from infra.verify import verify
 from sinks import hot, ledger
 from transform.devices import Fleet, Message
 from transform.pipeline import Transform
@@ -38,6 +40,7 @@ WAYS = {
 }
 CEILING_RECORDS = 10_000
 TIMEOUT_SECONDS = 900.0
+PROBLEMS_MAX = 5  # findings of the proof that are named when it fails
 CALM_SECONDS = 120.0  # for debts of the hot store, and for what is under way
 QUESTION = """
 SELECT firmware, count(DISTINCT device_id) AS devices, count(*) AS readings,
@@ -101,8 +104,12 @@ def demo(records: int, in_chaos: bool, state: State, as_json: bool) -> None:
             parked = ingesting.parked_of(system)
             left = fates.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
             seconds = time.monotonic() - started
+            proof, proof_seconds = None, 0.0
             if chaos is not None:
                 _calm_down(system, chaos)
+                calm = time.monotonic()
+                proof = verify(verifying.stores_of(state, system.client))
+                proof_seconds = time.monotonic() - calm
             told = ingesting.take(system, follower, pushed.sent, parked(), seconds)
             lake = Lake(system.bucket, system.ledger_table, [system.contract])
             answer = lake.query(QUESTION)
@@ -111,12 +118,18 @@ def demo(records: int, in_chaos: bool, state: State, as_json: bool) -> None:
     faults = {} if chaos is None else chaos.counts()
     if chaos is not None:
         wrong += [f"no {fault} happened" for fault in chaos.missing()]
+    if proof is not None:
+        wrong += [f"{f.name}: {f.kind}, {f.detail}" for f in proof.findings[:PROBLEMS_MAX]]
     if as_json:
         report = _report(told, pushed, ceiling, wrong)
-        shown.print_json(report if chaos is None else report | {"chaos": faults})
+        if proof is not None:
+            report |= {"chaos": faults, "verify": proof.to_json()}
+        shown.print_json(report)
     else:
         _show(told, pushed, ceiling, answer, state)
         shown.print_faults(faults)
+        if proof is not None:
+            verifying.show(proof, proof_seconds)
     ingesting.require_fates(left, trouble)
     if wrong:
         run.fail("; ".join(wrong), run.UNACCOUNTED)

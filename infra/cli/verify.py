@@ -56,7 +56,7 @@ def verify(state: State, as_json: bool) -> None:
     if as_json:
         shown.print_json(report.to_json())
     else:
-        _show(report, time.monotonic() - started)
+        show(report, time.monotonic() - started)
     if not report.proven:
         sys.exit(run.UNACCOUNTED)
 
@@ -80,7 +80,8 @@ def stores_of(state: State, client: Client) -> Stores:
     )
 
 
-def _show(report: Report, seconds: float) -> None:
+def show(report: Report, seconds: float) -> None:
+    """The proof, or what contradicts it, for people."""
     out = shown.out
     for fate, count in report.fates.items():
         if count or fate in ("delivered", "quarantined", "missing"):
