@@ -34,6 +34,7 @@ from typing import Any
 
 import hypothesis
 import pyarrow as pa
+import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
@@ -742,13 +743,13 @@ class Emptied(io.TextIOBase):
 @contextmanager
 def objects_as(seed: int) -> Iterator[None]:
     """How objects are written: as Parquet, or as Arrow IPC, which keeps the same tables."""
-    kept = parquet.encode, parquet.decode, parquet.rows_in
-    if seed % PARQUET_EVERY:
-        parquet.encode, parquet.decode, parquet.rows_in = _ipc, _of_ipc, _rows_of_ipc
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        if seed % PARQUET_EVERY:
+            patch.setattr(parquet, "encode", _ipc)
+            patch.setattr(parquet, "decode", _of_ipc)
+            patch.setattr(parquet, "rows_in", _rows_of_ipc)
+            patch.setattr(parquet, "metadata_of", _metadata_of_ipc)
         yield
-    finally:
-        parquet.encode, parquet.decode, parquet.rows_in = kept
 
 
 def _ipc(table: pa.Table) -> bytes:
@@ -765,6 +766,10 @@ def _of_ipc(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
 def _rows_of_ipc(data: bytes) -> int:
     return _of_ipc(data).num_rows  # type: ignore[no-any-return]
+
+
+def _metadata_of_ipc(data: bytes) -> dict[bytes, bytes]:
+    return pa.ipc.open_stream(data).schema.metadata or {}
 
 
 def fuzz(seed: int, events: int, tally: Counter[str]) -> None:

@@ -22,6 +22,7 @@ from infra.topology import Topology, pipeline
 from ingest.settings import Settings, Wiring
 from ingest.workflow import ExecutionFailed, TransformDied
 from sinks.bucket import Bucket
+from sinks.errors import Unavailable
 from sinks.queue import Queue
 from sinks.table import Table, Waiting
 from transform.records import Delivery
@@ -320,6 +321,7 @@ class InProcessWorkflow:
     entered: list[str] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     raised: list[Exception] = field(default_factory=list)
+    down: bool = False
 
     @cached_property
     def machine(self) -> dict[str, Any]:
@@ -328,6 +330,8 @@ class InProcessWorkflow:
 
     def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         assert timeout_seconds > 0
+        if self.down:
+            raise Unavailable("the workflow does not answer")
         machine = self.machine
         self.inputs.append(state)
         execution = f"arn:aws:states:{REGION}:0:express:batch:{len(self.inputs)}"

@@ -51,7 +51,7 @@ def test_a_record_id_finds_its_repeats_and_conflicts(state: State):
 
 
 def test_a_parked_message_and_one_handed_back(state: State):
-    state.wiring.workflow.stages = {}
+    state.wiring.workflow.down = True
     state.message(reading(seq=1), "m-1")
     state.parked = dead_letters(QUEUE, [letter(reading(seq=1), "m-1")])
     [story] = why(state.stores(), f"{QUEUE}//m-1")
