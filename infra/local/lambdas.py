@@ -40,6 +40,7 @@ from infra.local.invoke_api import (
     TooManyRequests,
 )
 from infra.local.runtime_api import Sandbox, Worker
+from infra.local.switches import Switches
 from infra.topology import Function
 
 ACCOUNT = "000000000000"
@@ -54,12 +55,13 @@ class LocalLambda:
     A worker sees the Lambda variables, `environment`, the function's own environment, and of the
     caller's environment only what is in `INHERITED`, so that a laptop's credentials stay out.
     Its output goes to `log_directory/<function>.log`, which is appended to. `root` is the code
-    directory (LAMBDA_TASK_ROOT), where handler import paths start.
+    directory (LAMBDA_TASK_ROOT), where handler import paths start. `switches` are the event source
+    mappings that functions may enable and disable.
 
     `start` and `stop` (or `with`) come once; all else is safe from any thread.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what runs, how much of it, and its surroundings
         self,
         functions: Sequence[Function],
         *,
@@ -67,6 +69,7 @@ class LocalLambda:
         environment: Mapping[str, str],
         log_directory: Path,
         root: Path,
+        switches: Switches | None = None,
     ) -> None:
         names = {function.name for function in functions}
         if unknown := workers.keys() - names:
@@ -76,6 +79,7 @@ class LocalLambda:
         self._environment = dict(environment)
         self._log_directory = log_directory.absolute()
         self._root = root.absolute()
+        self._switches = switches
         self._pools = {f.name: _Pool(f, workers.get(f.name, 1)) for f in functions}
         self._threads: list[threading.Thread] = []
         self._stopping, self._stop = socket.socketpair()  # a byte in one is seen by all workers
@@ -90,7 +94,7 @@ class LocalLambda:
         try:
             _require_runtime()
             self._log_directory.mkdir(parents=True, exist_ok=True)
-            self._server = InvokeServer(self.invoke)
+            self._server = InvokeServer(self.invoke, self._switches)
             self._spawn("lambda-http", self._server.serve_forever, STOP_POLL_SECONDS)
             started = []
             for pool in self._pools.values():
@@ -223,6 +227,7 @@ class LocalLambda:
             environment={
                 **inherited,
                 **NO_CREDENTIALS,
+                "AWS_ENDPOINT_URL_LAMBDA": self.url,
                 **self._environment,
                 **function.environment,
                 **reserved,
