@@ -23,10 +23,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, unquote
 
-from infra.local.switches import Switch, Switches
+if TYPE_CHECKING:
+    from infra.local.switches import Switch, Switches
 
 HOST = "127.0.0.1"
 PAYLOAD_MAX_BYTES = 6 * 1024 * 1024  # Lambda quota: synchronous invocation payload

@@ -26,7 +26,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from infra.local.invoke_api import (
@@ -40,8 +40,10 @@ from infra.local.invoke_api import (
     TooManyRequests,
 )
 from infra.local.runtime_api import Sandbox, Worker
-from infra.local.switches import Switches
 from infra.topology import Function
+
+if TYPE_CHECKING:
+    from infra.local.switches import Switches
 
 ACCOUNT = "000000000000"
 STOP_POLL_SECONDS = 0.1
