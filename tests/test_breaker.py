@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from botocore.config import Config
 
 from ingest import breaker, kinesis, sqs, telemetry
 from ingest.breaker import Accepted, Breaker, Finding, Mapping, RejectLimits, Tripped
@@ -41,6 +42,7 @@ ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/millrace"
 PIPELINE = "millrace-telemetry"
 RULES = Transform(load_contract("telemetry"))
 BAD = reading(device_id=7)
+ONCE = Config(retries={"total_max_attempts": 1})
 MAPPING = Mapping("kinesis", "millrace", ARN, TOPOLOGY.ingest_stream.name)
 ON = "00000000-0000-0000-0000-000000000001"
 LISTED = json.dumps(
@@ -173,7 +175,7 @@ def trip(account: Cloud, lambdas: Any, seconds: float = 60) -> None:
 
 def test_the_mapping_is_found_by_function_and_source_and_disabled(account: Cloud):
     with loopback(answer(200, LISTED), answer(202, b"{}")) as server:
-        trip(account, server.client("lambda"))
+        trip(account, server.client("lambda", ONCE))
         (asked, _), (told, body) = server.requests
     assert asked.startswith("GET /2015-03-31/event-source-mappings")
     assert f"FunctionName={MAPPING.function}" in asked
@@ -199,7 +201,7 @@ def test_a_mapping_that_cannot_be_disabled_is_told_and_stops_nothing(
     account: Cloud, weather: Any, capsys: pytest.CaptureFixture[str]
 ):
     with loopback(weather) as server:
-        trip(account, server.client("lambda"))
+        trip(account, server.client("lambda", ONCE))
         assert server.requests
     assert breaker.tripped(account.bucket, PIPELINE, "kinesis") is not None
     capsys.readouterr()
@@ -207,7 +209,7 @@ def test_a_mapping_that_cannot_be_disabled_is_told_and_stops_nothing(
 
 def test_after_the_deadline_nothing_is_begun(account: Cloud):
     with loopback(answer(200, LISTED)) as server:
-        trip(account, server.client("lambda"), seconds=0)
+        trip(account, server.client("lambda", ONCE), seconds=0)
         assert server.requests == []
     assert account.keys("control/") == []
 
@@ -237,7 +239,7 @@ def path(account: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     wiring.workflow = workflow  # type: ignore[assignment]
     script = [answer(200, LISTED), answer(202, b"{}")]
     with loopback(*script) as server:
-        wiring.breaker = Breaker(account.bucket, server.client("lambda"), PIPELINE)
+        wiring.breaker = Breaker(account.bucket, server.client("lambda", ONCE), PIPELINE)
         yield Path(account, wiring, [])
 
 
