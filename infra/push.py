@@ -28,6 +28,9 @@ ATTEMPTS_MAX = 10
 
 T = TypeVar("T")
 
+TOGETHER = "unreadable/"
+"""Partition keys that begin so share a shard, so that whoever reads it sees all of them."""
+
 Keyed = tuple[str, bytes]
 """A partition key and a message."""
 
@@ -76,7 +79,7 @@ def to_stream(
         def put(entries: Sequence[tuple[str, bytes, int]]) -> list[tuple[str, bytes, int]]:
             answer = kinesis.put_records(
                 StreamName=stream,
-                Records=[{"PartitionKey": key, "Data": data} for key, data, _ in entries],
+                Records=[_entry(key, data) for key, data, _ in entries],
             )
             failed = []
             for entry, result in zip(entries, answer["Records"], strict=True):
@@ -87,6 +90,11 @@ def to_stream(
             return failed
 
         _until_taken(put, batch, f"stream {stream}")
+
+
+def _entry(key: str, data: bytes) -> dict[str, Any]:
+    entry = {"PartitionKey": key, "Data": data}
+    return entry | {"ExplicitHashKey": "0"} if key.startswith(TOGETHER) else entry
 
 
 def to_queue(sqs: Any, queue: str, url: str, messages: Iterable[Keyed], sent: Sent) -> None:

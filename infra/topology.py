@@ -149,6 +149,11 @@ class Topology:
                 raise ValueError(f"topology {self.name!r}: {why}")
 
     @property
+    def service(self) -> str:
+        """What its functions call the pipeline, in metrics and in `control/`."""
+        return self.transform.environment["POWERTOOLS_SERVICE_NAME"]
+
+    @property
     def functions(self) -> tuple[Function, ...]:
         return (self.ingest_stream, self.ingest_queue, self.transform, self.hot, self.repair)
 

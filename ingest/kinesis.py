@@ -21,11 +21,11 @@ def read(event: Any) -> Delivery:
     """
     records = records_of(event, "aws:kinesis")
     delivery = Delivery("kinesis", "", [], [], [], [], [], [])
-    stream = ""
+    arn = ""
     for number, record in enumerate(records):
         try:
             kinesis = record["kinesis"]
-            stream = name_of(text(record["eventSourceARN"]))
+            arn = text(record["eventSourceARN"])
             delivery.shards.append(text(record["eventID"]).partition(":")[0])
             delivery.sequences.append(_sequence(kinesis["sequenceNumber"]))
             delivery.groups.append(text(kinesis["partitionKey"]))
@@ -35,7 +35,7 @@ def read(event: Any) -> Delivery:
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise malformed(number, error) from None
         delivery.attributes.append(None)
-    return Delivery(**{**vars(delivery), "stream": stream})
+    return Delivery(**{**vars(delivery), "stream": name_of(arn), "source_arn": arn})
 
 
 def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from ingest import telemetry
+from ingest.breaker import Mapping
 from ingest.killers import Hunt, NothingDone
 from ingest.settings import Context, Wiring
 from ingest.workflow import TransformDied
@@ -31,6 +32,7 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
     started = time.perf_counter()
     deadline = wiring.deadline(context, ANSWER_SECONDS)
     output: dict[str, Any] = {}
+    guarded = telemetry.Guarded()
     archived: float | None = None
     failure: SinkError | None = None
     try:
@@ -50,10 +52,16 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
         }
         output = wiring.workflow.run(state, timeout_seconds=deadline.left)
         outcome = account(output, len(delivery))
+        guarded.saw(output)
     except TransformDied as died:
-        outcome, failure = _hunt(state, wiring, deadline, died), died
+        outcome, failure = _hunt(state, wiring, deadline, died, guarded), died
     except SinkError as error:
         outcome, failure = Outcome.all_retry(len(delivery)), error
+    if guarded.found is not None:
+        mapping = Mapping(
+            delivery.source, delivery.stream, delivery.source_arn, context.function_name
+        )
+        wiring.breaker.trip(guarded.found, mapping, wiring.clock(), deadline)
     telemetry.record(
         delivery,
         outcome,
@@ -64,6 +72,7 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
         ),
         output,
         failure,
+        guarded=guarded,
     )
     if isinstance(failure, TransformDied) and outcome.retried == len(delivery):
         raise NothingDone(f"Transform died of {len(delivery)} records and passed none") from failure
@@ -71,16 +80,24 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
 
 
 def _hunt(
-    state: dict[str, Any], wiring: Wiring, deadline: Deadline, died: TransformDied
+    state: dict[str, Any],
+    wiring: Wiring,
+    deadline: Deadline,
+    died: TransformDied,
+    guarded: telemetry.Guarded,
 ) -> Outcome:
     """What can be done of a Delivery that Transform died of (law 8)."""
 
     def run(first: int, received: int, more: dict[str, Any]) -> Outcome:
         part = state | {"first": first, "received": received} | more
-        return account(wiring.workflow.run(part, timeout_seconds=deadline.left), received)
+        output = wiring.workflow.run(part, timeout_seconds=deadline.left)
+        guarded.saw(output)
+        return account(output, received)
 
     hunt = Hunt(run, wiring.parallel, deadline, wiring.settings.transform_seconds)
-    return hunt.through(state["received"], str(died))
+    outcome = hunt.through(state["received"], str(died))
+    guarded.killers = hunt.killers
+    return outcome
 
 
 def account(output: dict[str, Any], received: int) -> Outcome:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import boto3
 from botocore.config import Config
 
+from ingest.breaker import Breaker, RejectLimits
 from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
@@ -38,6 +39,8 @@ BUCKET_READ_TIMEOUT_SECONDS = 15  # far above S3's tail, far below a stage's tim
 BUCKET_ATTEMPTS_MAX = 4  # botocore's own retries; what is left is the stage's business
 TABLE_READ_TIMEOUT_SECONDS = 5  # far above DynamoDB's tail, below what a stage keeps back to answer
 TABLE_ATTEMPTS_MAX = 1  # `Table.put_all` retries by itself: it knows the deadline
+LAMBDA_READ_TIMEOUT_SECONDS = 5  # of its control plane, which takes up to a second
+LAMBDA_ATTEMPTS_MAX = 2  # what trips once trips again
 CONNECTIONS_MAX = 32
 
 
@@ -58,6 +61,7 @@ class Settings:
     ledger_table: str = ""
     repair_queue: str = ""  # name or URL; without one, what the hot table refuses goes back
     repair: Limits = field(default_factory=Limits)
+    breaker: RejectLimits = field(default_factory=RejectLimits)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
@@ -100,11 +104,19 @@ class Settings:
                 share("MILLRACE_REPAIR_SHARE_MAX", Limits.share_max),
                 number("MILLRACE_REPAIR_ROWS_MAX", Limits.rows_max),
             ),
+            breaker=RejectLimits(
+                share("MILLRACE_REJECT_RATIO_MAX", RejectLimits.ratio_max),
+                number("MILLRACE_REJECT_RECORDS_MIN", RejectLimits.records_min),
+                number("MILLRACE_REJECT_KEYS_MIN", RejectLimits.keys_min),
+            ),
         )
 
 
 class Context(Protocol):
     """What is used of Lambda's context object."""
+
+    @property
+    def function_name(self) -> str: ...
 
     def get_remaining_time_in_millis(self) -> int: ...
 
@@ -160,6 +172,11 @@ class Wiring:
             with translated(f"find queue {name}"):
                 self._queue_urls[name] = self.sqs.get_queue_url(QueueName=name)["QueueUrl"]
         return self._queue_urls[name]
+
+    @cached_property
+    def breaker(self) -> Breaker:
+        client = _client("lambda", LAMBDA_READ_TIMEOUT_SECONDS, LAMBDA_ATTEMPTS_MAX)
+        return Breaker(self.bucket, client, self.settings.pipeline)
 
     def transform(self, epoch: int) -> Transform:
         return _transform(self.settings.contract, epoch)

@@ -18,10 +18,10 @@ def read(event: Any) -> Delivery:
     """
     records = records_of(event, "aws:sqs")
     delivery = Delivery("sqs", "", [], [], [], [], [], [])
-    stream = ""
+    arn = ""
     for number, record in enumerate(records):
         try:
-            stream = name_of(text(record["eventSourceARN"]))
+            arn = text(record["eventSourceARN"])
             system = record["attributes"]
             group = system.get("MessageGroupId")
             delivery.sequences.append(_message_id(record["messageId"]))
@@ -35,7 +35,7 @@ def read(event: Any) -> Delivery:
         own = record.get("messageAttributes")
         delivery.shards.append("")
         delivery.attributes.append(_json(own) if own else None)
-    return Delivery(**{**vars(delivery), "stream": stream})
+    return Delivery(**{**vars(delivery), "stream": name_of(arn), "source_arn": arn})
 
 
 def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:

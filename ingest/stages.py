@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from aws_lambda_powertools import Logger
 
+from ingest import breaker
 from ingest.settings import Context, Wiring
 from sinks import hot, landing, raw, repair
 from sinks.deadline import Deadline
@@ -50,13 +51,20 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         rows = raw.read(wiring.bucket, state["raw_key"])
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
-        batch = _batch(state, rules, rows.slice(state["first"], state["received"]))
-        if batch.rows.num_rows:
-            wiring.contracts.keep(wiring.bucket, rules.contract, deadline)
-        landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
+        rows = rows.slice(state["first"], state["received"])
+        batch = _batch(state, rules, rows)
+        found = _found(state, rules, wiring, rows, batch)
+        if found is None:
+            if batch.rows.num_rows:
+                wiring.contracts.keep(wiring.bucket, rules.contract, deadline)
+            landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
         logger.warning("transform handed back", reason=error.reason, error=str(error))
         answer["account"] = _account(Outcome.all_retry(state["received"]), error.reason)
+        return answer | {"millis": _millis_since(started)}
+    if found is not None:
+        answer["breaker"] = vars(found)
+        answer["account"] = _account(Outcome.all_retry(state["received"]), breaker.REASON)
     else:
         counts = batch.counts
         outcome = Outcome(counts.received, counts.delivered, counts.dropped, counts.quarantined, ())
@@ -72,6 +80,20 @@ def _batch(state: dict[str, Any], rules: Transform, rows: pa.Table) -> Batch:
     if why := state.get("unread"):
         return rules.unread(rows, state["raw_key"], state["first"], why)
     return rules.apply(rows, state["raw_key"], state["first"])
+
+
+def _found(
+    state: dict[str, Any], rules: Transform, wiring: Wiring, rows: pa.Table, batch: Batch
+) -> breaker.Finding | None:
+    """What is wrong with the part as a whole (law 9), but for what an operator accepted."""
+    if state.get("unread"):
+        return None
+    limits, first = wiring.settings.breaker, state["first"]
+    found = breaker.judge(rows, batch.rejects, first, limits)
+    word = breaker.accepted(wiring.bucket, wiring.settings.pipeline) if found else None
+    if word is None or word.contract != rules.contract.name:
+        return found
+    return breaker.judge(rows, batch.rejects, first, limits, word.until_micros)
 
 
 def canary(rules: Transform) -> None:

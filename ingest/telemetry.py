@@ -12,6 +12,7 @@ from typing import Any, Literal
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from ingest.breaker import Finding
 from sinks.errors import SinkError
 from transform.records import Delivery, Outcome
 
@@ -31,6 +32,8 @@ Metric = Literal[
     "LandingBytes",  # of the landing object
     "HotRefused",  # rows the hot table had not taken at the deadline
     "HotOwed",  # ... of which the repair queue holds a debt, so that their records are delivered
+    "Killers",  # records set aside unread because Transform dies of them: alarm on any
+    "BreakerTripped",  # 1 where nearly everything was bad and the mapping is stopped: alarm on it
 ]
 
 RepairMetric = Literal[
@@ -55,12 +58,27 @@ class Timing:
     total_ms: float
 
 
-def record(
+@dataclass
+class Guarded:
+    """What the guards found in a Delivery: killers (law 8), or that all of it is bad (law 9)."""
+
+    killers: int = 0
+    found: Finding | None = None
+
+    def saw(self, output: dict[str, Any]) -> None:
+        """Take in the output of a workflow that ran on the Delivery or on a part of it."""
+        if found := output.get("transform", {}).get("breaker"):
+            self.found = Finding(**found)
+
+
+def record(  # noqa: PLR0913  all that is told of a Delivery is told here
     delivery: Delivery,
     outcome: Outcome,
     timing: Timing,
     output: dict[str, Any],
     failure: SinkError | None,
+    *,
+    guarded: Guarded,
 ) -> None:
     """Write the Delivery's log line and flush its metrics; `failure` is why it goes back whole."""
     if not len(delivery):
@@ -83,8 +101,12 @@ def record(
         "LandingBytes": transform.get("landing_bytes", 0),
         "HotRefused": hot.get("refused", 0),
         "HotOwed": hot.get("repair_rows", 0),
+        "Killers": guarded.killers,
+        "BreakerTripped": int(guarded.found is not None),
     }
     say = logger.info if failure is None else logger.warning
+    if guarded.found is not None:
+        say = logger.error
     say(
         "delivery settled" if not outcome.retry else "delivery not settled",
         source=delivery.source,
@@ -93,7 +115,7 @@ def record(
         last=delivery.sequences[-1],
         raw_key=output.get("raw_key", ""),
         reason=output["account"]["reason"] if failure is None else failure.reason,
-        error="" if failure is None else str(failure),
+        error=str(guarded.found or failure or ""),
         received=outcome.received,
         delivered=outcome.delivered,
         quarantined=outcome.quarantined,

@@ -74,6 +74,7 @@ class Context:
     """What a handler uses of Lambda's context."""
 
     remaining_ms: int = 60_000
+    function_name: str = TOPOLOGY.ingest_stream.name
 
     def get_remaining_time_in_millis(self) -> int:
         return self.remaining_ms

@@ -345,7 +345,7 @@ def test_a_deep_array_is_told(tmp_path):
 def test_a_device_has_one_partition_key():
     rules = load_contract("telemetry")
     bodies = [reading("a"), b"{", reading("b"), reading("a", seq=2), reading("x" * 300)]
-    assert list(device_keys(bodies, rules)) == ["a", "unreadable", "b", "a", "x" * 256]
+    assert list(device_keys(bodies, rules)) == ["a", "unreadable/1", "b", "a", "x" * 256]
 
 
 # ---- What is printed ----
@@ -379,7 +379,9 @@ def names() -> list[str]:
 
 
 def test_the_commands():
-    assert names() == ["demo", "hot", "ingest", "quarantine", "query", "up", "verify", "why"]
+    assert names() == [
+        *("demo", "hot", "ingest", "quarantine", "query", "resume", "up", "verify", "why")
+    ]
 
 
 @pytest.mark.parametrize("name", ["", *names()])
@@ -429,9 +431,10 @@ def test_every_command_option_and_exit_code_is_in_the_readme():
     codes = {
         value
         for key, value in vars(run).items()
-        if key in ("OK", "UNACCOUNTED", "WRONG_INPUT", "TIMED_OUT", "CANNOT_RUN", "INTERRUPTED")
+        if key
+        in ("OK", "UNACCOUNTED", "WRONG_INPUT", "TIMED_OUT", "CANNOT_RUN", "PAUSED", "INTERRUPTED")
     }
-    assert codes == {0, 1, 2, 3, 4, 130}
+    assert codes == {0, 1, 2, 3, 4, 5, 130}
     for code in codes:
         assert any(row.startswith(f"| {code} |") for row in rows), f"exit code {code}"
         assert re.search(rf"\b{code} \w", commands.EPILOG)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,20 +19,25 @@ from ingest.killers import PARTS, Hunt, NothingDone, Part, together
 from ingest.process import process
 from ingest.settings import Wiring, in_threads
 from ingest.stages import canary, transform, write_hot
-from ingest.workflow import ExecutionFailed, TransformDied
+from ingest.workflow import ExecutionFailed, TransformDied, Workflow
 from sinks import landing, ledger
 from sinks.deadline import Deadline
 from sinks.errors import Unavailable
 from tests.support import (
+    NOON,
+    SECOND,
     SOME,
     TOPOLOGY,
     Clock,
     Cloud,
     Context,
     InProcessWorkflow,
+    answer,
     cloud,
     delivery,
+    loopback,
     reading,
+    stall,
 )
 from transform.contract_file import load_contract
 from transform.envelope import aggregate
@@ -286,3 +293,53 @@ def test_a_shard_gets_past_a_killer_that_a_mapping_brings(path: Path, millrace_e
     )
     result = esm.run()
     assert (len(result.delivered), result.lost, result.parked) == (60, (), ())
+
+
+# One StartSyncExecution for each part, whatever becomes of it
+
+
+def test_no_part_is_begun_twice_at_an_endpoint_that_stalls(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_DISABLE_HOST_PREFIX_INJECTION", "true")
+    arn = "arn:aws:states:us-east-1:0:stateMachine:batch"
+    ended = {"executionArn": arn, "startDate": 0, "stopDate": 1, "status": "FAILED"}
+    died = answer(200, json.dumps(ended | {"error": "TransformDied"}).encode())
+    with loopback(died, stall) as server:
+        path.wiring.workflow = Workflow(server.client, arn)
+        path.wiring.parallel = in_threads
+        with pytest.raises(NothingDone):
+            process(delivery([reading(seq=n) for n in range(40)]), path.wiring, Context(4_900))
+        time.sleep(0.2)
+        inputs = [json.loads(json.loads(body)["input"]) for _, body in server.requests]
+    assert [(i["first"], i["received"]) for i in inputs[:1]] == [(0, 40)]
+    assert sorted((i["first"], i["received"]) for i in inputs[1:]) == [
+        (first, 5) for first in range(0, 40, 5)
+    ]
+
+
+def test_a_killer_among_5000_records_of_a_mapping_costs_none_of_the_others(
+    path: Path, millrace_esm: Any
+):
+    old = NOON - 400 * 86_400 * SECOND  # past what is kept hot: a mocked table is slow
+    bodies = [reading(f"d-{n % 50}", old, n) for n in range(5_000)]
+    bodies[3_333] = KILLER
+
+    def handler(event: dict[str, Any], _: Any) -> dict[str, Any]:
+        made = kinesis.read(event)
+        return kinesis.respond(made, process(made, path.wiring, INGEST))
+
+    esm = millrace_esm.kinesis(handler, records=bodies, batch_size=5_000, bisect=True)
+    result = esm.run()
+    assert (len(result.delivered), result.lost, result.parked) == (5_000, (), ())
+    (key,) = path.account.keys("quarantine/")
+    (row,) = landing.read(path.account.bucket, key).to_pylist()
+    assert (row["_reason"], row["_body"]) == ("killer", KILLER)
+    tables = [landing.read(path.account.bucket, key) for key in path.account.keys("landing/")]
+    assert sum(table.num_rows for table in tables) == 4_999
+
+
+def test_killers_are_counted_in_a_metric(path: Path, capsys: pytest.CaptureFixture[str]):
+    process(delivery([KILLER, *(reading(seq=n) for n in range(9))]), path.wiring, INGEST)
+    (flush,) = (line for line in capsys.readouterr().out.splitlines() if "_aws" in line)
+    assert json.loads(flush)["Killers"] == [1.0]

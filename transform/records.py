@@ -104,7 +104,8 @@ class Delivery:
 
     `arrivals` are microseconds since 1970 UTC: Kinesis' ApproximateArrivalTimestamp or SQS'
     SentTimestamp. `groups` holds the partition key, or a FIFO queue's message group. `receipts` and
-    `receives` are SQS' own, to give a message back by; they are not archived.
+    `receives` are SQS' own, to give a message back by; they are not archived, nor is
+    `source_arn`, by which the event source mapping is found.
     """
 
     source: Source
@@ -117,6 +118,7 @@ class Delivery:
     bodies: list[bytes]
     receipts: list[str] = field(default_factory=list)
     receives: list[int] = field(default_factory=list)
+    source_arn: str = ""
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -11,6 +11,7 @@ from infra.cli.hot import hot
 from infra.cli.ingest import ingest
 from infra.cli.quarantine import quarantine
 from infra.cli.query import query
+from infra.cli.resume import resume
 from infra.cli.run import Group
 from infra.cli.up import up
 from infra.cli.verify import verify
@@ -19,7 +20,8 @@ from infra.cli.why import why
 EPILOG = """\b
 Exit codes: 0 all is well            1 a record is unaccounted for, or a check failed
             2 wrong input            3 time ran out before every record had a fate
-            4 cannot run here        130 interrupted
+            4 cannot run here        5 paused by the breaker; see `millrace resume`
+            130 interrupted
 
 \b
 Examples:
@@ -47,5 +49,5 @@ def group() -> None:
     """
 
 
-for command in (demo, up, ingest, query, hot, verify, quarantine, why):
+for command in (demo, up, ingest, query, hot, verify, quarantine, why, resume):
     group.add_command(command)

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from infra import account, fates, push
-from infra.cli import run, shown
+from infra.cli import paused, run, shown
 from infra.lake import Lake
 from infra.local import preflight
 from infra.local.embedded import Embedded, Pipeline, running
@@ -25,6 +25,7 @@ from transform.contract_file import load_contract
 from transform.decode import Decoder
 from transform.records import Rejection
 
+UNREADABLE_KEYS = 64  # of records whose device nobody can tell
 GZIP_MAGIC = b"\x1f\x8b"
 EXAMPLES = """\b
 Examples:
@@ -67,7 +68,8 @@ def ingest(
     """Push NDJSON or a JSON array through the whole path and account for every record.
 
     It ends when every record sent is in landing, in quarantine or parked, and exits with 1 if one
-    is unaccounted for, with 3 if time ran out first.
+    is unaccounted for, with 3 if time ran out first, with 5 if most records break their contract
+    and the breaker has paused the pipeline.
     """
     if aggregate and via != "kinesis":
         raise click.UsageError("--aggregate is for Kinesis: SQS has no aggregates")
@@ -79,6 +81,7 @@ def ingest(
         _check_text(bodies, file)
     preflight.check(state)
     with running(state, contract) as system, shown.progress(as_json) as watch:
+        paused.require_running(system, via, state)
         sent = push.Sent()
         follower = settlement(system)
         started = time.monotonic()
@@ -87,7 +90,8 @@ def ingest(
         watch.sending(len(bodies), sent)
         follower.sent(sent)
         parked = parked_of(system)
-        left = fates.await_fates(follower, parked, timeout, watch.settling)
+        settling = paused.watched(watch.settling, system, via, state)
+        left = fates.await_fates(follower, parked, timeout, settling)
         seconds = time.monotonic() - started
         told = take(system, follower, sent, parked(), seconds)
         trouble = trouble_of(system)
@@ -125,14 +129,30 @@ def read_bodies(file: str) -> Iterator[bytes]:
 def device_keys(bodies: Iterable[bytes], contract: Contract) -> Iterator[str]:
     """A partition key for each record: its device, so that a device's records stay in order.
 
-    What cannot be decoded goes under one key of its own; it is quarantined later, whatever the key.
+    What cannot be decoded goes to one shard, so that the breaker sees how much it is: under its
+    device where that can be read, else under one of some keys.
     """
     decoder = Decoder.of(contract)
     device = [field.name for field in contract.fields].index(contract.device)
-    for body in bodies:
+    for number, body in enumerate(bodies):
         result = decoder.decode(body)
-        key = "unreadable" if isinstance(result, Rejection) else str(result[0][device])
+        if isinstance(result, Rejection):
+            name = _device_of(body, contract.field(contract.device).path)
+            key = f"{push.TOGETHER}{number % UNREADABLE_KEYS if name is None else name}"
+        else:
+            key = str(result[0][device])
         yield key[:256]
+
+
+def _device_of(body: bytes, path: Iterable[str]) -> str | None:
+    """The device that a rejected record names, if one can be made out."""
+    try:
+        value = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, str) and value.isprintable() else None
 
 
 def send(

@@ -24,7 +24,12 @@ from infra.push import PushError
 from sinks.errors import SinkError
 from transform.contract_file import ContractError
 
-OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN = 0, 1, 2, 3, 4
+OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, PAUSED = 0, 1, 2, 3, 4, 5
+
+
+class Paused(RuntimeError):
+    """The breaker has stopped what the command waits for; the message says why and what to do."""
+
 
 WRONG = (ContractError, QueryError, PushError)
 UNABLE = (
@@ -54,6 +59,8 @@ class Group(click.Group):
             return super().invoke(ctx)
         except WRONG as error:
             fail(str(error), WRONG_INPUT)
+        except Paused as error:
+            fail(str(error), PAUSED)
         except UNABLE as error:
             fail(str(error), CANNOT_RUN)
         except KeyboardInterrupt:

@@ -9,11 +9,12 @@ from functools import partial
 import click
 from rich.markup import escape
 
-from infra.cli import run, shown
+from infra.cli import paused, run, shown
 from infra.fates import Follower
 from infra.local import preflight
 from infra.local.embedded import Embedded, embedded
 from infra.local.state import State
+from ingest.breaker import Tripped
 from transform.devices import MICROS, Fleet
 
 EXAMPLES = """\b
@@ -67,7 +68,7 @@ def up(contract: str, port: int, state: State) -> None:
     preflight.check(state)
     with state.owned(), embedded(state, contract, port=port) as system:
         _introduce(system, state)
-        _watch(system)
+        _watch(system, state)
 
 
 def _introduce(system: Embedded, state: State) -> None:
@@ -97,11 +98,18 @@ def _introduce(system: Embedded, state: State) -> None:
     )
 
 
-def _watch(system: Embedded) -> None:
+def _watch(system: Embedded, state: State) -> None:
     follower = Follower(system.ledger_table, datetime.now(UTC))
     counts = dict.fromkeys(("attempts", "received", "delivered", "quarantined", "retried"), 0)
     told = ""
+    stopped: list[Tripped] = []
     while True:
+        stops = paused.stops(system.bucket, system.service)
+        for stop in stops:
+            if stop not in stopped:
+                text = escape(paused.said(stop, state))
+                shown.out.print(f"[yellow]{text}[/yellow]", soft_wrap=True)
+        stopped = stops
         time.sleep(1)
         if not system.emulator.alive():
             run.fail("the emulator has died; see logs/emulator.log in the state", run.CANNOT_RUN)

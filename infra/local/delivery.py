@@ -40,11 +40,15 @@ class Tally:
 
 @dataclass
 class Delivery:
-    """One mapping's function and tally; its drivers count with `told`."""
+    """One mapping's function and tally; its drivers count with `told`.
+
+    While it is not `enabled` drivers read nothing and invoke nothing new; what they hold stays.
+    """
 
     function: str
     invoke: Invoke
     stop: threading.Event
+    enabled: Callable[[], bool] = lambda: True
     tally: Tally = field(default_factory=Tally)
     lock: threading.Lock = field(default_factory=threading.Lock)
 

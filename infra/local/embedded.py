@@ -22,6 +22,7 @@ from infra.local.proxy import Proxy
 from infra.local.resources import Client
 from infra.local.shard_driver import Park
 from infra.local.state import Running, State, StateError
+from infra.local.switches import Switches
 from infra.topology import Function, Topology, pipeline
 from sinks.bucket import Bucket
 from sinks.errors import SinkError
@@ -44,6 +45,10 @@ class Pipeline:
     contract: Contract
     url: str
     client: Client
+
+    @property
+    def service(self) -> str:
+        return self.topology.service
 
     @property
     def bucket(self) -> Bucket:
@@ -95,7 +100,8 @@ def embedded(
     with ExitStack() as stack:
         emulator = stack.enter_context(_emulator(state, port))
         endpoints = stack.enter_context(_endpoints(topology, emulator.url, chaos))
-        lambdas = stack.enter_context(_lambdas(topology, endpoints, state))
+        switches = Switches(state / "paused", topology)
+        lambdas = stack.enter_context(_lambdas(topology, endpoints, state, switches))
         if chaos is not None:
             chaos.kill = lambdas.kill
         clients = _clients(emulator.url)
@@ -110,7 +116,7 @@ def embedded(
                 raise NotInvoked(f"{name} was not invoked: {error}") from error
             return invocation.payload, invocation.function_error
 
-        mappings = Mappings(invoke)
+        mappings = Mappings(invoke, switches.enabled)
         stack.callback(mappings.stop, DRAIN_SECONDS)
         system = Embedded(topology, rules, emulator.url, clients, mappings, emulator)
         mappings.poll_stream(
@@ -234,7 +240,9 @@ def _patience(topology: Topology, chaos: Chaos | None) -> tuple[float, float]:
     return topology.queue.visibility_seconds, topology.ingest_queue.timeout_seconds
 
 
-def _lambdas(topology: Topology, endpoints: Mapping[str, str], state: State) -> LocalLambda:
+def _lambdas(
+    topology: Topology, endpoints: Mapping[str, str], state: State, switches: Switches
+) -> LocalLambda:
     return LocalLambda(
         _wired(topology, endpoints),
         workers={
@@ -248,6 +256,7 @@ def _lambdas(topology: Topology, endpoints: Mapping[str, str], state: State) -> 
         environment=ENVIRONMENT,
         log_directory=state / "logs",
         root=CODE,
+        switches=switches,
     )
 
 

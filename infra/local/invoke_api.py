@@ -23,8 +23,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import parse_qsl, unquote
+
+if TYPE_CHECKING:
+    from infra.local.switches import Switch, Switches
 
 HOST = "127.0.0.1"
 PAYLOAD_MAX_BYTES = 6 * 1024 * 1024  # Lambda quota: synchronous invocation payload
@@ -32,6 +35,7 @@ UNHANDLED = "Unhandled"  # the one value of X-Amz-Function-Error for managed run
 IDLE_SECONDS = 60  # then a silent HTTP connection is closed
 BACKLOG = 1024  # connections not yet accepted; the default of 5 costs SYN retries of a second
 
+MAPPINGS = "/2015-03-31/event-source-mappings"
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/?]+)/invocations")
 _PROXY = re.compile(r"/proxy/([^/?]+)")
 
@@ -72,7 +76,7 @@ class Stopped(LambdaError):
 
 
 class FunctionNotFound(LambdaError):
-    """No function has this name."""
+    """No function has this name, or no mapping this UUID."""
 
     status, code = 404, "ResourceNotFoundException"
 
@@ -109,14 +113,19 @@ def error_of(payload: bytes) -> tuple[str, str]:
 
 
 class InvokeServer(ThreadingHTTPServer):
-    """Invoke API and proxy; a connection holds a thread, as a synchronous invocation must."""
+    """Invoke API, event source mappings and proxy.
+
+    A connection holds a thread, as a synchronous invocation must.
+    """
 
     daemon_threads = True
     request_queue_size = BACKLOG
 
-    def __init__(self, invoke: Callable[[str, bytes], Invocation]) -> None:
+    def __init__(
+        self, invoke: Callable[[str, bytes], Invocation], switches: Switches | None = None
+    ) -> None:
         super().__init__((HOST, 0), _Connection)
-        self.invoke = invoke
+        self.invoke, self.switches = invoke, switches
 
     @property
     def url(self) -> str:
@@ -129,7 +138,10 @@ class InvokeServer(ThreadingHTTPServer):
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """`/2015-03-31/functions/{name}/invocations` as in AWS, and `/proxy/{name}` for ministack."""
+    """`/2015-03-31/functions/{name}/invocations` as in AWS, and `/proxy/{name}` for ministack.
+
+    Of event source mappings what a breaker needs: to list, get, enable and disable them.
+    """
 
     server: InvokeServer
     protocol_version = "HTTP/1.1"
@@ -137,20 +149,58 @@ class _Connection(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # headers and body in one packet
 
+    def do_GET(self) -> None:
+        self._answered(self._look)
+
+    def do_PUT(self) -> None:
+        self._answered(self._turn)
+
     def do_POST(self) -> None:
+        self._answered(self._post)
+
+    def _answered(self, act: Callable[[bytes], None]) -> None:
         try:
-            payload = self._payload()
-            if found := _PROXY.match(self.path):
-                self._proxy(unquote(found[1]), payload)
-            elif found := _INVOKE.match(self.path):
-                self._invoke(unquote(found[1]), payload)
-            else:
-                raise InvalidParameter(f"no such resource: {self.path}")
+            act(self._payload())
         except LambdaError as error:
             ours = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
             body = {"Type": "Service" if ours else "User", "message": str(error)}
             headers = {"X-Amzn-ErrorType": error.code}
             self._answer(error.status, json.dumps(body).encode(), headers)
+
+    def _look(self, _payload: bytes) -> None:
+        path, _, query = self.path.partition("?")
+        if path.rstrip("/") != MAPPINGS:
+            self._answer(200, json.dumps(self._switch().described()).encode(), {})
+            return
+        asked = dict(parse_qsl(query))
+        of = self.server.switches.of if self.server.switches else lambda *_: []
+        found = of(asked.get("FunctionName", ""), asked.get("EventSourceArn", ""))
+        told = {"EventSourceMappings": [switch.described() for switch in found]}
+        self._answer(200, json.dumps(told).encode(), {})
+
+    def _turn(self, payload: bytes) -> None:
+        switch = self._switch()
+        try:
+            enabled = json.loads(payload)["Enabled"]
+        except (ValueError, TypeError, KeyError):
+            raise InvalidParameter("only Enabled can be changed") from None
+        switch.turn(on=bool(enabled))
+        self._answer(202, json.dumps(switch.described()).encode(), {})
+
+    def _switch(self) -> Switch:
+        identifier = unquote(self.path.partition("?")[0].removeprefix(f"{MAPPINGS}/"))
+        found = self.server.switches.find(identifier) if self.server.switches else None
+        if found is None:
+            raise FunctionNotFound(f"no such resource: {self.path}")
+        return found
+
+    def _post(self, payload: bytes) -> None:
+        if found := _PROXY.match(self.path):
+            self._proxy(unquote(found[1]), payload)
+        elif found := _INVOKE.match(self.path):
+            self._invoke(unquote(found[1]), payload)
+        else:
+            raise InvalidParameter(f"no such resource: {self.path}")
 
     def _invoke(self, name: str, payload: bytes) -> None:
         kind = self.headers.get("X-Amz-Invocation-Type", "RequestResponse")

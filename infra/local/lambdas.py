@@ -26,7 +26,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from infra.local.invoke_api import (
@@ -42,6 +42,9 @@ from infra.local.invoke_api import (
 from infra.local.runtime_api import Sandbox, Worker
 from infra.topology import Function
 
+if TYPE_CHECKING:
+    from infra.local.switches import Switches
+
 ACCOUNT = "000000000000"
 STOP_POLL_SECONDS = 0.1
 INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
@@ -54,12 +57,13 @@ class LocalLambda:
     A worker sees the Lambda variables, `environment`, the function's own environment, and of the
     caller's environment only what is in `INHERITED`, so that a laptop's credentials stay out.
     Its output goes to `log_directory/<function>.log`, which is appended to. `root` is the code
-    directory (LAMBDA_TASK_ROOT), where handler import paths start.
+    directory (LAMBDA_TASK_ROOT), where handler import paths start. `switches` are the event source
+    mappings that functions may enable and disable.
 
     `start` and `stop` (or `with`) come once; all else is safe from any thread.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what runs, how much of it, and its surroundings
         self,
         functions: Sequence[Function],
         *,
@@ -67,6 +71,7 @@ class LocalLambda:
         environment: Mapping[str, str],
         log_directory: Path,
         root: Path,
+        switches: Switches | None = None,
     ) -> None:
         names = {function.name for function in functions}
         if unknown := workers.keys() - names:
@@ -76,6 +81,7 @@ class LocalLambda:
         self._environment = dict(environment)
         self._log_directory = log_directory.absolute()
         self._root = root.absolute()
+        self._switches = switches
         self._pools = {f.name: _Pool(f, workers.get(f.name, 1)) for f in functions}
         self._threads: list[threading.Thread] = []
         self._stopping, self._stop = socket.socketpair()  # a byte in one is seen by all workers
@@ -90,7 +96,7 @@ class LocalLambda:
         try:
             _require_runtime()
             self._log_directory.mkdir(parents=True, exist_ok=True)
-            self._server = InvokeServer(self.invoke)
+            self._server = InvokeServer(self.invoke, self._switches)
             self._spawn("lambda-http", self._server.serve_forever, STOP_POLL_SECONDS)
             started = []
             for pool in self._pools.values():
@@ -223,6 +229,7 @@ class LocalLambda:
             environment={
                 **inherited,
                 **NO_CREDENTIALS,
+                "AWS_ENDPOINT_URL_LAMBDA": self.url,
                 **self._environment,
                 **function.environment,
                 **reserved,

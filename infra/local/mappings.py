@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,15 @@ PARENTS = ("ParentShardId", "AdjacentParentShardId")
 
 
 class Mappings:
-    """The mappings of a pipeline, each in threads of its own."""
+    """The mappings of a pipeline, each in threads of its own.
 
-    def __init__(self, invoke: Invoke) -> None:
-        self._invoke = invoke
+    `enabled` is asked, by function, before each look into a source.
+    """
+
+    def __init__(
+        self, invoke: Invoke, enabled: Callable[[str], bool] = lambda _function: True
+    ) -> None:
+        self._invoke, self._enabled = invoke, enabled
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self.tallies: dict[str, Tally] = {}
@@ -97,7 +103,7 @@ class Mappings:
             thread.join(max(until - time.monotonic(), 0))
 
     def _delivery(self, tally: str, function: str) -> Delivery:
-        delivery = Delivery(function, self._invoke, self._stop)
+        delivery = Delivery(function, self._invoke, self._stop, partial(self._enabled, function))
         self.tallies[tally] = delivery.tally
         return delivery
 

@@ -37,7 +37,8 @@ class QueueDriver:
         while not (stop.is_set() and self._machine.idle and not self._deletes):
             try:
                 self._take()
-                received = 0 if stop.is_set() else self._receive()
+                paused = stop.is_set() or not self._delivery.enabled()
+                received = 0 if paused else self._receive()
                 self._take()
                 pause = pace.BACKOFF_FIRST_SECONDS
                 self._listen(0.0 if received else self._idle_seconds())

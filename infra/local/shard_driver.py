@@ -86,6 +86,9 @@ class ShardDriver:
                     self._ends.ended(self._place.shard)
                     return
                 if not stop.is_set():
+                    if not self._delivery.enabled():
+                        self._listen(pace.IDLE_SECONDS)
+                        continue
                     self._poll()
                 self._due.extend(self._machine.take(time.time()))
                 self._obey()

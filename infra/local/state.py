@@ -4,6 +4,7 @@ lock             held by the process that runs the pipeline
 running.json     that process, the emulator's address and the pipeline, while it runs
 emulator.pid     the emulator, while it runs
 contracts/       the contracts used here, as they were last used
+paused/          a file for each mapping that is disabled
 checkpoints/     how far each shard has been read
 emulator/ s3/    the emulator's saved state
 logs/            one file per function, and the emulator's
