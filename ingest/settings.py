@@ -20,6 +20,7 @@ from botocore.config import Config
 
 from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
+from sinks import control
 from sinks.bucket import Bucket
 from sinks.contracts import Contracts
 from sinks.deadline import Clock, Deadline
@@ -39,6 +40,7 @@ BUCKET_ATTEMPTS_MAX = 4  # botocore's own retries; what is left is the stage's b
 TABLE_READ_TIMEOUT_SECONDS = 5  # far above DynamoDB's tail, below what a stage keeps back to answer
 TABLE_ATTEMPTS_MAX = 1  # `Table.put_all` retries by itself: it knows the deadline
 CONNECTIONS_MAX = 32
+EPOCH_SECONDS = 30  # how long after an epoch was begun a process may still run under the one before
 
 
 class SettingsError(RuntimeError):
@@ -116,6 +118,7 @@ class Wiring:
         self.settings = settings
         self.clock = clock
         self.waiting = Waiting(time.sleep, random.SystemRandom().uniform)
+        self._epoch, self._epoch_read_at = 0, float("-inf")
         self.parallel: Parallel = in_threads
         self._queue_urls: dict[str, str] = {}
         self.contracts = Contracts()
@@ -160,6 +163,17 @@ class Wiring:
             with translated(f"find queue {name}"):
                 self._queue_urls[name] = self.sqs.get_queue_url(QueueName=name)["QueueUrl"]
         return self._queue_urls[name]
+
+    def epoch(self) -> int:
+        """The greatest epoch ever begun, as of `EPOCH_SECONDS` ago at most. It never goes back.
+
+        Raises a `SinkError` rather than guess: under an old epoch a record's fate would not count.
+        """
+        if not 0 <= self.clock() - self._epoch_read_at < EPOCH_SECONDS:
+            read_at = self.clock()
+            self._epoch = max(self._epoch, control.epoch(self.bucket))
+            self._epoch_read_at = read_at
+        return self._epoch
 
     def transform(self, epoch: int) -> Transform:
         return _transform(self.settings.contract, epoch)
