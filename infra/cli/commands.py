@@ -11,6 +11,8 @@ from infra.cli.hot import hot
 from infra.cli.ingest import ingest
 from infra.cli.quarantine import quarantine
 from infra.cli.query import query
+from infra.cli.replay import replay
+from infra.cli.reprocess import reprocess
 from infra.cli.run import Group
 from infra.cli.up import up
 from infra.cli.verify import verify
@@ -47,5 +49,5 @@ def group() -> None:
     """
 
 
-for command in (demo, up, ingest, query, hot, verify, quarantine, why):
+for command in (demo, up, ingest, query, hot, verify, quarantine, why, replay, reprocess):
     group.add_command(command)

@@ -104,6 +104,7 @@ def _duration(text: str) -> timedelta:
 
 
 def moment(option: str, text: str) -> datetime:
+    """A time that an option gives. Raises click's UsageError."""
     full = f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text
     try:
         return EPOCH + timedelta(microseconds=parse_timestamp(full, "iso8601"))
