@@ -20,7 +20,6 @@ from sinks.errors import SinkError
 from transform.records import Delivery, Outcome
 
 ANSWER_SECONDS = 3.0  # kept back from the function's time to write the answer
-EPOCH = 0  # of ordinary traffic; reprocessing runs under a greater one
 
 
 def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
@@ -47,7 +46,7 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
             "first": 0,
             "received": len(delivery),
             "ledger_bucket": ledger.bucket_of(raw_key),
-            "epoch": EPOCH,
+            "epoch": wiring.epoch(),
             "deadline_ms": int(deadline.at * 1000),
         }
         output = wiring.workflow.run(state, timeout_seconds=deadline.left)

@@ -21,6 +21,7 @@ from botocore.config import Config
 from ingest.breaker import Breaker, RejectLimits
 from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
+from sinks import control
 from sinks.bucket import Bucket
 from sinks.contracts import Contracts
 from sinks.deadline import Clock, Deadline
@@ -42,6 +43,7 @@ TABLE_ATTEMPTS_MAX = 1  # `Table.put_all` retries by itself: it knows the deadli
 LAMBDA_READ_TIMEOUT_SECONDS = 5  # of its control plane, which takes up to a second
 LAMBDA_ATTEMPTS_MAX = 2  # what trips once trips again
 CONNECTIONS_MAX = 32
+EPOCH_SECONDS = 30  # how long after an epoch was begun a process may still run under the one before
 
 
 class SettingsError(RuntimeError):
@@ -128,6 +130,7 @@ class Wiring:
         self.settings = settings
         self.clock = clock
         self.waiting = Waiting(time.sleep, random.SystemRandom().uniform)
+        self._epoch, self._epoch_read_at = 0, float("-inf")
         self.parallel: Parallel = in_threads
         self._queue_urls: dict[str, str] = {}
         self.contracts = Contracts()
@@ -177,6 +180,17 @@ class Wiring:
     def breaker(self) -> Breaker:
         client = _client("lambda", LAMBDA_READ_TIMEOUT_SECONDS, LAMBDA_ATTEMPTS_MAX)
         return Breaker(self.bucket, client, self.settings.pipeline)
+
+    def epoch(self) -> int:
+        """The greatest epoch ever begun, as of `EPOCH_SECONDS` ago at most. It never goes back.
+
+        Raises a `SinkError` rather than guess: under an old epoch a record's fate would not count.
+        """
+        if not 0 <= self.clock() - self._epoch_read_at < EPOCH_SECONDS:
+            read_at = self.clock()
+            self._epoch = max(self._epoch, control.epoch(self.bucket))
+            self._epoch_read_at = read_at
+        return self._epoch
 
     def transform(self, epoch: int) -> Transform:
         return _transform(self.settings.contract, epoch)

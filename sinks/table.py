@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +76,27 @@ class Table:
                 width = max(width // 2, 1)
                 pause = pause if untried > 0 else min(2 * pause, BACKOFF_MAX_SECONDS)
         return {_key(put) for put in pending}
+
+    def delete_all(self, keys: Iterable[Key], deadline: Deadline, waiting: Waiting) -> set[Key]:
+        """Delete every key, there or not; returns those not acknowledged by the deadline.
+
+        Throttles and UnprocessedItems are retried with full jitter, one batch after the other.
+        """
+        pending = [
+            {"DeleteRequest": {"Key": {"pk": {"S": pk}, "sk": {"S": sk}}}} for pk, sk in set(keys)
+        ]
+        pause = BACKOFF_FIRST_SECONDS
+        while pending and deadline.left > 0:
+            chunk, rest = pending[:BATCH_ITEMS_MAX], pending[BATCH_ITEMS_MAX:]
+            refused = self._attempt(chunk)
+            if refused:
+                waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
+                pause = min(2 * pause, BACKOFF_MAX_SECONDS)
+            else:
+                pause = BACKOFF_FIRST_SECONDS
+            pending = rest + refused
+        keys_left = (one["DeleteRequest"]["Key"] for one in pending)
+        return {(key["pk"]["S"], key["sk"]["S"]) for key in keys_left}
 
     def query(self, pk: str, low: str, high: str) -> Iterator[Item]:
         """Items of one partition with `low <= sk <= high`, in the order of their sort key."""

@@ -311,6 +311,9 @@ def test_an_archive_that_took_all_the_time_is_not_followed_by_a_workflow(
             clock.now += 100
             clouded.s3.put_object(**call)
 
+        def get_object(self, **call: Any) -> Any:
+            return clouded.s3.get_object(**call)
+
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("a client was made")
 

@@ -11,6 +11,8 @@ from infra.cli.hot import hot
 from infra.cli.ingest import ingest
 from infra.cli.quarantine import quarantine
 from infra.cli.query import query
+from infra.cli.replay import replay
+from infra.cli.reprocess import reprocess
 from infra.cli.resume import resume
 from infra.cli.run import Group
 from infra.cli.up import up
@@ -49,5 +51,10 @@ def group() -> None:
     """
 
 
-for command in (demo, up, ingest, query, hot, verify, quarantine, why, resume):
+COMMANDS = (
+    *(demo, up, ingest, query, hot),
+    *(verify, why, quarantine, replay, reprocess, resume),
+)
+
+for command in COMMANDS:
     group.add_command(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
 from typing import Any
@@ -19,8 +19,10 @@ from infra.local.embedded import served
 from infra.local.state import State
 from infra.rejects import Wanted, grouped, rejects, stats
 from infra.topology import BUCKET, LEDGER
+from ingest.replay import resolved
 from sinks.bucket import Bucket
 from sinks.table import Table
+from transform.records import POSITION
 
 ROWS_SHOWN = 20
 OPTIONS = (
@@ -145,7 +147,14 @@ def _rows(state: State, wanted: Wanted) -> pa.Table:
         raise click.UsageError(f"--contract {wanted.contract!r}: this state has {known}")
     with served(state) as client:
         bucket, ledger = Bucket(client("s3"), BUCKET), Table(client("dynamodb"), LEDGER)
-        return rejects(Lake(bucket, ledger, contracts), contracts, wanted)
+        rows = rejects(Lake(bucket, ledger, contracts), contracts, wanted)
+        return _with_runs(rows, resolved(bucket)) if wanted.resolved else rows
+
+
+def _with_runs(rows: pa.Table, runs: Mapping[tuple[str, str, str], str]) -> pa.Table:
+    """With the run of the replay that gave a position its good fate, where one did."""
+    places = zip(*(rows.column(name).to_pylist() for name in POSITION), strict=True)
+    return rows.append_column("_replay", pa.array([runs.get(one) for one in places], pa.string()))
 
 
 def _show(row: dict[str, Any]) -> None:
@@ -158,12 +167,18 @@ def _show(row: dict[str, Any]) -> None:
         "rules": f"{row['_contract']} epoch {row['_epoch']} generation {row['_generation']}",
         "rejected": " ".join(filter(None, (row["_step"], row["_reason"], row["_field"]))),
         "detail": row["_detail"],
-        "status": "open" if row["_open"] else "resolved",
+        "status": _status(row),
         "body": row["_body"],
     }
     shown.out.print(f"[dim]{escape(row['fingerprint'])}[/dim]")
     for name, value in lines.items():
         shown.out.print(f"  {name:<9}", shown.one_line(value), markup=False, soft_wrap=True)
+
+
+def _status(row: dict[str, Any]) -> str:
+    if row["_open"]:
+        return "open"
+    return f"resolved by replay {row['_replay']}" if row.get("_replay") else "resolved"
 
 
 def _hexed(rows: pa.Table) -> pa.Table:

@@ -153,10 +153,12 @@ def client(service: str, url: str, **config: Any) -> Any:
         aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
         config=Config(
-            inject_host_prefix=False,
-            proxies={},
-            retries={"mode": "standard", "total_max_attempts": 3},
-            **config,
+            **{
+                "inject_host_prefix": False,
+                "proxies": {},
+                "retries": {"mode": "standard", "total_max_attempts": 3},
+                **config,
+            }
         ),
     )
 

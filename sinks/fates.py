@@ -1,0 +1,78 @@
+"""What law 5 makes of everything a contract's landing and quarantine objects say.
+
+Only lineage is read of a landing object, so a run over many costs little. For operators' tools: it
+reads every object, where a path would follow the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from sinks import distinct, landing
+from sinks.bucket import Bucket
+from transform.contract import Contract
+from transform.records import QUARANTINE_SCHEMA, ROW_FIELDS
+
+Place = tuple[str, str, str]
+
+LANDED = pa.schema(ROW_FIELDS)
+_WITH_FATE = f"""
+    SELECT {distinct.POSITION}
+    FROM (
+        SELECT {distinct.ELEMENT}, _generation, _elements FROM landed
+        UNION ALL
+        SELECT {distinct.ELEMENT}, _generation, _elements FROM rejected
+    )
+    GROUP BY {distinct.POSITION}, _generation
+    HAVING count(DISTINCT (_sub, _child)) >= max(_elements)
+"""
+_OPEN = f"""
+    SELECT {distinct.POSITION}, epoch_us(_arrival) AS _arrival, _raw, _index, _generation,
+        _step, _reason, _field, _detail
+    FROM ({distinct.set_aside("landed", "rejected")})
+    ORDER BY _arrival, {distinct.ELEMENT}
+"""
+
+
+@dataclass(frozen=True)
+class Fates:
+    """Lineage of every landing row and every quarantine row of a contract."""
+
+    landed: pa.Table
+    rejected: pa.Table
+
+    def places(self) -> set[Place]:
+        """Positions with a fate: some generation wrote all their elements."""
+        return set(self.ask(_WITH_FATE).fetchall())
+
+    def open_rows(self) -> Iterator[dict[str, Any]]:
+        """The quarantine rows that stand by law 5, oldest arrival first."""
+        yield from self.ask(_OPEN).to_arrow_table().to_pylist()
+
+    def ask(self, sql: str, **tables: pa.Table) -> duckdb.DuckDBPyRelation:
+        """Ask SQL over `landed` and `rejected`, and further tables by name."""
+        connection = duckdb.connect()
+        connection.execute("SET TimeZone = 'UTC'")
+        for name, table in {"landed": self.landed, "rejected": self.rejected, **tables}.items():
+            connection.register(name, table)
+        return connection.sql(sql)
+
+
+def read(bucket: Bucket, contract: Contract) -> Fates:
+    """The fates of a contract, as of now."""
+    return Fates(
+        _rows(bucket, f"{landing.LANDING}/{contract.name}/", LANDED),
+        _rows(bucket, f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA),
+    )
+
+
+def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:
+    tables: Sequence[pa.Table] = [
+        landing.read(bucket, key, schema.names).cast(schema) for key in bucket.keys(prefix)
+    ]
+    return pa.concat_tables([schema.empty_table(), *tables])
