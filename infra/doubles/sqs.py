@@ -135,6 +135,7 @@ class Sqs:
             known = {
                 "ApproximateNumberOfMessages": str(visible),
                 "ApproximateNumberOfMessagesNotVisible": str(len(queue.messages) - visible),
+                "ApproximateNumberOfMessagesDelayed": "0",
                 "VisibilityTimeout": str(round(queue.visibility_seconds)),
             }
             asked = known if "All" in AttributeNames else AttributeNames

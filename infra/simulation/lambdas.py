@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -47,8 +48,6 @@ class Deployed:
 
 class Rules(pipeline.Transform):
     """Transform, which dies of some bodies as it may of memory or time."""
-
-    lambdas: Lambdas
 
     def apply(self, raw: pa.Table, *arguments: Any) -> Batch:
         bodies = raw.column("_body").to_pylist()
@@ -201,9 +200,24 @@ class Lambdas:
         wiring.waiting = Waiting(self.scheduler.sleep, self.weather.uniform)
         wiring.bucket = Bucket(self.clients["s3"], settings.bucket)
         wiring.hot_table = Table(self.clients["dynamodb"], settings.hot_table, threads=1)
+        wiring.ledger_table = Table(self.clients["dynamodb"], settings.ledger_table, threads=1)
+        wiring.sqs = self.clients["sqs"]
+        wiring.parallel = self._parallel
         if settings.workflow:
             wiring.workflow = Workflow(self._client, arn_of(self.topology))
         return wiring
+
+    def _parallel(self, work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
+        """`map` in threads of the invocation, which end with it."""
+        invocation = self.scheduler.current
+        tasks = [self.scheduler.spawn(partial(work, part), "thread") for part in parts]
+        if invocation is not None:
+            invocation.children += tasks
+        for task in tasks:
+            task.wait()
+            if task.error is not None:
+                raise task.error
+        return [task.result for task in tasks]
 
     def _client(self, service: str, config: Any) -> Any:
         machines: StateMachines = self.clients[service]

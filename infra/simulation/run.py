@@ -13,6 +13,7 @@ from typing import Any
 
 from infra.doubles.dynamodb import DynamoDB
 from infra.doubles.s3 import S3
+from infra.doubles.sqs import Sqs
 from infra.doubles.stepfunctions import StateMachines
 from infra.esm.answers import Undocumented
 from infra.esm.queue import QueueRules
@@ -27,11 +28,12 @@ from infra.simulation.oracle import Known, Oracle, Stores, Violation
 from infra.simulation.regrouping import Regrouping
 from infra.simulation.scenario import Event, Made, Scenario
 from infra.simulation.scheduler import Scheduler, StuckError
-from infra.simulation.sources import Machine, QueueSource, StreamSource
+from infra.simulation.sources import Ears, Machine, Position, QueueSource, StreamSource
 from infra.simulation.weather import Weather
-from infra.topology import Topology, pipeline
+from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
 
+URL = "https://sqs.us-east-1.amazonaws.com/123456789012/"
 DRAIN_SECONDS = 24 * 3_600.0
 """After the last fault: a message may be invisible for 18 minutes some twenty times."""
 POISON_SECONDS = 3 * 180.0 + 5.0
@@ -50,7 +52,7 @@ class Report:
 
     def faults(self) -> Counter[str]:
         """Faults by kind; events count as they came."""
-        counted = Counter(name.split("# ")[0].partition(" ")[2] for name in self.happened)
+        counted = Counter(name.partition(" ")[2] for name in self.happened)
         counted.update(event.kind for event in self.scenario.events)
         return counted
 
@@ -71,13 +73,18 @@ class Simulation:
         self.known = Known(now=lambda: self.scheduler.now)
         self.s3 = S3(self.weather, {self.topology.bucket: {}})
         self.dynamodb = DynamoDB(self.weather, {t.name: {} for t in self.topology.tables})
-        clients: dict[str, Any] = {"s3": self.s3, "dynamodb": self.dynamodb}
+        self.held = {queue.name: held(queue) for queue in (self.topology.queue, *self._repair())}
+        sqs = Sqs(self.weather, {URL + name: queue for name, queue in self.held.items()})
+        clients: dict[str, Any] = {"s3": self.s3, "dynamodb": self.dynamodb, "sqs": sqs}
         self.lambdas = Lambdas(self.topology, self.weather, self.scheduler, clients)
         machines = {arn_of(self.topology): definition()}
         self.machines = StateMachines(self.weather, self.lambdas, self.dynamodb, machines)
         clients["stepfunctions"] = self.machines
         self.stream = self._stream()
-        self.queue = self._queue()
+        self.queue = self._queue(self.topology.queue, self.topology.queue_mapping, self.known)
+        self.repair = self._queue(
+            self.topology.repair_queue, self.topology.repair_mapping, Deaf()
+        )
         self.expired: dict[str, bytes] = {}
 
     def run(self) -> Report:
@@ -105,7 +112,8 @@ class Simulation:
     def _idle(self) -> bool:
         everything = len(self.known.members) == len(self.scenario.records)
         later = self.scheduler.now > EPOCH + self.scenario.calm_at + 300.0
-        return everything and later and self.stream.drained and self.queue.drained
+        drained = self.stream.drained and self.queue.drained and self.repair.drained
+        return everything and later and drained
 
     def _put(self, made: Made) -> None:
         if made.source == "kinesis":
@@ -130,6 +138,7 @@ class Simulation:
             case "restart":
                 self.stream.restart()
                 self.queue.restart()
+                self.repair.restart()
             case "outage":
                 self.weather.outages[event.value] = now + event.seconds
             case "clock":
@@ -223,30 +232,47 @@ class Simulation:
             machine,
         )
 
-    def _queue(self) -> QueueSource:
-        queue, mapping = self.topology.queue, self.topology.queue_mapping
+    def _repair(self) -> list[Queue]:
+        return [self.topology.repair_queue]
+
+    def _queue(self, queue: Queue, mapping: QueueMapping, ears: Ears) -> QueueSource:
+        (function,) = [f for f in self.topology.functions if f.name == mapping.function]
         rules = QueueRules(
-            batch_size=self.scenario.batch,
+            batch_size=min(self.scenario.batch, mapping.batch_size),
             window_seconds=mapping.window_seconds,
             maximum_concurrency=mapping.maximum_concurrency,
             visibility_seconds=queue.visibility_seconds,
-            timeout_seconds=self.topology.ingest_queue.timeout_seconds,
-        )
-        held = SimulatedQueue(
-            visibility_seconds=queue.visibility_seconds,
-            max_receive_count=queue.max_receive_count,
-            retention_seconds=queue.retention_seconds,
+            timeout_seconds=function.timeout_seconds,
         )
         return QueueSource(
             queue.name,
             mapping.function,
-            held,
+            self.held[queue.name],
             rules,
             self.lambdas,
             self.weather,
-            self.known,
+            ears,
             self.scenario.undocumented,
         )
+
+
+class Deaf:
+    """Who does not care what a mapping did: debts are judged by the hot table and the ledger."""
+
+    def received(self, position: Position, body: bytes, arrival_micros: int) -> None: ...
+
+    def settled(self, position: Position) -> None: ...
+
+    def parked(self, position: Position) -> None: ...
+
+
+def held(queue: Queue) -> SimulatedQueue:
+    """A queue of the topology, empty."""
+    return SimulatedQueue(
+        visibility_seconds=queue.visibility_seconds,
+        max_receive_count=queue.max_receive_count,
+        retention_seconds=queue.retention_seconds,
+    )
 
 
 @cache

@@ -29,7 +29,8 @@ class StuckError(RuntimeError):
 class Task:
     """Work on a stack of its own. At its end `result` or `error` is set.
 
-    A `mortal` task is a process that may crash at any of its effects.
+    A `mortal` task is a process that may crash at any of its effects; its `children` are threads
+    that end with it.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Task:
         self.error: BaseException | None = None
         self._scheduler = scheduler
         self._work = work
+        self.children: list[Task] = []
         self._waiting: list[Callable[[], None]] = []
         self.greenlet = greenlet.greenlet(self._run)
 
@@ -82,6 +84,9 @@ class Task:
         if self.done:
             return
         self.done = True
+        if self.killed:
+            for child in self.children:
+                child.kill()
         waiting, self._waiting = self._waiting, []
         for wake in waiting:
             wake()

@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 from botocore.exceptions import ReadTimeoutError
 
 from infra.doubles.world import Call, Fault, Service, happening
+from infra.esm.simulate import EPOCH
 from infra.simulation.scenario import FaultKind, Scenario
 from infra.simulation.scheduler import Killed, Scheduler
 
@@ -64,7 +65,7 @@ class Weather:
     def pick(self, place: str, kinds: tuple[FaultKind, ...]) -> FaultKind | None:
         """The fault that the next call at this place meets."""
         self._counts[place] += 1
-        if self.clock() >= self.scenario.calm_at:
+        if self.clock() >= EPOCH + self.scenario.calm_at:
             return None
         at = f"{place}#{self._counts[place]}"
         left = self.chance("fault", at)
