@@ -20,7 +20,7 @@ from infra.doubles.stepfunctions import StateFailed, StateMachines
 from infra.doubles.world import Call
 from infra.esm.answers import Result
 from infra.simulation import contracts
-from infra.simulation.scheduler import Killed, Scheduler, Task
+from infra.simulation.scheduler import Scheduler, Task
 from infra.simulation.weather import Weather
 from infra.topology import Function, Topology
 from ingest.settings import Settings, Wiring
@@ -52,7 +52,7 @@ class Rules(pipeline.Transform):
     def apply(self, raw: pa.Table, *arguments: Any) -> Batch:
         bodies = raw.column("_body").to_pylist()
         if any(KILLS in body for body in bodies):
-            raise Killed
+            vars(self)["crash"]()
         if any(HANGS in body for body in bodies):
             vars(self)["sleep"](FOREVER_SECONDS)
         return super().apply(raw, *arguments)
@@ -163,10 +163,14 @@ class Lambdas:
         named = (deployed.version, deployed.code, epoch)
         if named not in self._rules:
             made = Rules(contracts.contract(deployed.version), epoch)
-            vars(made)["sleep"] = self.scheduler.sleep
+            vars(made)["sleep"], vars(made)["crash"] = self.scheduler.sleep, self._crash
             vars(made)["generation"] = contracts.generation(made, deployed.code)
             self._rules[named] = made
         return self._rules[named]
+
+    def _crash(self) -> None:
+        if self.scheduler.current is not None:
+            self.scheduler.current.crash()
 
     def _answer(self, name: str, payload: Any) -> Any:
         task = self.start(name, payload)

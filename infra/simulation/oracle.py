@@ -22,6 +22,7 @@ from sinks import parquet
 MICROS = 1_000_000
 EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 DIGEST_BYTES = 16
+UNREAD = "unread"  # the generation of what was set aside without a look (law 8)
 VERSION_UNIT = 10**9  # a generation's version begins with its contract's
 
 Row = dict[str, Any]
@@ -136,6 +137,10 @@ class Oracle:
         origin = raw[row["_index"]] if row["_index"] < len(raw) else {}
         if position_of(origin) != position or origin["_body"] != self.known.bodies[position]:
             self._wrong("a row without its origin", f"{position} in {key}")
+        if row["_generation"] == UNREAD:
+            if row["_body"] != self.known.bodies[position] or row["_elements"] != 1:
+                self._wrong("a reject without its bytes", f"{position} in {key}")
+            return
         if row["_sub"] >= len(members) or row["_elements"] != len(members):
             self._wrong("a row of no element", f"{position} {row['_sub']} in {key}")
             return
@@ -147,8 +152,6 @@ class Oracle:
             self._wrong("a row of other bytes", f"{position} in {key}")
         if not delivered and row["_body"] != body:
             self._wrong("a reject without its bytes", f"{position} in {key}")
-        if row["_generation"] == "unread":
-            return
         if contracts.good(body, arrival, row["_version"] // VERSION_UNIT) is not delivered:
             where = "landing" if delivered else "quarantine"
             self._wrong("a verdict that the rules do not give", f"{position} in {where}")
@@ -163,17 +166,12 @@ class Oracle:
                 elements[row["_sub"]] = good
         for position, generations in found.items():
             count = len(self.known.members.get(position, ()))
-            (epoch, version, name), elements = max(
-                generations.items(),
-                key=lambda entry: (
-                    len(entry[1]) == count,
-                    entry[0][0],
-                    all(entry[1].values()),
-                    *entry[0][1:],
-                ),
-            )
-            del epoch
-            if len(elements) == count:
+            candidates = [
+                (len(elements) == (1 if named[2] == UNREAD else count), named, elements)
+                for named, elements in generations.items()
+            ]
+            whole, (_, version, name), elements = max(candidates, key=_rank)
+            if whole:
                 self.chosen[position] = Chosen(
                     version // VERSION_UNIT,
                     name,
@@ -192,12 +190,7 @@ class Oracle:
     # Invariant 2: hot is what the records say
 
     def _hot(self) -> None:
-        settled = self._settled_objects()
-        covered = {
-            (position_of(row), row["_generation"])
-            for key, row in self.landing
-            if key in settled
-        }
+        covered = self._covered()
         for position, chosen in self.chosen.items():
             for sub in chosen.delivered:
                 made = self._item(position, sub, chosen.version)
@@ -213,10 +206,23 @@ class Oracle:
             if self.stores.hot[key] != self.items[key]:
                 self._wrong("hot holds another item", key)
 
-    def _settled_objects(self) -> set[str]:
-        """Landing objects that an attempt in the ledger names as done."""
-        done = [i for i in self.stores.ledger.values() if "landing_key" in i]
-        return {item["landing_key"]["S"] for item in done}
+    def _covered(self) -> set[tuple[Position, str]]:
+        """Positions whose rows of a generation an attempt in the ledger is done with.
+
+        A record that one attempt landed before it ended, and another one set aside under other
+        rules, is delivered by law 5 although no attempt ever owed its items to the hot table.
+        """
+        found: set[tuple[Position, str]] = set()
+        for item in self.stores.ledger.values():
+            if "landing_key" not in item or "raw_key" not in item or "retry" not in item:
+                continue
+            first = int(item["first"]["N"])
+            spans = json.loads(item["retry"]["S"])
+            for row in self._tables.get(item["landing_key"]["S"], []):
+                index = row["_index"] - first
+                if not any(low <= index < high for low, high in spans):
+                    found.add((position_of(row), row["_generation"]))
+        return found
 
     def _item(self, position: Position, sub: int, version: int) -> tuple[tuple[str, str], Item] | None:
         """The hot item of an element by hand; None where it was too old when it arrived."""
@@ -277,7 +283,7 @@ class Oracle:
         if first + count > len(raw) or any(i >= count for i in back):
             self._wrong("an attempt beyond its raw object", text["sk"])
             return set()
-        if text["outcome"] == "retry" and len(back) == count:
+        if len(back) == count:
             return set()
         rows = self._tables.get(text["landing_key"], [])
         rejects = self._tables.get(text["quarantine_key"], [])
@@ -298,6 +304,11 @@ class Oracle:
         if not back and number["hot_written"] + number["repair_rows"] != number["hot_rows"]:
             self._wrong("the ledger miscounts", f"hot rows: {text['sk']}")
         return {position_of(raw[first + i]) for i in range(count) if i not in back}
+
+
+def _rank(candidate: tuple[bool, tuple[int, int, str], dict[int, bool]]) -> tuple[Any, ...]:
+    whole, (epoch, version, name), elements = candidate
+    return (whole, epoch, all(elements.values()), version, name)
 
 
 def position_of(row: Row) -> Position:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import greenlet
 
@@ -59,10 +59,13 @@ class Task:
         if self.done:
             return
         self.killed = True
-        if self._scheduler.current is self:
-            raise Killed
         self._end()
         self._scheduler.at(self._scheduler.now, self._unwind)
+
+    def crash(self) -> NoReturn:
+        """End itself: what unwinds cannot have another effect."""
+        self.killed = True
+        raise Killed
 
     def _unwind(self) -> None:
         if self.greenlet:
@@ -116,7 +119,7 @@ class Scheduler:
     def sleep(self, seconds: float) -> None:
         """Let time pass within a task; outside of one none passes."""
         if self.current is not None:
-            self.suspend(lambda _: None, seconds)
+            self.suspend(_nobody, seconds)
 
     def suspend(self, register: Callable[[Callable[[], None]], None], seconds: float) -> None:
         """Leave the current task until what is registered is called, or so long."""
@@ -164,3 +167,7 @@ class Scheduler:
         task.greenlet.parent = self.hub
         task.greenlet.switch()
         self.current = before
+
+
+def _nobody(_: Callable[[], None]) -> None:
+    """Nobody wakes who sleeps."""

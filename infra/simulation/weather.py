@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from botocore.exceptions import ReadTimeoutError
 
 from infra.doubles.world import Call, Fault, Service, happening
 from infra.esm.simulate import EPOCH
 from infra.simulation.scenario import FaultKind, Scenario
-from infra.simulation.scheduler import Killed, Scheduler
+from infra.simulation.scheduler import Scheduler
 
 T = TypeVar("T")
 
@@ -105,11 +105,10 @@ class Weather:
 
     def _happening(self, fault: FaultKind | None, call: Call, act: Callable[[], T]) -> T:
         match fault:
-            case "crash before":
-                raise Killed
-            case "crash after":
-                self._act(fault, call, act)
-                raise Killed
+            case "crash before" | "crash after":
+                if fault == "crash after":
+                    _ignored(act)
+                self._crash()
             case "slow":
                 self.scheduler.sleep(SLOW_SECONDS * self.chance("slow", self.happened[-1]))
                 return self._act(None, call, act)
@@ -120,16 +119,19 @@ class Weather:
                 self.scheduler.sleep(TIMEOUT_SECONDS[call.service])
                 raise ReadTimeoutError(endpoint_url=f"https://{call.service}")
             case _:
-                return self._act(cast("Fault | None", fault), call, act)
+                return self._act(fault, call, act)
 
     def _act(self, fault: FaultKind | None, call: Call, act: Callable[[], T]) -> T:
-        partial = self.happened[-1] if fault == "partial" else None
-        self._partial, before = partial, self._partial
+        before, self._partial = self._partial, self.happened[-1] if fault == "partial" else None
         try:
-            crash = fault in CRASHES
-            return happening(None if crash else cast("Fault | None", fault), call, act)
+            return happening(cast("Fault | None", fault), call, act)
         finally:
             self._partial = before
+
+    def _crash(self) -> NoReturn:
+        if self.scheduler.current is None:
+            raise RuntimeError("nothing there that could crash")
+        self.scheduler.current.crash()
 
     def _kinds(self, call: Call, *, mortal: bool) -> tuple[FaultKind, ...]:
         kinds = CALLS[call.service]
