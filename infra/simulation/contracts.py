@@ -15,6 +15,9 @@ NAME = "simulated"
 TEMPERATURE_MAX = {1: 100, 2: 200, 3: 200}
 """By contract version: the second takes what the first rejects."""
 
+NEWEST = 3
+"""Version of the contract that knows every field."""
+
 CODES = ((0, 1, 0), (0, 1, 1))
 """Code versions that are deployed in turn; they judge alike, and make generations of their own."""
 

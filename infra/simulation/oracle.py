@@ -187,6 +187,21 @@ class Oracle:
             elif position not in self.chosen and not parked:
                 self._wrong("lost", position)
 
+    def elements(self, *, delivered: bool) -> set[tuple[Position, int]]:
+        """What of every position is delivered, or set aside: by law 5, by hand."""
+        return {
+            (position, sub)
+            for position, chosen in self.chosen.items()
+            for sub in (chosen.delivered if delivered else chosen.set_aside)
+        }
+
+    def identities(self) -> set[bytes]:
+        """What analysts count: each reading once. In simulated records equal bytes are equal ids."""
+        return {
+            digest(self.known.members[position][sub])
+            for position, sub in self.elements(delivered=True)
+        }
+
     # Invariant 2: hot is what the records say
 
     def _hot(self) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,6 @@ from infra.doubles.dynamodb import DynamoDB
 from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
 from infra.doubles.stepfunctions import StateMachines
-from infra.esm.answers import Undocumented
 from infra.esm.queue import QueueRules
 from infra.esm.shard import ShardMachine
 from infra.esm.simulate import EPOCH
@@ -59,11 +58,6 @@ class Report:
         return counted
 
 
-def run(scenario: Scenario) -> Report:
-    """Run a scenario until everything is settled, and judge."""
-    return Simulation(scenario).run()
-
-
 class Simulation:
     """One account with one pipeline, and what happens to it."""
 
@@ -88,6 +82,7 @@ class Simulation:
             self.topology.repair_queue, self.topology.repair_mapping, Deaf()
         )
         self.expired: dict[str, bytes] = {}
+        self.oracle: Oracle | None = None
 
     def run(self) -> Report:
         for made in self.scenario.records:
@@ -101,7 +96,8 @@ class Simulation:
                 self.scheduler.run(until, self._idle)
             except StuckError as stuck:
                 violations.append(Violation("time stands still", str(stuck)))
-        violations += Oracle(self.known, self._stores()).judge()
+        self.oracle = Oracle(self.known, self._stores())
+        violations += self.oracle.judge()
         violations += self._delays() + self._defects()
         return Report(
             self.scenario,
@@ -313,8 +309,3 @@ def silence() -> Iterator[None]:
         telemetry.metrics = metrics
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def calm(scenario: Scenario) -> Scenario:
-    """The scenario without faults and events."""
-    return replace(scenario, rates={}, events=(), undocumented=Undocumented())
