@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from infra.topology import Function, Topology
 from ingest.settings import Settings, Wiring
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
+from sinks.repair import Limits
 from sinks.table import Table, Waiting
 from transform import pipeline
 from transform.records import Batch
@@ -35,6 +36,8 @@ T = TypeVar("T")
 KILLS = b'"kills"'
 """A body with this in it is the end of the process that opens it."""
 HANGS = b'"hangs"'
+SHARE_MAX = 0.7
+"""Of a Delivery's hot rows may be a debt: Deliveries of few rows shall have both, debts and not."""
 FOREVER_SECONDS = 10_000.0
 
 
@@ -51,7 +54,7 @@ class Rules(pipeline.Transform):
 
     def apply(self, raw: pa.Table, *arguments: Any) -> Batch:
         bodies = raw.column("_body").to_pylist()
-        if any(KILLS in body for body in bodies):
+        if any(KILLS in body for body in bodies) or vars(self)["broken"]():
             vars(self)["crash"]()
         if any(HANGS in body for body in bodies):
             vars(self)["sleep"](FOREVER_SECONDS)
@@ -89,6 +92,7 @@ class Lambdas:
         self.topology, self.weather, self.scheduler = topology, weather, scheduler
         self.clients = clients
         self.skew = 0.0
+        self.broken_until = 0.0
         self.deployed = Deployed()
         self.hot_deployed = Deployed()
         self.errors: list[str] = []
@@ -164,6 +168,8 @@ class Lambdas:
         if named not in self._rules:
             made = Rules(contracts.contract(deployed.version), epoch)
             vars(made)["sleep"], vars(made)["crash"] = self.scheduler.sleep, self._crash
+            vars(made)["clock"] = self.clock
+            vars(made)["broken"] = lambda: self.scheduler.now < self.broken_until
             vars(made)["generation"] = contracts.generation(made, deployed.code)
             self._rules[named] = made
         return self._rules[named]
@@ -199,6 +205,7 @@ class Lambdas:
 
     def _wiring(self, function: Function) -> Wiring:
         settings = Settings.of(dict(function.environment))
+        settings = replace(settings, repair=Limits(share_max=SHARE_MAX))
         hot = function is self.topology.hot
         wiring = SimulatedWiring(settings, self, self.hot_deployed if hot else self.deployed)
         wiring.waiting = Waiting(self.scheduler.sleep, self.weather.uniform)

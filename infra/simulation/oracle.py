@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from infra.doubles.stepfunctions import Execution
 from infra.simulation import contracts
 from infra.simulation.sources import Position
 from sinks import parquet
@@ -22,6 +23,8 @@ from sinks import parquet
 MICROS = 1_000_000
 EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 DIGEST_BYTES = 16
+DONE = ("delivered", "dropped", "quarantined")
+HUNT_SECONDS = 180.0  # one ingest
 UNREAD = "unread"  # the generation of what was set aside without a look (law 8)
 VERSION_UNIT = 10**9  # a generation's version begins with its contract's
 
@@ -76,6 +79,7 @@ class Stores:
     hot: Mapping[tuple[str, str], Item]
     ledger: Mapping[tuple[str, str], Item]
     succeeded: Sequence[str]
+    executions: Sequence[Execution] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ class Oracle:
             self._row(key, row, delivered=True)
         for key, row in self.quarantine:
             self._row(key, row, delivered=False)
+        self._names()
+        self._controls()
         self._choose()
         self._fates()
         self._hot()
@@ -123,6 +129,32 @@ class Oracle:
 
     def _wrong(self, kind: str, detail: object) -> None:
         self.violations.append(Violation(kind, str(detail)))
+
+    # Laws 4 and 8: objects are named by their bytes, and no killer is set aside without a control
+
+    def _names(self) -> None:
+        for key, data in self.stores.objects.items():
+            if not key.startswith(("raw/", "landing/", "quarantine/")):
+                continue
+            earliest = min(row["_arrival"] for row in self._tables[key])
+            named = f"{earliest:%Y-%m-%d/%H}/{hashlib.sha256(data).hexdigest()}.parquet"
+            if not key.endswith(named):
+                self._wrong("an object not named by its bytes and arrival", key)
+
+    def _controls(self) -> None:
+        executions = self.stores.executions
+        passed = [
+            (e.input["raw_key"], e.started_at)
+            for e in executions
+            if e.status == "SUCCEEDED" and not e.input.get("unread")
+            if e.input.get("canary") or any(e.output["account"][name] for name in DONE)
+        ]
+        for execution in executions:
+            if not execution.input.get("unread"):
+                continue
+            key, until = execution.input["raw_key"], execution.started_at
+            if not any(k == key and until - HUNT_SECONDS <= at <= until for k, at in passed):
+                self._wrong("set aside without a control", execution.arn)
 
     # Invariant 1: every record received has one fate
 
@@ -278,8 +310,11 @@ class Oracle:
         for execution in self.stores.succeeded:
             if execution not in names:
                 self._wrong("an execution without its ledger item", execution)
+        marks = {pk.removeprefix("paid#") for pk, _ in self.stores.ledger if pk.startswith("paid#")}
         done: set[Position] = set()
         for item in attempts:
+            if owed := set(item["repair"]["S"].split()) - marks:
+                self._wrong("a debt without its mark", sorted(owed))
             done |= self._attempt(item)
         for position in self.known.settled_positions:
             if position not in done:
@@ -311,6 +346,11 @@ class Oracle:
             "dropped": 0,
             "delivered": len(elements.keys() - kept - back),
         }
+        for row in (*rows, *rejects):
+            told = (text["generation"], text["raw_key"])
+            if row["_generation"] != UNREAD and (row["_generation"], row["_raw"]) != told:
+                self._wrong("an attempt that names another's rows", text["sk"])
+                break
         for name, value in counted.items():
             if number[name] != value:
                 self._wrong("the ledger miscounts", f"{name} {number[name]}, not {value}: {text['sk']}")

@@ -18,7 +18,6 @@ from infra.doubles.stepfunctions import StateMachines
 from infra.esm.queue import QueueRules
 from infra.esm.shard import ShardMachine
 from infra.esm.simulate import EPOCH
-from infra.esm.simulated_queue import SimulatedQueue
 from infra.esm.simulated_stream import SimulatedStream
 from infra.esm.stream import StreamRules
 from infra.simulation.contracts import NAME
@@ -27,7 +26,7 @@ from infra.simulation.oracle import Known, Oracle, Stores, Violation
 from infra.simulation.regrouping import Regrouping
 from infra.simulation.scenario import Event, Made, Scenario
 from infra.simulation.scheduler import Scheduler, StuckError
-from infra.simulation.sources import Ears, Machine, Position, QueueSource, StreamSource
+from infra.simulation.sources import Ears, Machine, NoticedQueue, Position, QueueSource, StreamSource
 from infra.simulation.weather import Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
@@ -98,7 +97,7 @@ class Simulation:
                 violations.append(Violation("time stands still", str(stuck)))
         self.oracle = Oracle(self.known, self._stores())
         violations += self.oracle.judge()
-        violations += self._delays() + self._defects()
+        violations += self._delays() + self._defects() + self._debts()
         return Report(
             self.scenario,
             tuple(violations),
@@ -143,6 +142,8 @@ class Simulation:
                 self.lambdas.skew += float(event.value)
             case "expire":
                 self._expire()
+            case "broken":
+                self.lambdas.broken_until = now + event.seconds
             case "hot key":
                 self.weather.hot_keys[event.value] = now + event.seconds
 
@@ -172,17 +173,25 @@ class Simulation:
             hot=tables[self.topology.hot_table.name],
             ledger=tables[self.topology.ledger_table.name],
             succeeded=[execution.arn for execution in done],
+            executions=self.machines.executions,
         )
 
     def _delays(self) -> list[Violation]:
         """Bad data alone holds nothing up (invariant 4)."""
-        if self.weather.happened or self.scenario.profile != "calm":
+        if self.weather.happened or self.scenario.profile not in {"calm", "poison"}:
             return []
         return [
             Violation("delayed by poison", f"{position}: {at - arrival / 1e6:.0f} s")
             for position, at in self.known.settled_positions.items()
             if (arrival := self.known.arrivals[position])
             and at - arrival / 1e6 > POISON_SECONDS
+        ]
+
+    def _debts(self) -> list[Violation]:
+        """Once the world is calm, every debt is paid."""
+        return [
+            Violation("a debt is not paid", message.body)
+            for message in self.repair.queue.messages
         ]
 
     def _defects(self) -> list[Violation]:
@@ -264,9 +273,9 @@ class Deaf:
     def parked(self, position: Position) -> None: ...
 
 
-def held(queue: Queue) -> SimulatedQueue:
+def held(queue: Queue) -> NoticedQueue:
     """A queue of the topology, empty."""
-    return SimulatedQueue(
+    return NoticedQueue(
         visibility_seconds=queue.visibility_seconds,
         max_receive_count=queue.max_receive_count,
         retention_seconds=queue.retention_seconds,

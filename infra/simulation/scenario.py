@@ -43,8 +43,25 @@ EventKind = Literal[
     "outage",  # one service answers nothing for a while
     "clock",  # the functions' clocks jump
     "expire",  # raw objects go
+    "broken",  # Transform dies of whatever it gets, for a while
     "hot key",  # one device's partition takes no more for a while
 ]
+
+KINDS = {
+    "good": 10,
+    "repeat": 4,  # of a message sent before, in another body
+    "conflict": 2,  # an id sent before, with other bytes
+    "wide": 3,  # good by some contract versions only
+    "broken": 2,  # not JSON
+    "oversize": 1,
+    "future": 1,  # good or not by its arrival
+    "old": 1,  # too old for the hot table
+    "rescued": 1,  # with a field that no contract knows
+}
+"""Messages by kind, and how often."""
+
+KILLERS = {**KINDS, "kills": 2, "hangs": 1}
+"""... with some that Transform dies of."""
 
 SERVICES = ("s3", "dynamodb", "states", "lambda")
 SPAN_SECONDS = 120.0  # in which records are produced
@@ -100,17 +117,18 @@ class Scenario:
         return max([FAULTS_SECONDS, *(e.at + e.seconds for e in self.events)])
 
 
-PROFILES = ("weather", "crashes", "deploy", "outage", "calm")
+PROFILES = ("weather", "crashes", "deploy", "poison", "outage", "calm")
+WEIGHTS = (36, 25, 20, 10, 3, 6)
 
 
 def scenario(seed: int) -> Scenario:
     """What this seed stands for."""
     random = Random(seed)  # noqa: S311  a seed must give the same schedule again
-    profile = random.choices(PROFILES, (40, 25, 20, 5, 10))[0]
+    profile = random.choices(PROFILES, WEIGHTS)[0]
     return Scenario(
         seed=seed,
         profile=profile,
-        records=_records(random),
+        records=_records(random, killers=profile == "poison"),
         events=_events(random, profile),
         rates=_rates(random, profile),
         shards=random.choice((1, 1, 2)),
@@ -123,7 +141,7 @@ def scenario(seed: int) -> Scenario:
 
 
 def _rates(random: Random, profile: str) -> Mapping[FaultKind, float]:
-    base = {"weather": 0.04, "crashes": 0.02, "deploy": 0.02, "outage": 0.005, "calm": 0.0}[profile]
+    base = {"weather": 0.04, "crashes": 0.02, "deploy": 0.02, "outage": 0.005}.get(profile, 0.0)
     rates: dict[FaultKind, float] = {
         kind: base * random.choice((0, 0.5, 1, 2)) for kind in get_args(FaultKind)
     }
@@ -149,16 +167,17 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
     if profile == "outage":
         service = random.choice(SERVICES)
         found.append(Event(random.uniform(0, SPAN_SECONDS), "outage", service, HOUR_SECONDS))
-    if profile != "calm":
+    if profile not in {"calm", "poison"}:
         some("restart", 2)
         some("clock", 1, str(random.choice((-400, -20, 20, 90, 400))))
         some("expire", 1)
         some("hot key", 1, "s-0", random.choice((30.0, 200.0)))
+        some("broken", 1 if random.random() < 0.3 else 0, "", 60.0)  # noqa: PLR2004  now and then
     some(random.choice(("split", "merge")), 2)
     return tuple(sorted(found, key=lambda event: event.at))
 
 
-def _records(random: Random) -> tuple[Made, ...]:
+def _records(random: Random, *, killers: bool) -> tuple[Made, ...]:
     """What producers send, with repeats of single messages in other bodies."""
     count = random.randint(1, 14)
     sources = random.choice((("kinesis",), ("kinesis",), ("sqs",), ("kinesis", "sqs")))
@@ -166,7 +185,7 @@ def _records(random: Random) -> tuple[Made, ...]:
     made: list[Made] = []
     for number in range(count):
         source = random.choice(sources)
-        members = _members(random, number, sent)
+        members = _members(random, number, sent, KILLERS if killers else KINDS)
         sent += members
         whole = source == "kinesis" and (len(members) > 1 or random.random() < 0.1)  # noqa: PLR2004
         if not whole:
@@ -178,16 +197,15 @@ def _records(random: Random) -> tuple[Made, ...]:
     return tuple(sorted(made, key=lambda record: record.at))
 
 
-def _members(random: Random, number: int, sent: list[bytes]) -> list[bytes]:
+def _members(
+    random: Random, number: int, sent: list[bytes], kinds: Mapping[str, int]
+) -> list[bytes]:
     count = random.choice((1, 1, 1, 2, 3))
-    return [_message(random, 10 * number + n, sent) for n in range(count)]
+    chosen = random.choices(list(kinds), list(kinds.values()), k=count)
+    return [_message(random, 10 * number + n, sent, kind) for n, kind in enumerate(chosen)]
 
 
-def _message(random: Random, number: int, sent: list[bytes]) -> bytes:
-    kind = random.choices(
-        ("good", "repeat", "conflict", "wide", "broken", "oversize", "future", "old", "rescued"),
-        (10, 4, 1, 3, 2, 1, 1, 1, 1),
-    )[0]
+def _message(random: Random, number: int, sent: list[bytes], kind: str) -> bytes:
     reading = {
         "device_id": f"s-{number % 3}",
         "ts": round(EPOCH * MILLIS) + number,
@@ -201,6 +219,8 @@ def _message(random: Random, number: int, sent: list[bytes]) -> bytes:
             reading |= {"ts": round(EPOCH * MILLIS), "seq": 0, "temperature": number}
         case "wide":
             reading["temperature"] = 150
+        case "kills" | "hangs":
+            return json.dumps({kind: number}).encode()
         case "broken":
             return b"no" * (number % 7 + 1)
         case "oversize":

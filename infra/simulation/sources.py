@@ -16,7 +16,7 @@ from infra.esm.queue import Delete, Drop, QueueMachine, QueueRules
 from infra.esm.queue import Invoke as InvokeQueue
 from infra.esm.reshard import Lineage
 
-from infra.esm.simulated_queue import SimulatedQueue, received
+from infra.esm.simulated_queue import Held, SimulatedQueue, received
 from infra.esm.simulated_stream import SimulatedStream
 from infra.esm.stream import Checkpoint, Command, Discard, Invoke, StreamRules
 from infra.simulation.lambdas import Lambdas
@@ -197,13 +197,30 @@ class StreamSource:
             self.ears.parked((self.name, reader.shard, record.identifier))
         reader.machine.discarded(command.lane)
 
+class NoticedQueue(SimulatedQueue):
+    """A queue whose mapping is told when there may be something to receive."""
+
+    notice: Callable[[], None] | None = None
+
+    def send(self, body: str, now: float, group: str | None = None) -> Held:
+        held = super().send(body, now, group)
+        if self.notice is not None:
+            self.notice()
+        return held
+
+    def change_visibility(self, receipt: str, seconds: float, now: float) -> None:
+        super().change_visibility(receipt, seconds, now)
+        if self.notice is not None:
+            self.notice()
+
+
 @dataclass
 class QueueSource:
     """A queue and its mapping."""
 
     name: str
     function: str
-    queue: SimulatedQueue
+    queue: NoticedQueue
     rules: QueueRules
     lambdas: Lambdas
     weather: Weather
@@ -216,11 +233,11 @@ class QueueSource:
         arn = f"arn:aws:lambda:us-east-1:123456789012:function:{self.function}"
         self._place = Place(self._arn, arn, "us-east-1", "arn:aws:iam::123456789012:role/r")
         self._wakes_at = float("inf")
+        self.queue.notice = lambda: self._scheduler.at(self._scheduler.now, self.turn)
         self._make()
 
     def put(self, body: bytes) -> Position:
         held = self.queue.send(body.decode(), self._scheduler.now)
-        self.turn()
         return (self.name, "", held.identifier)
 
     def restart(self) -> None:
