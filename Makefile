@@ -6,15 +6,18 @@ ARGS ?=
 # Two, so that one slow test does not hold up the rest; more gains little for mostly short tests.
 TEST_PROCESSES ?= 2
 
+# Of the simulation: make simulate SEEDS=10000
+SEEDS ?= 500
+
 # Ctrl-C reaches make and the command alike: the command cleans up, the recipe's shell ends without a
 # word, and make reports the interrupt.
 QUIETLY := trap 'exit 0' INT;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint clean
+.PHONY: help demo test simulate fuzz lint clean
 
 help:  ## list the targets
-	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo:  ## run the pipeline on this machine (ARGS=...)
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py run && .venv/bin/millrace demo $(ARGS)
@@ -30,6 +33,10 @@ FIRST_SEED ?= 1
 fuzz:  ## fuzzed events through the handlers (EVENTS=200000 FIRST_SEED=1)
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
 		.venv/bin/python -m tests.fuzz --events $(EVENTS) --first-seed $(FIRST_SEED)
+
+simulate:  ## run the pipeline under seeded faults (SEEDS=n)
+	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
+		.venv/bin/python -m infra.simulation --seeds $(SEEDS) $(ARGS)
 
 lint:  ## check style and types
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \

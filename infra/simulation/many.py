@@ -1,0 +1,75 @@
+"""Many seeds, one after the other, and what is told of one that fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from infra.simulation.run import Report, Simulation
+from infra.simulation.scenario import Scenario, scenario
+from infra.simulation.shrink import shrunk
+from infra.simulation.views import Views
+
+SHOWN_VIOLATIONS = 5
+
+
+@dataclass
+class Found:
+    """What some seeds came to: how many, which faults, and the reports of those that failed."""
+
+    seeds: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    failing: list[Report] = field(default_factory=list)
+    reports: dict[int, Report] = field(default_factory=dict)
+
+
+def many(seeds: Iterable[int], *, shrink: bool = False) -> Found:
+    """Run every seed; readers' views are compared for all of them at once."""
+    found = Found()
+    views = Views()
+    for seed in seeds:
+        simulation = Simulation(scenario(seed))
+        report = simulation.run()
+        found.seeds += 1
+        found.faults.update(report.faults())
+        found.reports[seed] = report
+        if simulation.oracle is not None:
+            views.add(seed, simulation.oracle)
+    for seed, violations in views.compare().items():
+        report = found.reports[seed]
+        found.reports[seed] = replace(report, violations=(*report.violations, *violations))
+    for report in found.reports.values():
+        if report.violations:
+            found.failing.append(shrunk(report, alone) if shrink else report)
+    return found
+
+
+def alone(tried: Scenario) -> Report:
+    """One run with everything compared."""
+    simulation = Simulation(tried)
+    report = simulation.run()
+    if simulation.oracle is None:
+        return report
+    views = Views({tried.seed: simulation.oracle})
+    return replace(report, violations=(*report.violations, *views.compare()[tried.seed]))
+
+
+def told(report: Report) -> str:
+    """A failing run for people: the seed, what is wrong, and what is left of its schedule."""
+    made = report.scenario
+    lines = [f"seed {made.seed} ({made.profile}):"]
+    lines += [f"  {violation}" for violation in report.violations[:SHOWN_VIOLATIONS]]
+    if len(report.violations) > SHOWN_VIOLATIONS:
+        lines.append(f"  and {len(report.violations) - SHOWN_VIOLATIONS} more")
+    mapping = "regrouping at will" if made.regroup else f"bisect {made.bisect}"
+    lines.append(
+        f"  mapping: {made.shards} shards, batches of {made.batch}, {made.lanes} lanes, {mapping}"
+    )
+    lines += [
+        f"  record at {r.at:.2f} s to {r.source} under {r.key}: {[m.decode() for m in r.members]}"
+        for r in made.records
+    ]
+    lines += [f"  event at {e.at:.2f} s: {e.kind} {e.value} {e.seconds or ''}" for e in made.events]
+    lines += [f"  fault {name}" for name in report.happened]
+    return "\n".join(lines)
