@@ -166,5 +166,3 @@ class _Pages:
             if not page["IsTruncated"]:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
-
-

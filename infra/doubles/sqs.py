@@ -180,8 +180,6 @@ class Sqs:
         return self.queues[url]
 
 
-
-
 def _unknown(call: Call) -> Exception:
     return refused(call, "AWS.SimpleQueueService.NonExistentQueue")
 

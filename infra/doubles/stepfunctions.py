@@ -110,7 +110,8 @@ class StateMachines:
                     told = evaluated({k: spec.get(k, "") for k in ("Error", "Cause")}, states)
                     raise StateFailed(told["Error"], told["Cause"])
                 case "Choice":
-                    chosen = (c["Next"] for c in spec["Choices"] if evaluated(c["Condition"], states))
+                    choices = spec["Choices"]
+                    chosen = (c["Next"] for c in choices if evaluated(c["Condition"], states))
                     name = next(chosen, spec["Default"])
                 case "Task":
                     name, state = self._task(spec, states, ends)

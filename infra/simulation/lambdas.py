@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType
-from typing import Any, TypeVar
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra.doubles.stepfunctions import StateFailed, StateMachines
 from infra.doubles.world import Call
@@ -30,6 +28,9 @@ from sinks.repair import Limits
 from sinks.table import Table, Waiting
 from transform import pipeline
 from transform.records import Batch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -108,7 +109,8 @@ class Lambdas:
     def invoke(self, function: str, payload: dict[str, Any]) -> Any:
         """Lambda's Invoke, as an execution's task calls it."""
         name = function.rpartition(":")[2]
-        return self.weather.effect(Call("lambda", "Invoke", name), lambda: self._answer(name, payload))
+        call = Call("lambda", "Invoke", name)
+        return self.weather.effect(call, lambda: self._answer(name, payload))
 
     def deliver(self, function: str, event: bytes, done: Callable[[Result], None]) -> None:
         """Invoke a function with an event for a mapping, and say what came of it."""
@@ -148,7 +150,8 @@ class Lambdas:
     def within(self, work: Callable[[], T], seconds: float, what: str) -> T:
         """What `work` returns, awaited so long; it goes on if nobody waits any more."""
         if what == "StartSyncExecution" and self.weather.pick("await", ("abandoned",)):
-            seconds = min(seconds, 20.0 * self.weather.chance("abandoned", self.weather.happened[-1]))
+            patience = self.weather.chance("abandoned", self.weather.happened[-1])
+            seconds = min(seconds, 20.0 * patience)
         task = self.scheduler.spawn(work, what)
         if not task.wait(seconds):
             raise TimeoutError(what)

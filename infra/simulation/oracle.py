@@ -125,7 +125,8 @@ class Oracle:
         return self.violations
 
     def _rows(self, prefix: str) -> list[tuple[str, Row]]:
-        return [(k, row) for k, rows in self._tables.items() if k.startswith(prefix) for row in rows]
+        tables = [(key, rows) for key, rows in self._tables.items() if key.startswith(prefix)]
+        return [(key, row) for key, rows in tables for row in rows]
 
     def _wrong(self, kind: str, detail: object) -> None:
         self.violations.append(Violation(kind, str(detail)))
@@ -228,7 +229,7 @@ class Oracle:
         }
 
     def identities(self) -> set[bytes]:
-        """What analysts count: each reading once. In simulated records equal bytes are equal ids."""
+        """What analysts count: each reading once. Here equal bytes have equal ids."""
         return {
             digest(self.known.members[position][sub])
             for position, sub in self.elements(delivered=True)
@@ -271,7 +272,9 @@ class Oracle:
                     found.add((position_of(row), row["_generation"]))
         return found
 
-    def _item(self, position: Position, sub: int, version: int) -> tuple[tuple[str, str], Item] | None:
+    def _item(
+        self, position: Position, sub: int, version: int
+    ) -> tuple[tuple[str, str], Item] | None:
         """The hot item of an element by hand; None where it was too old when it arrived."""
         body = self.known.members[position][sub]
         message = json.loads(body)
@@ -353,7 +356,8 @@ class Oracle:
                 break
         for name, value in counted.items():
             if number[name] != value:
-                self._wrong("the ledger miscounts", f"{name} {number[name]}, not {value}: {text['sk']}")
+                wrong = f"{name} {number[name]}, not {value}: {text['sk']}"
+                self._wrong("the ledger miscounts", wrong)
         if number["delivered"] + number["quarantined"] + number["dropped"] + len(back) != count:
             self._wrong("the ledger does not add up", text["sk"])
         if not back and number["hot_written"] + number["repair_rows"] != number["hot_rows"]:

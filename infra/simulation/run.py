@@ -26,7 +26,14 @@ from infra.simulation.oracle import Known, Oracle, Stores, Violation
 from infra.simulation.regrouping import Regrouping
 from infra.simulation.scenario import Event, Made, Scenario
 from infra.simulation.scheduler import Scheduler, StuckError
-from infra.simulation.sources import Ears, Machine, NoticedQueue, Position, QueueSource, StreamSource
+from infra.simulation.sources import (
+    Ears,
+    Machine,
+    NoticedQueue,
+    Position,
+    QueueSource,
+    StreamSource,
+)
 from infra.simulation.weather import Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
@@ -77,9 +84,7 @@ class Simulation:
         clients["stepfunctions"] = self.machines
         self.stream = self._stream()
         self.queue = self._queue(self.topology.queue, self.topology.queue_mapping, self.known)
-        self.repair = self._queue(
-            self.topology.repair_queue, self.topology.repair_mapping, Deaf()
-        )
+        self.repair = self._queue(self.topology.repair_queue, self.topology.repair_mapping, Deaf())
         self.expired: dict[str, bytes] = {}
         self.oracle: Oracle | None = None
 
@@ -120,7 +125,7 @@ class Simulation:
             record = self.queue.put(made.body)
         self.known.made(record, made.body, made.members)
 
-    def _event(self, event: Event) -> None:
+    def _event(self, event: Event) -> None:  # noqa: C901  one case for each kind
         self.weather.note(f"event {event}")
         now = self.scheduler.now
         match event.kind:
@@ -183,15 +188,13 @@ class Simulation:
         return [
             Violation("delayed by poison", f"{position}: {at - arrival / 1e6:.0f} s")
             for position, at in self.known.settled_positions.items()
-            if (arrival := self.known.arrivals[position])
-            and at - arrival / 1e6 > POISON_SECONDS
+            if (arrival := self.known.arrivals[position]) and at - arrival / 1e6 > POISON_SECONDS
         ]
 
     def _debts(self) -> list[Violation]:
         """Once the world is calm, every debt is paid."""
         return [
-            Violation("a debt is not paid", message.body)
-            for message in self.repair.queue.messages
+            Violation("a debt is not paid", message.body) for message in self.repair.queue.messages
         ]
 
     def _defects(self) -> list[Violation]:

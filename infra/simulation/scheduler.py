@@ -18,7 +18,7 @@ import greenlet
 IN_PLACE_MAX = 20_000  # events without time passing: more is a loop that waits for nothing
 
 
-class Killed(greenlet.GreenletExit):
+class Killed(greenlet.GreenletExit):  # type: ignore[misc]  # greenlet has no types
     """The task is dead: raised at the effect it was at. No handler of ours catches it."""
 
 

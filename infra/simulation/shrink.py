@@ -1,4 +1,4 @@
-"""A failing scenario made smaller, while it fails in the same way: fewer faults, events, records."""
+"""A failing scenario made smaller while it fails in the same way: fewer faults, events, records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and queues with their event source mappings, delivering to functions in simulated time."""
+"""Streams and queues with their event source mappings, which invoke functions in simulated time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from infra.esm.on_failure import document, object_key
 from infra.esm.queue import Delete, Drop, QueueMachine, QueueRules
 from infra.esm.queue import Invoke as InvokeQueue
 from infra.esm.reshard import Lineage
-
 from infra.esm.simulated_queue import Held, SimulatedQueue, received
 from infra.esm.simulated_stream import SimulatedStream
 from infra.esm.stream import Checkpoint, Command, Discard, Invoke, StreamRules
@@ -28,6 +27,7 @@ GET_RECORDS_MAX = 1_000
 Position = tuple[str, str, str]
 """Stream, shard and sequence number; for SQS the queue, nothing and the message id."""
 
+
 class Ears(Protocol):
     """Who is told what the mappings did."""
 
@@ -39,6 +39,7 @@ class Ears(Protocol):
 
     def parked(self, position: Position) -> None:
         """The mapping gave it up, to its on-failure destination."""
+
 
 class Machine(Protocol):
     """What a shard's mapping does: `ShardMachine`, or `Regrouping`."""
@@ -54,6 +55,7 @@ class Machine(Protocol):
     def result(self, lane: int, result: Result, now: float) -> Meaning: ...
     def discarded(self, lane: int) -> None: ...
 
+
 @dataclass(eq=False)
 class _Reader:
     shard: str
@@ -61,6 +63,7 @@ class _Reader:
     after: int = 0
     poll_at: float = 0.0
     wakes_at: float = float("inf")
+
 
 @dataclass
 class StreamSource:
@@ -197,6 +200,7 @@ class StreamSource:
             self.ears.parked((self.name, reader.shard, record.identifier))
         reader.machine.discarded(command.lane)
 
+
 class NoticedQueue(SimulatedQueue):
     """A queue whose mapping is told when there may be something to receive."""
 
@@ -268,8 +272,8 @@ class QueueSource:
                         self.queue.delete([m.receipt for m in messages])
                     case Drop():
                         """They become visible again by themselves."""
-        for held in self.queue.dead_letters:
-            self.ears.parked((self.name, "", held.identifier))
+        for dead in self.queue.dead_letters:
+            self.ears.parked((self.name, "", dead.identifier))
         self._sleep()
 
     def _make(self) -> None:
@@ -311,4 +315,3 @@ class QueueSource:
             self.turn()
 
         self.lambdas.deliver(self.function, sqs_event(command.messages), done)
-

@@ -36,7 +36,8 @@ class Views:
         """Where a reader counts other than the oracle, by seed."""
         found: dict[int, list[Violation]] = {seed: [] for seed in self.oracles}
         rows = self._table([(s, o.landing) for s, o in self.oracles.items()], SCHEMA)
-        rejects = self._table([(s, o.quarantine) for s, o in self.oracles.items()], QUARANTINE_SCHEMA)
+        rejected = [(seed, oracle.quarantine) for seed, oracle in self.oracles.items()]
+        rejects = self._table(rejected, QUARANTINE_SCHEMA)
         db = _database()
         db.register("rows", rows)
         db.register("rejects", rejects)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn, TypeVar, cast
 
 from botocore.exceptions import ReadTimeoutError
@@ -81,14 +82,15 @@ class Weather:
         mortal = self.scheduler.current is not None and self.scheduler.current.mortal
         fault = self.pick(place, self._kinds(call, mortal=mortal))
         if self.outages.get(call.service, 0.0) > self.clock():
-            fault = "throttle" if self.chance("out", place, self._counts[place]) < 0.5 else "timeout"  # noqa: PLR2004
+            even = self.chance("out", place, self._counts[place]) < 0.5  # noqa: PLR2004  a coin
+            fault = "throttle" if even else "timeout"
         self.note(f"{place} {call.detail} {fault or ''}")
         self.scheduler.sleep(LATENCY_SECONDS * self.chance("before", place, self._counts[place]))
         answer = self._happening(fault, call, act)
         self.scheduler.sleep(LATENCY_SECONDS * self.chance("after", place, self._counts[place]))
         return answer
 
-    def takes(self, call: Call, key: tuple[str, str]) -> bool:
+    def takes(self, call: Call, key: tuple[str, str]) -> bool:  # noqa: ARG002  another world asks
         """Whether a table takes an item of the batch that is being written."""
         device = key[0].partition("#")[0]
         if self.hot_keys.get(device, 0.0) > self.clock():
@@ -108,13 +110,14 @@ class Weather:
             case "crash before" | "crash after":
                 if fault == "crash after":
                     _ignored(act)
-                self._crash()
+                return self._crash()
             case "slow":
                 self.scheduler.sleep(SLOW_SECONDS * self.chance("slow", self.happened[-1]))
                 return self._act(None, call, act)
             case "late" | "timeout":
                 if fault == "late":
-                    delay = TIMEOUT_SECONDS[call.service] * (1 + 4 * self.chance(len(self.happened)))
+                    more = 1 + 4 * self.chance(len(self.happened))
+                    delay = TIMEOUT_SECONDS[call.service] * more
                     self.scheduler.at(self.clock() + delay, lambda: _ignored(act))
                 self.scheduler.sleep(TIMEOUT_SECONDS[call.service])
                 raise ReadTimeoutError(endpoint_url=f"https://{call.service}")
@@ -137,7 +140,7 @@ class Weather:
         kinds = CALLS[call.service]
         if call.operation == "PutObject":
             kinds = (*kinds, "conflict")
-        if call.operation not in {"BatchWriteItem"}:
+        if call.operation != "BatchWriteItem":
             kinds = tuple(kind for kind in kinds if kind != "partial")
         return (*CRASHES, *kinds) if mortal else kinds
 
@@ -150,10 +153,7 @@ class Weather:
         return True
 
 
-
 def _ignored(act: Callable[[], object]) -> None:
     """It happens although nobody waits for it any more; nobody hears how it went either."""
-    try:
+    with suppress(Exception):
         act()
-    except Exception:  # noqa: BLE001, S110  nobody is there
-        pass
