@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from infra.parked import NOTHING, Parked, digest
+from sinks import contracts as kept_contracts
 from sinks import hot, landing, ledger, parquet, raw
 from sinks.bucket import Bucket
 from sinks.ledger import Attempt
@@ -29,8 +30,6 @@ from transform.pipeline import MICROS, Transform, hot_mask
 from transform.records import POSITION, QUARANTINE_SCHEMA, RAW_SCHEMA, ROW_FIELDS
 
 READERS = 8
-CONTRACTS = "contracts/"
-CONTRACT_KEY = b"millrace.contract"  # of a landing object's schema: the digest of its contract
 
 RAW = pa.schema(
     [
@@ -167,7 +166,9 @@ def gather(stores: Stores) -> Evidence:
 
 def rules_of(bucket: Bucket, contracts: Iterable[Contract]) -> Rules:
     """The contracts given and all that the bucket keeps."""
-    kept = (parse_contract(bucket.get(key), key) for key in bucket.keys(CONTRACTS))
+    kept = (
+        parse_contract(bucket.get(key), key) for key in bucket.keys(f"{kept_contracts.PREFIX}/")
+    )
     return Rules({contract.digest: contract for contract in (*kept, *contracts)})
 
 
@@ -204,7 +205,7 @@ def _landing(rules: Rules, key: str, data: bytes) -> pa.Table:
     table = parquet.decode(data)
     name = key.split("/")[1]
     metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
-    contract = rules.contract(metadata.get(CONTRACT_KEY, b"").decode(), name)
+    contract = rules.contract(metadata.get(landing.CONTRACT, b"").decode(), name)
     common = [table.column(field.name) for field in ROW_FIELDS]
     number = pa.array(range(table.num_rows), pa.int64())
     columns = [*common, _constant(key, table), number, *_hot_columns(table, contract)]

@@ -27,6 +27,7 @@ from sinks.table import Key
 from transform.pipeline import Transform
 
 KINDS: tuple[Kind, ...] = ("missing", "twice", "conflict", "unexplained")
+UNREAD = "unread"  # the generation of a killer: no rules have seen it
 DIGITS = 128  # sequence numbers have more digits than an integer type: they are compared as text
 
 
@@ -84,6 +85,8 @@ def examine(evidence: Evidence) -> Report:
         fates = dict(db.execute("SELECT fate, count(*) FROM fates GROUP BY ALL").fetchall())
         counts = _counts(db, evidence)
     unchecked = list(evidence.stores.held.unchecked)
+    if unread := again.unknown.pop(UNREAD, 0):
+        unchecked.append(f"{unread:,} rows were set aside unread: no rules were applied to them")
     if again.unknown:
         rows = sum(again.unknown.values())
         unchecked.append(
@@ -92,6 +95,8 @@ def examine(evidence: Evidence) -> Report:
         )
     if waiting := fates.get("waiting", 0):
         unchecked.append(f"{waiting:,} positions wait for their source to bring them again")
+    if owed := counts["owed_rows"]:
+        unchecked.append(f"{owed:,} hot items are owed by repair: open debts, not yet paid")
     return Report(
         findings=tuple(sorted(findings, key=lambda f: (KINDS.index(f.kind), f.check, f.name))),
         fates={fate: fates.get(fate, 0) for fate in FATES},

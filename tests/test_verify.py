@@ -17,7 +17,10 @@ from infra.verify import Report, verify
 from ingest import telemetry
 from ingest.process import process
 from ingest.stages import transform, write_hot
-from sinks import landing, parquet
+from sinks import landing, ledger, parquet, raw
+from sinks.deadline import Deadline
+from sinks.ledger import Paid
+from sinks.table import Table
 from tests.support import (
     NOON,
     SECOND,
@@ -36,6 +39,7 @@ from transform.records import Delivery
 
 TELEMETRY = load_contract("telemetry")
 SHARD = "shardId-000000000000"
+KILLER = b"kills whoever opens it"
 STREAM, QUEUE = "fleet", "fleet-queue"
 
 
@@ -46,7 +50,7 @@ class State:
         self.cloud = made
         self.wiring = made.wiring(Clock())
         stages = {
-            TOPOLOGY.transform.name: lambda state, at: transform(state, self.wiring, at),
+            TOPOLOGY.transform.name: self._transform,
             TOPOLOGY.hot.name: lambda state, at: write_hot(state, self.wiring, at),
         }
         self.wiring.workflow = InProcessWorkflow(TOPOLOGY, stages, made.dynamodb)
@@ -54,7 +58,14 @@ class State:
         self.parked: Parked = NOTHING
         self.now = NOON
 
-    def run(self, *bodies: bytes, first: int = 100, **more: Any) -> Delivery:
+    def _transform(self, state: dict[str, Any], context: Any) -> dict[str, Any]:
+        bodies = raw.read(self.cloud.bucket, state["raw_key"]).column("_body").to_pylist()
+        part = bodies[state["first"] : state["first"] + state["received"]]
+        if KILLER in part and not state.get("unread"):
+            raise MemoryError
+        return transform(state, self.wiring, context)
+
+    def deliver(self, *bodies: bytes, first: int = 100, **more: Any) -> Delivery:
         """One attempt at a Delivery of these bodies, at the positions from `first` on."""
         given = delivery(bodies, stream=STREAM)
         sequences = [str(first + number) for number in range(len(bodies))]
@@ -63,7 +74,7 @@ class State:
         return given
 
     def message(self, body: bytes, name: str, arrival: int = NOON) -> Delivery:
-        return self.run(
+        return self.deliver(
             body,
             source="sqs",
             stream=QUEUE,
@@ -120,8 +131,8 @@ def full(state: State) -> State:
     """Records by each way, good, bad, repeated, delivered again with other batch edges."""
     whole = aggregate([("a", reading(seq=10)), ("b", b"{"), ("c", reading(seq=11))])
     bodies = [reading(seq=1), b"no", reading(seq=2), reading(seq=1), whole]
-    state.run(*bodies)
-    state.run(*bodies[2:], reading(seq=3), first=102)
+    state.deliver(*bodies)
+    state.deliver(*bodies[2:], reading(seq=3), first=102)
     state.message(reading(seq=4), "m-1")
     return state
 
@@ -175,7 +186,7 @@ def test_a_deleted_landing_object(full: State):
 
 
 def test_every_deleted_landing_object_is_missed_by_its_records(state: State):
-    state.run(reading(seq=1), reading(seq=2), b"no")
+    state.deliver(reading(seq=1), reading(seq=2), b"no")
     key = state.key("landing")
     state.delete(key)
     report = state.verify()
@@ -193,7 +204,7 @@ def test_every_deleted_landing_object_is_missed_by_its_records(state: State):
 
 
 def test_a_deleted_quarantine_object(state: State):
-    state.run(reading(seq=1), b"no")
+    state.deliver(reading(seq=1), b"no")
     key = state.key("quarantine")
     state.delete(key)
     assert found(state.verify()) == {
@@ -204,7 +215,7 @@ def test_a_deleted_quarantine_object(state: State):
 
 @pytest.mark.parametrize("prefix", ["quarantine", "landing"])
 def test_a_deleted_row(state: State, prefix: str):
-    state.run(reading(seq=1), b"no", b"none", reading(seq=2))
+    state.deliver(reading(seq=1), b"no", b"none", reading(seq=2))
     key = state.key(prefix)
     state.rewrite(key, lambda table: table.slice(1))
     report = state.verify()
@@ -214,7 +225,7 @@ def test_a_deleted_row(state: State, prefix: str):
 
 
 def test_a_row_deleted_under_the_same_name(state: State):
-    state.run(reading(seq=1), b"no", b"none")
+    state.deliver(reading(seq=1), b"no", b"none")
     key = state.key("quarantine")
     data = parquet.encode(landing.read(state.cloud.bucket, key).slice(1))
     state.cloud.bucket.put(key, data)
@@ -226,7 +237,7 @@ def test_a_row_deleted_under_the_same_name(state: State):
 
 
 def test_a_deleted_row_of_an_aggregate(state: State):
-    state.run(aggregate([("a", reading(seq=1)), ("b", reading(seq=2))]))
+    state.deliver(aggregate([("a", reading(seq=1)), ("b", reading(seq=2))]))
     state.rewrite(state.key("landing"), lambda table: table.slice(1))
     assert ("missing", "element", f"{STREAM}/{SHARD}/100") in found(state.verify())
 
@@ -243,7 +254,7 @@ def test_a_deleted_ledger_item(full: State):
 
 
 def test_a_deleted_raw_object(state: State):
-    state.run(reading(seq=1), b"no")
+    state.deliver(reading(seq=1), b"no")
     key = state.key("raw")
     state.delete(key)
     report = state.verify()
@@ -280,20 +291,20 @@ def test_a_hot_item_that_no_record_wants(full: State):
 
 
 def test_equal_ids_of_other_bytes_are_a_conflict(state: State):
-    state.run(reading(seq=1), reading(seq=1, note="other"))
+    state.deliver(reading(seq=1), reading(seq=1, note="other"))
     report = state.verify()
     assert found(report) == {("conflict", "record_id", "sensor-1/2026-11-24T12:00:00.000000Z/1")}
     assert f"{STREAM}/{SHARD}/100, {STREAM}/{SHARD}/101" in report.findings[0].detail
 
 
 def test_other_bytes_under_one_position(state: State):
-    state.run(reading(seq=1))
-    state.run(reading(seq=2))
+    state.deliver(reading(seq=1))
+    state.deliver(reading(seq=2))
     assert ("conflict", "bytes", f"{STREAM}/{SHARD}/100") in found(state.verify())
 
 
 def test_an_element_both_delivered_and_set_aside(state: State):
-    state.run(reading(seq=1), b"no")
+    state.deliver(reading(seq=1), b"no")
 
     def forged(table: pa.Table) -> pa.Table:
         rows = landing.read(state.cloud.bucket, state.key("landing"))
@@ -310,13 +321,13 @@ def test_an_element_both_delivered_and_set_aside(state: State):
 
 
 def test_a_row_twice_in_an_object(state: State):
-    state.run(reading(seq=1))
+    state.deliver(reading(seq=1))
     key = state.rewrite(state.key("landing"), lambda table: pa.concat_tables([table, table]))
     assert ("twice", "rows", key) in found(state.verify())
 
 
 def test_a_verdict_that_the_rules_do_not_give(state: State):
-    state.run(b"no")
+    state.deliver(b"no")
 
     def forged(table: pa.Table) -> pa.Table:
         reason = pa.array(["not_utf8"], pa.string())
@@ -330,7 +341,7 @@ def test_a_verdict_that_the_rules_do_not_give(state: State):
 
 
 def test_rows_of_rules_that_are_not_here_are_told(state: State):
-    state.run(reading(seq=1))
+    state.deliver(reading(seq=1))
 
     def renamed(table: pa.Table) -> pa.Table:
         at = table.column_names.index("_generation")
@@ -354,7 +365,7 @@ def test_rows_of_rules_that_are_not_here_are_told(state: State):
     ],
 )
 def test_a_ledger_that_disagrees(state: State, values, check):
-    state.run(reading(seq=1), reading(seq=2))
+    state.deliver(reading(seq=1), reading(seq=2))
     state.edit(state.attempts()[0], **values)
     assert ("unexplained", check) in checks(state.verify())
 
@@ -363,7 +374,7 @@ def test_a_ledger_that_disagrees(state: State, values, check):
 
 
 def test_what_lies_behind_the_checkpoint_waits(state: State):
-    state.run(reading(seq=1), reading(seq=2))
+    state.deliver(reading(seq=1), reading(seq=2))
     item = state.attempts()[0]
     item |= {"retry": {"S": "[[1, 2]]"}, "outcome": {"S": "retry"}}
     state.edit(item, delivered=1)
@@ -376,7 +387,7 @@ def test_what_lies_behind_the_checkpoint_waits(state: State):
 
 def test_a_record_that_was_never_tried_waits_until_it_is_passed(state: State):
     state.wiring.workflow.down = True
-    state.run(reading(seq=1))
+    state.deliver(reading(seq=1))
     state.held = Held()
     report = state.verify()
     assert (report.proven, report.fates["waiting"]) == (True, 1)
@@ -445,6 +456,70 @@ def test_an_unreadable_on_failure_object(state: State):
     assert found(state.verify()) == {("unexplained", "on_failure", "on-failure/x")}
 
 
+# ---- Owed, and set aside unread ----
+
+
+class Refusing:
+    """A DynamoDB client that takes no item of one device."""
+
+    def __init__(self, real: Any, device: str) -> None:
+        self.real, self.device = real, device
+
+    def batch_write_item(self, RequestItems: dict[str, Any]) -> Any:  # noqa: N803
+        ((name, puts),) = RequestItems.items()
+        left = [p for p in puts if p["PutRequest"]["Item"]["device_id"]["S"] == self.device]
+        if taken := [put for put in puts if put not in left]:
+            self.real.batch_write_item(RequestItems={name: taken})
+        return {"UnprocessedItems": {name: left} if left else {}}
+
+
+def owing(state: State) -> tuple[str, str]:
+    """Deliver ten readings, of which the hot table owes one; returns its key."""
+    hot = state.cloud.hot
+    state.wiring.hot_table = Table(Refusing(hot.client, "busy"), hot.name)
+    state.deliver(*(reading(seq=n) for n in range(9)), reading("busy"))
+    state.wiring.hot_table = hot
+    return "busy#2026-11-24", next(iter(ledger.debts(state.cloud.ledger)[0]))
+
+
+def paid(state: State, debt: str) -> None:
+    mark = Paid(debt, state.key("landing"), ((9, 10),), "2026-11-24T12:00:00Z")
+    clock = Clock()
+    ledger.mark_paid(state.cloud.ledger, [mark], Deadline(clock() + 9, clock), clock.waiting())
+
+
+def test_an_open_debt_explains_the_hot_item_it_owes(state: State):
+    owing(state)
+    report = state.verify()
+    assert (report.proven, report.counts["owed_rows"]) == (True, 1)
+    assert any("1 hot items are owed by repair" in text for text in report.unchecked)
+
+
+def test_a_paid_debt_explains_nothing(state: State):
+    pk, debt = owing(state)
+    paid(state, debt)
+    [finding] = state.verify().findings
+    assert (finding.kind, finding.check, finding.name.split()[0]) == ("missing", "hot_item", pk)
+
+
+def test_a_debt_explains_no_more_items_than_it_owes(state: State):
+    owing(state)
+    pk, sk = max(state.cloud.items())
+    key = {"pk": {"S": pk}, "sk": {"S": sk}}
+    state.cloud.dynamodb.delete_item(TableName=state.cloud.hot.name, Key=key)
+    assert ("missing", "hot_item", f"{pk} {sk}") in found(state.verify())
+
+
+def test_a_killer_is_set_aside_and_its_parts_are_accounted(state: State):
+    state.deliver(*(reading(seq=n) for n in range(9)), KILLER)
+    report = state.verify()
+    assert report.findings == ()
+    assert (report.fates["delivered"], report.fates["quarantined"]) == (9, 1)
+    assert "1 rows were set aside unread: no rules were applied to them" in report.unchecked
+    state.delete(state.key("quarantine"))
+    assert ("missing", "record", f"{STREAM}/{SHARD}/109") in found(state.verify())
+
+
 # ---- The stream, read again ----
 
 
@@ -457,7 +532,7 @@ def held(*records: tuple[str, bytes], passed: int = 10**30) -> Held:
 
 
 def test_what_the_stream_has_must_be_somewhere(state: State):
-    state.run(reading(seq=1))
+    state.deliver(reading(seq=1))
     state.held = held(("100", reading(seq=1)), ("101", reading(seq=2)))
     assert found(state.verify()) == {("missing", "archive", f"{STREAM}/{SHARD}/101")}
     state.parked = Parked(NOTHING.rows, (Pointer(STREAM, SHARD, 101, 105, 5, "on-failure/a"),))
@@ -465,6 +540,6 @@ def test_what_the_stream_has_must_be_somewhere(state: State):
 
 
 def test_the_stream_has_other_bytes(state: State):
-    state.run(reading(seq=1))
+    state.deliver(reading(seq=1))
     state.held = held(("100", reading(seq=2)))
     assert found(state.verify()) == {("conflict", "bytes", f"{STREAM}/{SHARD}/100")}

@@ -24,8 +24,8 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
 
 
 def test_a_record_by_its_position(state: State):
-    state.run(reading(seq=1), b"no")
-    state.run(reading(seq=1), b"no", reading(seq=2))
+    state.deliver(reading(seq=1), b"no")
+    state.deliver(reading(seq=1), b"no", reading(seq=2))
     [story] = why(state.stores(), f"{STREAM}/{SHARD}/100")
     assert (story.position, story.fate) == (f"{STREAM}/{SHARD}/100", "delivered")
     assert len(story.received) == len(story.attempts) == 2
@@ -41,7 +41,7 @@ def test_a_record_by_its_position(state: State):
 
 
 def test_a_record_id_finds_its_repeats_and_conflicts(state: State):
-    state.run(reading(seq=1), reading(seq=1), reading(seq=1, note="other"))
+    state.deliver(reading(seq=1), reading(seq=1), reading(seq=1, note="other"))
     stories = why(state.stores(), ID)
     assert [story.position[-3:] for story in stories] == ["100", "101", "102"]
     assert [(row["position"][-3:], row["relation"]) for row in stories[0].same_id] == [
@@ -63,5 +63,5 @@ def test_a_parked_message_and_one_handed_back(state: State):
 
 
 def test_nothing_is_known(state: State):
-    state.run(reading(seq=1))
+    state.deliver(reading(seq=1))
     assert why(state.stores(), "nobody") == []
