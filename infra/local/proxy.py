@@ -115,6 +115,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._servers: list[asyncio.Server] = []
+        self._talks: set[asyncio.Task[Any]] = set()  # the loop itself would let them be collected
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -136,6 +137,9 @@ class Proxy:
 
     async def _listen(self, caller: str) -> str:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if (task := asyncio.current_task()) is not None:
+                self._talks.add(task)
+                task.add_done_callback(self._talks.discard)
             with suppress(OSError, EOFError, asyncio.CancelledError):
                 await self._talk(caller, reader, writer)
             writer.close()
