@@ -98,7 +98,7 @@ def test_hot_rows_that_are_not_written_are_seen(monkeypatch: pytest.MonkeyPatch)
         return set()
 
     monkeypatch.setattr("sinks.table.Table.put_all", put_all)
-    with pytest.raises(Violation, match="its item is not hot"):
+    with pytest.raises(Violation, match="its item neither hot nor owed"):
         check(PLAIN)
 
 
