@@ -79,6 +79,7 @@ class Context:
 
     scheduler: Scheduler
     ends: float
+    function_name: str
 
     def get_remaining_time_in_millis(self) -> int:
         return max(round((self.ends - self.scheduler.now) * 1_000), 0)
@@ -139,7 +140,7 @@ class Lambdas:
         """Begin an invocation; Lambda ends it at its timeout."""
         self.invocations += 1
         ends = self.scheduler.now + self._functions[name].timeout_seconds
-        context = Context(self.scheduler, ends)
+        context = Context(self.scheduler, ends, name)
         handler = self._handlers[name]
         task = self.scheduler.spawn(
             lambda: self._run(name, handler, payload, context), name, mortal=True
