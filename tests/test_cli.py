@@ -380,7 +380,8 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("demo", "hot", "ingest", "quarantine", "query", "resume", "up", "verify", "why")
+        *("demo", "hot", "ingest", "quarantine", "query"),
+        *("replay", "reprocess", "resume", "up", "verify", "why"),
     ]
 
 
