@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ingest import breaker
 from ingest.process import account
 from ingest.settings import Wiring
 from sinks import landing, ledger
@@ -52,7 +53,7 @@ class Rounds:
         """Run it until nothing of it is handed back, a few times at most."""
         ran = self._once(what)
         for _ in range(TRIES_MAX - 1):
-            if "retry" not in ran.fates or ran.reason == "breaker":
+            if "retry" not in ran.fates or ran.reason == breaker.REASON:
                 break
             self.wiring.waiting.sleep(PAUSE_SECONDS)
             ran = self._once(what)

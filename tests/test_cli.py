@@ -105,7 +105,7 @@ def test_a_broken_contract_is_told_with_file_and_key(millrace):
         (b'[{"a":1},', "records.ndjson is not a JSON array"),
         (b'[\n{"a":1}\n{"b":2}\n]', "records.ndjson is not a JSON array"),
         (b'[{"a":1}] {"b":2}', "records.ndjson is not a JSON array"),
-        (gzip.compress(b"{}"), "records.ndjson is compressed: zcat records.ndjson"),
+        (gzip.compress(b"{}", mtime=0), "records.ndjson is compressed: zcat records.ndjson"),
     ],
 )
 def test_a_file_that_holds_no_records(millrace, content, says):
@@ -380,8 +380,8 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("demo", "hot", "ingest", "quarantine", "query", "replay", "reprocess", "resume"),
-        *("up", "verify", "why"),
+        *("demo", "hot", "ingest", "quarantine", "query"),
+        *("replay", "reprocess", "resume", "up", "verify", "why"),
     ]
 
 

@@ -178,6 +178,19 @@ def test_weather_deletes_nothing_and_the_same_command_goes_on(
     assert moments(edge.account) == ["11:00:00"]
 
 
+def test_rules_that_reject_nearly_everything_are_handed_back_by_the_breaker(
+    edge: Edge, tmp_path
+) -> None:
+    came = delivery([reading(f"s-{n}") for n in range(200)], NOON, STREAM)
+    keyed = replace(came, groups=[f"s-{n}" for n in range(200)])
+    process(keyed, edge.wiring, Context())
+    edge.deploy(rules(tmp_path, BY_FIRMWARE))
+    report = again(edge)
+    assert (report.complete, report.handed_back, report.hot_keys_removed) == (False, 200, 0)
+    assert report.problems[0].endswith(": breaker")
+    assert len(edge.account.items()) == 200
+
+
 def test_a_zombie_of_the_older_epoch_is_found_in_the_grace(edge: Edge, tmp_path) -> None:
     """It began under the epoch before, and lands when the first pass is over."""
     edge.ingest([moved(1)])
