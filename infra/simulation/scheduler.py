@@ -69,8 +69,7 @@ class Task:
 
     def _unwind(self) -> None:
         if self.greenlet:
-            self.greenlet.parent = self._scheduler.hub
-            self.greenlet.switch()
+            self._scheduler.enter(self)
 
     def _run(self) -> None:
         if self.killed:
@@ -161,8 +160,11 @@ class Scheduler:
         return idle()
 
     def _switch(self, task: Task) -> None:
-        if task.done:
-            return
+        if not task.done:
+            self.enter(task)
+
+    def enter(self, task: Task) -> None:
+        """Go on in a task until it waits or ends."""
         before, self.current = self.current, task
         task.greenlet.parent = self.hub
         task.greenlet.switch()

@@ -10,18 +10,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn, TypeVar, cast
+from typing import TypeVar, cast
 
 from botocore.exceptions import ReadTimeoutError
 
 from infra.doubles.world import Call, Fault, Service, happening
 from infra.esm.simulate import EPOCH
 from infra.simulation.scenario import FaultKind, Scenario
-from infra.simulation.scheduler import Scheduler
+from infra.simulation.scheduler import Killed, Scheduler
 
 T = TypeVar("T")
 
 LATENCY_SECONDS = 0.05
+EVEN = 0.5
 SLOW_SECONDS = 30.0
 TIMEOUT_SECONDS: dict[Service, float] = {
     "s3": 15.0,
@@ -82,20 +83,20 @@ class Weather:
         mortal = self.scheduler.current is not None and self.scheduler.current.mortal
         fault = self.pick(place, self._kinds(call, mortal=mortal))
         if self.outages.get(call.service, 0.0) > self.clock():
-            even = self.chance("out", place, self._counts[place]) < 0.5  # noqa: PLR2004  a coin
-            fault = "throttle" if even else "timeout"
+            refuses = self.chance("out", place, self._counts[place]) < EVEN
+            fault = "throttle" if refuses else "timeout"
         self.note(f"{place} {call.detail} {fault or ''}")
         self.scheduler.sleep(LATENCY_SECONDS * self.chance("before", place, self._counts[place]))
         answer = self._happening(fault, call, act)
         self.scheduler.sleep(LATENCY_SECONDS * self.chance("after", place, self._counts[place]))
         return answer
 
-    def takes(self, call: Call, key: tuple[str, str]) -> bool:  # noqa: ARG002  another world asks
+    def takes(self, call: Call, key: tuple[str, str]) -> bool:  # noqa: ARG002  one batch at a time
         """Whether a table takes an item of the batch that is being written."""
         device = key[0].partition("#")[0]
         if self.hot_keys.get(device, 0.0) > self.clock():
             return False
-        return self._partial is None or self.chance("takes", self._partial, key) < 0.5  # noqa: PLR2004
+        return self._partial is None or self.chance("takes", self._partial, key) < EVEN
 
     def note(self, what: str) -> None:
         """Add to the trace, whose digest tells whether two runs were the same."""
@@ -110,14 +111,15 @@ class Weather:
             case "crash before" | "crash after":
                 if fault == "crash after":
                     _ignored(act)
-                return self._crash()
+                raise self._crash()
             case "slow":
                 self.scheduler.sleep(SLOW_SECONDS * self.chance("slow", self.happened[-1]))
                 return self._act(None, call, act)
             case "late" | "timeout":
                 if fault == "late":
-                    more = 1 + 4 * self.chance(len(self.happened))
-                    delay = TIMEOUT_SECONDS[call.service] * more
+                    delay = TIMEOUT_SECONDS[call.service] * (
+                        1 + 4 * self.chance("late", self.happened[-1])
+                    )
                     self.scheduler.at(self.clock() + delay, lambda: _ignored(act))
                 self.scheduler.sleep(TIMEOUT_SECONDS[call.service])
                 raise ReadTimeoutError(endpoint_url=f"https://{call.service}")
@@ -131,10 +133,11 @@ class Weather:
         finally:
             self._partial = before
 
-    def _crash(self) -> NoReturn:
-        if self.scheduler.current is None:
-            raise RuntimeError("nothing there that could crash")
-        self.scheduler.current.crash()
+    def _crash(self) -> BaseException:
+        """The end of the current task."""
+        if self.scheduler.current is not None:
+            self.scheduler.current.killed = True
+        return Killed()
 
     def _kinds(self, call: Call, *, mortal: bool) -> tuple[FaultKind, ...]:
         kinds = CALLS[call.service]

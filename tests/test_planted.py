@@ -1,0 +1,262 @@
+"""Broken on purpose, it is caught: each fault here is planted in the code and found by seeds.
+
+The faults are those of this field: each has lost somebody's records somewhere. They live in this
+file only.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import infra.simulation.run
+import ingest.handlers.kinesis
+import ingest.killers
+import ingest.process
+import sinks.bucket
+import sinks.distinct
+import sinks.hot
+import sinks.landing
+import sinks.repair
+import sinks.table
+import transform.pipeline
+from infra.simulation.many import many
+from sinks.errors import SinkError
+from transform.records import DIGEST_BYTES, Batch, Delivery, Outcome
+
+SEEDS_MAX = 500
+CHUNK_SEEDS = 10
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def checkpoint_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    """The answer names the record behind the first that is to be retried."""
+
+    def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
+        retry = sorted(int(delivery.sequences[index]) for index in outcome.retry_indexes())[1:]
+        return {"batchItemFailures": [{"itemIdentifier": str(number)} for number in retry[:1]]}
+
+    patch.setattr(ingest.handlers.kinesis, "respond", respond)
+
+
+def sequence_numbers_as_text(patch: pytest.MonkeyPatch) -> None:
+    """The lowest sequence number is looked for in text, where 10 comes before 9."""
+
+    def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
+        retry = [delivery.sequences[index] for index in outcome.retry_indexes()]
+        return {"batchItemFailures": [{"itemIdentifier": min(retry)}] if retry else []}
+
+    patch.setattr(ingest.handlers.kinesis, "respond", respond)
+
+
+def empty_answer_on_error(patch: pytest.MonkeyPatch) -> None:
+    """When the world fails, ingest answers with no failures: all is taken."""
+
+    class Optimist(Outcome):
+        @classmethod
+        def all_retry(cls, received: int) -> Outcome:
+            return Outcome(received, received, 0, 0, ())
+
+    patch.setattr(ingest.process, "Outcome", Optimist)
+
+
+def answer_before_quarantine_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """What is set aside is written on the side, and nobody waits for it."""
+    real = sinks.landing._put
+
+    def put(bucket: Any, prefix: str, table: Any, deadline: Any) -> Any:
+        try:
+            return real(bucket, prefix, table, deadline)
+        except SinkError:
+            if not prefix.startswith("quarantine"):
+                raise
+            return sinks.landing._Object("quarantine/soon", table.num_rows, 1)
+
+    patch.setattr(sinks.landing, "_put", put)
+
+
+def key_by_range(patch: pytest.MonkeyPatch) -> None:
+    """An object is named by its first and last record, and a name that is taken means written."""
+    real = sinks.landing._put
+
+    def put(bucket: Any, prefix: str, table: Any, deadline: Any) -> Any:
+        if not table.num_rows:
+            return sinks.landing._Object()
+        numbers = sorted(table.column("_sequence").to_pylist())
+        digest = hashlib.sha256(f"{numbers[0]}-{numbers[-1]}".encode())
+        patch.setattr(sinks.bucket.hashlib, "sha256", lambda _: digest, raising=True)
+        try:
+            return real(bucket, prefix, table, deadline)
+        finally:
+            patch.setattr(sinks.bucket.hashlib, "sha256", SHA256)
+
+    patch.setattr(sinks.landing, "_put", put)
+
+
+SHA256 = hashlib.sha256
+
+
+def key_from_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """An object lies under the hour it was written in."""
+    real = sinks.bucket.Bucket.put_once
+
+    def put_once(bucket: Any, prefix: str, _: int, data: bytes, deadline: Any = None) -> str:
+        now = round((deadline.clock() + 3_000) * 1_000_000)
+        return real(bucket, prefix, now, data, deadline)
+
+    patch.setattr(sinks.bucket.Bucket, "put_once", put_once)
+
+
+def verdict_from_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """Too far ahead is judged by the clock: a second attempt passes what the first did not."""
+    real = transform.pipeline.Transform._judge
+
+    def judge(rules: Any, elements: Any, arrivals: list[int], good: Any, bad: Any) -> None:
+        now = round(vars(rules)["clock"]() * 1_000_000)
+        real(rules, elements, [now] * len(arrivals), good, bad)
+
+    patch.setattr(transform.pipeline.Transform, "_judge", judge)
+
+
+def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
+    """Two readings of one id are taken for one, whatever their bytes."""
+    real = sinks.distinct.records
+
+    def records(landing: str, quarantine: str) -> str:
+        return real(landing, quarantine).replace("_record_id, _digest", "_record_id")
+
+    patch.setattr(sinks.distinct, "records", records)
+
+
+def identity_from_the_messages_bytes(patch: pytest.MonkeyPatch) -> None:
+    """A reading's digest is of the whole record it came in: in another batch it is another one."""
+    real = transform.pipeline.Transform.apply
+
+    def apply(rules: Any, raw: Any, *arguments: Any) -> Batch:
+        bodies = raw.column("_body").to_pylist()
+        real_judge = transform.pipeline.Transform._judge
+
+        def judge(rules: Any, elements: Any, arrivals: Any, good: Any, bad: Any) -> None:
+            real_judge(rules, elements, arrivals, good, bad)
+            good.digests = [
+                hashlib.blake2b(bodies[index], digest_size=DIGEST_BYTES).digest()
+                for index in good.index
+            ]
+
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(transform.pipeline.Transform, "_judge", judge)
+            return real(rules, raw, *arguments)
+
+    patch.setattr(transform.pipeline.Transform, "apply", apply)
+
+
+def two_fates_for_one_position(patch: pytest.MonkeyPatch) -> None:
+    """Whatever landed counts, and whatever was set aside counts as well."""
+
+    def fates(table: str) -> str:
+        element = sinks.distinct.ELEMENT
+        return (
+            f"SELECT * FROM {table} "  # noqa: S608  names of our own
+            f"QUALIFY row_number() OVER (PARTITION BY {element} ORDER BY _raw, _index) = 1"
+        )
+
+    patch.setattr(sinks.distinct, "delivered", lambda landing, _: fates(landing))
+    patch.setattr(sinks.distinct, "set_aside", lambda _, quarantine: fates(quarantine))
+
+
+def a_zombie_overwrites_the_ledger(patch: pytest.MonkeyPatch) -> None:
+    """An attempt's item is named by its raw object: the last attempt replaces the others."""
+    definition = copy.deepcopy(infra.simulation.run.definition())
+    arguments = definition["States"]["Settle"]["Arguments"]
+    del arguments["ConditionExpression"]
+    arguments["Item"]["pk"] = {"S": "{% $states.input.raw_key %}"}
+    arguments["Item"]["sk"] = {"S": "attempt"}
+    patch.setattr(infra.simulation.run, "definition", lambda: definition)
+
+
+def repair_enqueued_after_the_answer(patch: pytest.MonkeyPatch) -> None:
+    """A debt is sent in the background: when the process that owes it is used again, if it is."""
+    real, frozen = sinks.repair.owe, list[Any]()
+
+    def owe(queue: Any, debts: Any, deadline: Any, waiting: Any) -> Any:
+        late, frozen[:] = list(frozen), debts
+        real(queue, late, deadline, waiting)
+        return tuple(debts)
+
+    patch.setattr(sinks.repair, "owe", owe)
+
+
+def killers_without_a_control(patch: pytest.MonkeyPatch) -> None:
+    """Whatever Transform dies of is set aside, even if Transform dies of everything."""
+    patch.setattr(ingest.killers.Hunt, "_canary_passes", lambda _: True)
+
+
+def unprocessed_items_ignored(patch: pytest.MonkeyPatch) -> None:
+    """What DynamoDB did not take of a batch is forgotten."""
+    real = sinks.table.Table._attempt
+
+    def attempt(table: Any, pending: list[Any]) -> list[Any]:
+        left = real(table, pending)
+        return left if len(left) == len(pending) else []
+
+    patch.setattr(sinks.table.Table, "_attempt", attempt)
+
+
+def an_answer_is_success(patch: pytest.MonkeyPatch) -> None:
+    """An execution that failed is taken for one that did its work: it answered with a 200."""
+
+    def account(output: dict[str, Any], received: int) -> Outcome:
+        del output
+        return Outcome(received, received, 0, 0, ())
+
+    patch.setattr(ingest.process, "account", account)
+
+
+def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
+    """A hot item's key has the moment its record arrived: a repeat is another item."""
+    real = sinks.hot.keys_of
+
+    def keys_of(rows: Any, contract: Any) -> Any:
+        place = rows.schema.get_field_index(contract.event_time)
+        moved = rows.set_column(place, contract.event_time, rows.column("_arrival"))
+        return real(moved, contract)
+
+    patch.setattr(sinks.hot, "keys_of", keys_of)
+
+
+PLANTED: dict[str, Plant] = {
+    plant.__name__: plant
+    for plant in (
+        checkpoint_off_by_one,
+        sequence_numbers_as_text,
+        empty_answer_on_error,
+        answer_before_quarantine_is_durable,
+        key_by_range,
+        key_from_the_clock,
+        verdict_from_the_clock,
+        repeats_by_id_alone,
+        identity_from_the_messages_bytes,
+        two_fates_for_one_position,
+        a_zombie_overwrites_the_ledger,
+        repair_enqueued_after_the_answer,
+        killers_without_a_control,
+        unprocessed_items_ignored,
+        an_answer_is_success,
+        hot_items_named_by_arrival,
+    )
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    PLANTED[name](monkeypatch)
+    for first in range(0, SEEDS_MAX, CHUNK_SEEDS):
+        found = many(range(first, first + CHUNK_SEEDS))
+        if found.failing:
+            return
+    pytest.fail(f"{name} was not found in {SEEDS_MAX} seeds")
