@@ -166,6 +166,10 @@ class Lambdas:
     def uniform(self, low: float, high: float) -> float:
         return self.weather.uniform(low, high)
 
+    def operators(self) -> Wiring:
+        """The wiring of a command that an operator runs: a process of its own."""
+        return self._wiring(self.topology.ingest_stream)
+
     def rules(self, deployed: Deployed, epoch: int) -> pipeline.Transform:
         """Transform with these rules: its code version is part of its generation."""
         named = (deployed.version, deployed.code, epoch)

@@ -24,7 +24,7 @@ from infra.simulation.contracts import NAME
 from infra.simulation.lambdas import Lambdas, arn_of
 from infra.simulation.oracle import Known, Oracle, Stores, Violation
 from infra.simulation.regrouping import Regrouping
-from infra.simulation.scenario import Event, Made, Scenario
+from infra.simulation.scenario import HOUR_SECONDS, Event, Made, Scenario
 from infra.simulation.scheduler import Scheduler, StuckError
 from infra.simulation.sources import (
     Ears,
@@ -37,10 +37,17 @@ from infra.simulation.sources import (
 from infra.simulation.weather import Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
+from ingest.reprocess import reprocess
+from ingest.settings import EPOCH_SECONDS
 
+MICROS = 1_000_000
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/"
 ALLOWED = ("NoSuchKey", "NothingDone: Transform died")
 """What a function may raise: an object has gone; Transform died, and the mapping is to bisect."""
+COMMANDS_MAX = 40
+PAUSE_SECONDS = 60.0
+GRACE_SECONDS = 180.0 + EPOCH_SECONDS
+"""As the command waits: ingest's timeout, and how long a process may not know of an epoch."""
 DRAIN_SECONDS = 24 * 3_600.0
 """After the last fault: a message may be invisible for 18 minutes some twenty times."""
 POISON_SECONDS = 3 * 180.0 + 5.0
@@ -86,6 +93,8 @@ class Simulation:
         self.queue = self._queue(self.topology.queue, self.topology.queue_mapping, self.known)
         self.repair = self._queue(self.topology.repair_queue, self.topology.repair_mapping, Deaf())
         self.expired: dict[str, bytes] = {}
+        self.operating = False
+        self.told: list[str] = []
         self.oracle: Oracle | None = None
 
     def run(self) -> Report:
@@ -115,7 +124,7 @@ class Simulation:
         everything = len(self.known.members) == len(self.scenario.records)
         later = self.scheduler.now > EPOCH + self.scenario.calm_at + 300.0
         drained = self.stream.drained and self.queue.drained and self.repair.drained
-        return everything and later and drained
+        return everything and later and drained and not self.operating
 
     def _put(self, made: Made) -> None:
         if made.source == "kinesis":
@@ -135,6 +144,9 @@ class Simulation:
                 self.lambdas.hot_deployed.version = self.lambdas.deployed.version
             case "code":
                 self.lambdas.deployed.code = int(event.value)
+            case "reprocess":
+                self.lambdas.deployed.version = int(event.value)
+                self.scheduler.spawn(self._reprocess, "operator")
             case "split" | "merge":
                 self._reshard(event.kind)
             case "restart":
@@ -151,6 +163,26 @@ class Simulation:
                 self.lambdas.broken_until = now + event.seconds
             case "hot key":
                 self.weather.hot_keys[event.value] = now + event.seconds
+
+    def _reprocess(self) -> None:
+        """An operator, who runs the command until it says that it is complete."""
+        self.operating = True
+        ends = round((EPOCH + HOUR_SECONDS) * MICROS)
+        for _ in range(COMMANDS_MAX):
+            wiring = self.lambdas.operators()
+            task = self.scheduler.spawn(
+                lambda wiring=wiring: reprocess(wiring, 0, ends, GRACE_SECONDS),  # type: ignore[misc]
+                "reprocess",
+                mortal=True,
+            )
+            task.wait()
+            if task.result is not None and task.result.complete:
+                break
+            self.told.append(f"reprocess: {task.error or task.result}")
+            self.scheduler.sleep(PAUSE_SECONDS)
+        else:
+            self.known.violations.append(Violation("reprocess does not end", str(self.told[-1])))
+        self.operating = False
 
     def _reshard(self, kind: str) -> None:
         stream = self.stream.stream

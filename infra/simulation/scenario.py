@@ -38,6 +38,7 @@ EventKind = Literal[
     "contract",  # Transform gets another contract version
     "code",  # ... another code version
     "hot contract",  # Hot gets the contract version that Transform has, at another moment
+    "reprocess",  # all that arrived runs again by a contract version, under a greater epoch
     "split",  # a shard is split
     "merge",  # two shards are merged
     "restart",  # a mapping's poller is replaced: it reads again from its checkpoint
@@ -118,8 +119,8 @@ class Scenario:
         return max([FAULTS_SECONDS, *(e.at + e.seconds for e in self.events)])
 
 
-PROFILES = ("weather", "crashes", "deploy", "poison", "outage", "calm")
-WEIGHTS = (36, 25, 20, 10, 3, 6)
+PROFILES = ("weather", "crashes", "deploy", "poison", "reprocess", "outage", "calm")
+WEIGHTS = (35, 24, 18, 10, 4, 3, 6)
 
 
 def scenario(seed: int) -> Scenario:
@@ -142,7 +143,13 @@ def scenario(seed: int) -> Scenario:
 
 
 def _rates(random: Random, profile: str) -> Mapping[FaultKind, float]:
-    base = {"weather": 0.04, "crashes": 0.02, "deploy": 0.02, "outage": 0.005}.get(profile, 0.0)
+    base = {
+        "weather": 0.04,
+        "crashes": 0.02,
+        "deploy": 0.02,
+        "outage": 0.005,
+        "reprocess": 0.01,
+    }.get(profile, 0.0)
     rates: dict[FaultKind, float] = {
         kind: base * random.choice((0, 0.5, 1, 2)) for kind in get_args(FaultKind)
     }
@@ -161,6 +168,9 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
             for _ in range(random.randint(0, most))
         )
 
+    if profile == "reprocess":
+        some("contract", 1, str(random.choice((1, 2))))
+        found.append(Event(random.uniform(20, 200), "reprocess", str(random.choice((1, 2)))))
     if profile in {"deploy", "weather", "crashes"}:
         for _ in range(random.randint(0, 4 if profile == "deploy" else 1)):
             some("contract", 1, str(random.choice((1, 2, 2))))
