@@ -167,10 +167,10 @@ def test_ctrl_c_while_stopping_does_not_cost_the_state(tmp_path):
     made.start()
     put_everywhere(made.url)
     timers = [
-        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)) for delay in (0.02, 0.1)
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)) for delay in (0.5, 0.7)
     ]
     os.kill(made.pid, signal.SIGSTOP)  # so that it certainly takes longer
-    timers.append(threading.Timer(0.3, os.kill, (made.pid, signal.SIGCONT)))
+    timers.append(threading.Timer(1.0, os.kill, (made.pid, signal.SIGCONT)))
     for timer in timers:
         timer.start()
     made.stop()
