@@ -166,9 +166,7 @@ def test_ctrl_c_while_stopping_does_not_cost_the_state(tmp_path):
     made = Emulator(tmp_path)
     made.start()
     put_everywhere(made.url)
-    timers = [
-        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)) for delay in (0.5, 0.7)
-    ]
+    timers = [threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)) for delay in (0.5, 0.7)]
     os.kill(made.pid, signal.SIGSTOP)  # so that it certainly takes longer
     timers.append(threading.Timer(1.0, os.kill, (made.pid, signal.SIGCONT)))
     for timer in timers:
