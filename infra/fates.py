@@ -90,6 +90,6 @@ def await_fates(
         settlement.follow()
         progress(settlement)
         left = settlement.waiting - parked() if settlement.waiting else set()
-        if not left or time.monotonic() >= until:
+        if not left or time.monotonic() + POLL_SECONDS >= until:  # the next look would be late
             return left
         time.sleep(POLL_SECONDS)
