@@ -1,6 +1,6 @@
 """Reading contracts: a TOML file to a `Contract`, or a `ContractError` that says what to mend.
 
-A broken file's error names file and key, what is wrong and what is allowed.
+A broken file's error names file, line and column, key, what is wrong and what is allowed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from difflib import get_close_matches
+from pathlib import Path as FilePath
 from typing import Any, cast, get_args
 
 from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, FieldType, Value
 from transform.timestamps import TimestampError, TimestampFormat, parse_timestamp
+from transform.toml_places import Path, Places
 
-SHIPPED = Path(__file__).parent / "contracts"
+SHIPPED = FilePath(__file__).parent / "contracts"
 
 BODY_MAX_BYTES = 262_144  # a record's item must stay under DynamoDB's 400 KB with its names added
 VERSION_MAX = 9_999  # with the code's version behind it, under the 15 digits JSONata keeps
@@ -26,12 +28,25 @@ CONTRACT_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
 KEY = re.compile(r'[^"\\\x00-\x1f]+')  # msgspec matches keys as text that JSON need not escape
 
+_TOML_POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")  # tomllib's messages end so
+
 DEFAULT_BODY_BYTES = 65_536
 DEFAULT_FUTURE_SECONDS = 300
 
 
 class ContractError(ValueError):
-    """A contract that cannot be used: `file: key: what is wrong; what is allowed`."""
+    """A contract that cannot be used: `file:line:column: key: what is wrong; what is allowed`."""
+
+
+class Mistake(ValueError):
+    """One mistake in a contract: what is wrong with a key, and what would be right.
+
+    `at` is where in the document; `key` is for people, such as `field 'temperature': min`.
+    """
+
+    def __init__(self, at: Path, key: str, wrong: str, allowed: str) -> None:
+        super().__init__(f"{key}: {wrong}; allowed: {allowed}")
+        self.at, self.key, self.wrong, self.allowed = at, key, wrong, allowed
 
 
 def load_contract(name_or_path: str) -> Contract:
@@ -44,26 +59,48 @@ def load_contract(name_or_path: str) -> Contract:
     if name_or_path in shipped:
         path = SHIPPED / f"{name_or_path}.toml"
     elif "/" in name_or_path or name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
+        path = FilePath(name_or_path)
     else:
         raise ContractError(
             f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
             "or give the path of a .toml file"
         )
+    return parse_contract(read_file(path), str(path))
+
+
+def read_file(path: FilePath) -> bytes:
+    """A contract file's bytes. Raises `ContractError`."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse_contract(data, str(path))
 
 
 def parse_contract(data: bytes, file: str) -> Contract:
     """The contract in a TOML document; `file` is only for messages. Raises `ContractError`."""
+    document = parse_document(data, file)
     try:
-        document = tomllib.loads(data.decode())
+        return contract_of(document, data)
+    except Mistake as mistake:
+        line, column = Places.of(data.decode()).position(mistake.at)
+        raise ContractError(f"{file}:{line}:{column}: {mistake}") from None
+
+
+def parse_document(data: bytes, file: str) -> dict[str, Any]:
+    """A TOML document as plain values. Raises `ContractError`, which says where it is broken."""
+    try:
+        return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise ContractError(f"{file}: not a TOML document: {error}") from error
-    root = _Reader(file, "", document)
+        told = str(error)
+        where = _TOML_POSITION.search(told)
+        place = ":" + ":".join(where.groups()) if where else ""
+        what = told[: where.start()] if where else told
+        raise ContractError(f"{file}{place}: not a TOML document: {what}") from error
+
+
+def contract_of(document: dict[str, Any], data: bytes) -> Contract:
+    """The contract in a document that came from `data`. Raises its first `Mistake`."""
+    root = _Reader((), "", document)
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
     version = root.integer("version", 1, VERSION_MAX, default=1)
     description = root.text("description", default="")
@@ -73,12 +110,15 @@ def parse_contract(data: bytes, file: str) -> Contract:
     device = identity.reference("device", by_name, "string")
     event_time = identity.reference("event_time", by_name, "timestamp")
     record_id = _record_id(identity, by_name, device, event_time)
-    for key in dict.fromkeys((device, event_time, *record_id)):
-        if by_name[key].default is not None:
-            raise identity.error(
-                key, "an identity field takes no default", "remove `default` from this field"
-            )
     identified = {device, event_time, *record_id}
+    for number, field in enumerate(fields):
+        if field.name in identified and field.default is not None:
+            raise Mistake(
+                ("field", number, "default"),
+                f"identity: {field.name}",
+                "an identity field takes no default",
+                "remove `default` from this field",
+            )
     limits = root.table("limits")
     hot = root.table("hot")
     days = hot.integer("ttl_days", 1, 36_500, default=0)
@@ -134,8 +174,8 @@ def _fields(root: _Reader) -> list[Field]:
     if len(tables) > FIELDS_MAX:
         raise root.error("field", f"{len(tables)} fields", f"at most {FIELDS_MAX}")
     fields: list[Field] = []
-    for number, table in enumerate(tables, 1):
-        reader = _Reader(root.file, f"field {number}", table)
+    for number, table in enumerate(tables):
+        reader = _Reader(("field", number), f"field {number + 1}", table)
         field = _field(reader)
         reader.finish()
         if any(field.name == other.name for other in fields):
@@ -289,15 +329,18 @@ def _one_of(values: Iterable[object]) -> str:
 
 
 class _Reader:
-    """One TOML table, read key by key; every complaint names file and key, and what is allowed."""
+    """One TOML table, read key by key; every complaint names the key and what is allowed.
 
-    def __init__(self, file: str, key: str, table: dict[str, Any]) -> None:
-        self.file, self.key, self.table_ = file, key, table
+    `at` is the table's place in the document, `key` what people call it.
+    """
+
+    def __init__(self, at: Path, key: str, table: dict[str, Any]) -> None:
+        self.at, self.key, self.table_ = at, key, table
         self.known: set[str] = set()
 
-    def error(self, key: str, wrong: str, allowed: str) -> ContractError:
+    def error(self, key: str, wrong: str, allowed: str) -> Mistake:
         where = f"{self.key}: {key}" if self.key else key
-        return ContractError(f"{self.file}: {where}: {wrong}; allowed: {allowed}")
+        return Mistake((*self.at, key), where, wrong, allowed)
 
     def take(self, key: str, kind: Any, allowed: str, **default: Any) -> Any:
         self.known.add(key)
@@ -358,9 +401,11 @@ class _Reader:
     def table(self, key: str, *, required: bool = False) -> _Reader:
         allowed = f"a table [{key}]"
         default: dict[str, Any] = {} if required else {"default": {}}
-        return _Reader(self.file, key, self.take(key, dict, allowed, **default))
+        return _Reader((*self.at, key), key, self.take(key, dict, allowed, **default))
 
     def finish(self) -> None:
         unknown = sorted(set(self.table_) - self.known)
         if unknown:
-            raise self.error(unknown[0], "no such key", _one_of(sorted(self.known)))
+            meant = get_close_matches(unknown[0], self.known, 1)
+            wrong = f"no such key; did you mean {meant[0]}?" if meant else "no such key"
+            raise self.error(unknown[0], wrong, _one_of(sorted(self.known)))
