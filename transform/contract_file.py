@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, cast, get_args
 
 from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, FieldType, Value
 from transform.timestamps import TimestampError, TimestampFormat, parse_timestamp
-from transform.toml_places import Path, Places
+from transform.toml_places import Places
+from transform.toml_reader import Mistake, Reader, a_, one_of
 
 SHIPPED = FilePath(__file__).parent / "contracts"
 
@@ -36,17 +36,6 @@ DEFAULT_FUTURE_SECONDS = 300
 
 class ContractError(ValueError):
     """A contract that cannot be used: `file:line:column: key: what is wrong; what is allowed`."""
-
-
-class Mistake(ValueError):
-    """One mistake in a contract: what is wrong with a key, and what would be right.
-
-    `at` is where in the document; `key` is for people, such as `field 'temperature': min`.
-    """
-
-    def __init__(self, at: Path, key: str, wrong: str, allowed: str) -> None:
-        super().__init__(f"{key}: {wrong}; allowed: {allowed}")
-        self.at, self.key, self.wrong, self.allowed = at, key, wrong, allowed
 
 
 def load_contract(name_or_path: str) -> Contract:
@@ -100,7 +89,7 @@ def parse_document(data: bytes, file: str) -> dict[str, Any]:
 
 def contract_of(document: dict[str, Any], data: bytes) -> Contract:
     """The contract in a document that came from `data`. Raises its first `Mistake`."""
-    root = _Reader((), "", document)
+    root = Reader((), "", document)
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
     version = root.integer("version", 1, VERSION_MAX, default=1)
     description = root.text("description", default="")
@@ -147,7 +136,7 @@ def contract_of(document: dict[str, Any], data: bytes) -> Contract:
 
 
 def _record_id(
-    identity: _Reader, by_name: Mapping[str, Field], device: str, event_time: str
+    identity: Reader, by_name: Mapping[str, Field], device: str, event_time: str
 ) -> tuple[str, ...]:
     names = identity.take("record_id", list, "a list of field names", default=None)
     if names is None:
@@ -158,7 +147,7 @@ def _record_id(
         )
     for name in names:
         if not isinstance(name, str) or name not in by_name:
-            raise identity.error("record_id", f"no field is called {name!r}", _one_of(by_name))
+            raise identity.error("record_id", f"no field is called {name!r}", one_of(by_name))
         if by_name[name].type == "float64":
             raise identity.error(
                 "record_id", f"{name!r} is a float64", "use string, int64, bool or timestamp fields"
@@ -166,7 +155,7 @@ def _record_id(
     return tuple(dict.fromkeys((device, event_time, *names)))
 
 
-def _fields(root: _Reader) -> list[Field]:
+def _fields(root: Reader) -> list[Field]:
     tables = root.take("field", list, "at least one [[field]] table", default=[])
     if not tables or not all(isinstance(table, dict) for table in tables):
         wrong = "not a list of tables" if tables else "there is none"
@@ -175,7 +164,7 @@ def _fields(root: _Reader) -> list[Field]:
         raise root.error("field", f"{len(tables)} fields", f"at most {FIELDS_MAX}")
     fields: list[Field] = []
     for number, table in enumerate(tables):
-        reader = _Reader(("field", number), f"field {number + 1}", table)
+        reader = Reader(("field", number), f"field {number + 1}", table)
         field = _field(reader)
         reader.finish()
         if any(field.name == other.name for other in fields):
@@ -193,7 +182,7 @@ def _fields(root: _Reader) -> list[Field]:
     return fields
 
 
-def _field(reader: _Reader) -> Field:
+def _field(reader: Reader) -> Field:
     name = reader.text(
         "name", NAME, "a lower-case letter, then lower-case letters, digits and _, at most 64"
     )
@@ -205,7 +194,7 @@ def _field(reader: _Reader) -> Field:
     if kind == "timestamp":
         form = cast("TimestampFormat", reader.choice("format", get_args(TimestampFormat)))
     elif "format" in reader.table_:
-        raise reader.error("format", f"only a timestamp has one, this is {_a(kind)}", "remove it")
+        raise reader.error("format", f"only a timestamp has one, this is {a_(kind)}", "remove it")
     value = _value_reader(kind, form)
     required = reader.take("required", bool, "true or false", default=False)
     default = reader.value("default", value)
@@ -238,7 +227,7 @@ def _field(reader: _Reader) -> Field:
     )
 
 
-def _path(reader: _Reader, name: str) -> tuple[str, ...]:
+def _path(reader: Reader, name: str) -> tuple[str, ...]:
     path = reader.take("path", (str, list), "`a.b`, or a list of keys", default=name)
     keys = path.split(".") if isinstance(path, str) else path
     if not keys or not all(isinstance(key, str) and key for key in keys):
@@ -252,21 +241,21 @@ def _path(reader: _Reader, name: str) -> tuple[str, ...]:
 
 
 def _bound(
-    reader: _Reader, key: str, kind: FieldType, value: Callable[[Any], Value]
+    reader: Reader, key: str, kind: FieldType, value: Callable[[Any], Value]
 ) -> int | float | None:
     if key in reader.table_ and kind not in ("int64", "float64"):
-        raise reader.error(key, f"{_a(kind)} has no range", "int64 and float64 fields have one")
+        raise reader.error(key, f"{a_(kind)} has no range", "int64 and float64 fields have one")
     return cast("int | float | None", reader.value(key, value))
 
 
 def _allowed(
-    reader: _Reader, kind: FieldType, value: Callable[[Any], Value]
+    reader: Reader, kind: FieldType, value: Callable[[Any], Value]
 ) -> tuple[Value, ...] | None:
     given = reader.take("allowed", list, "a list of values", default=None)
     if given is None:
         return None
     if kind not in ("string", "int64"):
-        raise reader.error("allowed", f"{_a(kind)} has no list of values", "string and int64 have")
+        raise reader.error("allowed", f"{a_(kind)} has no list of values", "string and int64 have")
     if not given:
         raise reader.error("allowed", "the list is empty", "at least one value")
     try:
@@ -276,14 +265,14 @@ def _allowed(
 
 
 def _default_fits(
-    reader: _Reader,
+    reader: Reader,
     default: Value,
     minimum: float | None,
     maximum: float | None,
     allowed: tuple[Value, ...] | None,
 ) -> None:
     if allowed is not None and default not in allowed:
-        raise reader.error("default", f"{default!r} is not allowed", _one_of(allowed))
+        raise reader.error("default", f"{default!r} is not allowed", one_of(allowed))
     if _outside(default, minimum, maximum):
         raise reader.error("default", f"{default!r} is out of range", "a default in the range")
 
@@ -315,97 +304,6 @@ def _value_reader(kind: FieldType, form: TimestampFormat | None) -> Callable[[An
                 return parse_timestamp(str(value), form)
             except TimestampError as error:
                 raise ValueError(str(error)) from None
-        raise ValueError(f"{value!r} is not {_a(kind)}")
+        raise ValueError(f"{value!r} is not {a_(kind)}")
 
     return read
-
-
-def _a(kind: FieldType) -> str:
-    return f"an {kind}" if kind == "int64" else f"a {kind}"
-
-
-def _one_of(values: Iterable[object]) -> str:
-    return "one of " + ", ".join(str(value) for value in values)
-
-
-class _Reader:
-    """One TOML table, read key by key; every complaint names the key and what is allowed.
-
-    `at` is the table's place in the document, `key` what people call it.
-    """
-
-    def __init__(self, at: Path, key: str, table: dict[str, Any]) -> None:
-        self.at, self.key, self.table_ = at, key, table
-        self.known: set[str] = set()
-
-    def error(self, key: str, wrong: str, allowed: str) -> Mistake:
-        where = f"{self.key}: {key}" if self.key else key
-        return Mistake((*self.at, key), where, wrong, allowed)
-
-    def take(self, key: str, kind: Any, allowed: str, **default: Any) -> Any:
-        self.known.add(key)
-        if key not in self.table_:
-            if "default" in default:
-                return default["default"]
-            raise self.error(key, "is missing", allowed)
-        value = self.table_[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-            raise self.error(key, f"{value!r} is of the wrong type", allowed)
-        return value
-
-    def text(
-        self,
-        key: str,
-        pattern: re.Pattern[str] | None = None,
-        allowed: str = "text",
-        **default: str,
-    ) -> str:
-        value = self.take(key, str, allowed, **default)
-        if pattern and not pattern.fullmatch(value):
-            raise self.error(key, f"{value!r}", allowed)
-        return cast("str", value)
-
-    def integer(self, key: str, low: int, high: int, *, default: int) -> int:
-        value = self.take(key, int, f"{low} to {high}", default=None)
-        if value is None:
-            return default
-        if not low <= value <= high:
-            raise self.error(key, f"{value}", f"{low} to {high}")
-        return cast("int", value)
-
-    def choice(self, key: str, values: tuple[str, ...]) -> str:
-        value = self.text(key, allowed=_one_of(values))
-        if value not in values:
-            raise self.error(key, f"{value!r}", _one_of(values))
-        return value
-
-    def value(self, key: str, read: Callable[[Any], Value]) -> Value | None:
-        self.known.add(key)
-        if key not in self.table_:
-            return None
-        try:
-            return read(self.table_[key])
-        except (ValueError, OverflowError) as error:
-            raise self.error(key, str(error), "a value of the field's own type") from None
-
-    def reference(self, key: str, fields: Mapping[str, Field], kind: FieldType) -> str:
-        fitting = [field.name for field in fields.values() if field.type == kind]
-        allowed = f"{_a(kind)} field" + (f", {_one_of(fitting)}" if fitting else "")
-        name = self.text(key, allowed=allowed)
-        if name not in fields:
-            raise self.error(key, f"no field {name!r}", allowed)
-        if name not in fitting:
-            raise self.error(key, f"{name!r} is {_a(fields[name].type)}", allowed)
-        return name
-
-    def table(self, key: str, *, required: bool = False) -> _Reader:
-        allowed = f"a table [{key}]"
-        default: dict[str, Any] = {} if required else {"default": {}}
-        return _Reader((*self.at, key), key, self.take(key, dict, allowed, **default))
-
-    def finish(self) -> None:
-        unknown = sorted(set(self.table_) - self.known)
-        if unknown:
-            meant = get_close_matches(unknown[0], self.known, 1)
-            wrong = f"no such key; did you mean {meant[0]}?" if meant else "no such key"
-            raise self.error(unknown[0], wrong, _one_of(sorted(self.known)))
