@@ -1,6 +1,6 @@
 """Reading contracts: a TOML file to a `Contract`, or a `ContractError` that says what to mend.
 
-A broken file's error names file and key, what is wrong and what is allowed.
+A broken file's error names file, line and column, key, what is wrong and what is allowed.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path as FilePath
 from typing import Any, cast, get_args
 
 from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, FieldType, Value
 from transform.timestamps import TimestampError, TimestampFormat, parse_timestamp
+from transform.toml_places import Places
+from transform.toml_reader import Mistake, Reader, a_, one_of
 
-SHIPPED = Path(__file__).parent / "contracts"
+SHIPPED = FilePath(__file__).parent / "contracts"
 
 BODY_MAX_BYTES = 262_144  # a record's item must stay under DynamoDB's 400 KB with its names added
 VERSION_MAX = 9_999  # with the code's version behind it, under the 15 digits JSONata keeps
@@ -26,12 +28,14 @@ CONTRACT_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
 KEY = re.compile(r'[^"\\\x00-\x1f]+')  # msgspec matches keys as text that JSON need not escape
 
+_TOML_POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")  # tomllib's messages end so
+
 DEFAULT_BODY_BYTES = 65_536
 DEFAULT_FUTURE_SECONDS = 300
 
 
 class ContractError(ValueError):
-    """A contract that cannot be used: `file: key: what is wrong; what is allowed`."""
+    """A contract that cannot be used: `file:line:column: key: what is wrong; what is allowed`."""
 
 
 def load_contract(name_or_path: str) -> Contract:
@@ -44,26 +48,48 @@ def load_contract(name_or_path: str) -> Contract:
     if name_or_path in shipped:
         path = SHIPPED / f"{name_or_path}.toml"
     elif "/" in name_or_path or name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
+        path = FilePath(name_or_path)
     else:
         raise ContractError(
             f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
             "or give the path of a .toml file"
         )
+    return parse_contract(read_file(path), str(path))
+
+
+def read_file(path: FilePath) -> bytes:
+    """A contract file's bytes. Raises `ContractError`."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse_contract(data, str(path))
 
 
 def parse_contract(data: bytes, file: str) -> Contract:
     """The contract in a TOML document; `file` is only for messages. Raises `ContractError`."""
+    document = parse_document(data, file)
     try:
-        document = tomllib.loads(data.decode())
+        return contract_of(document, data)
+    except Mistake as mistake:
+        line, column = Places.of(data.decode()).position(mistake.at)
+        raise ContractError(f"{file}:{line}:{column}: {mistake}") from None
+
+
+def parse_document(data: bytes, file: str) -> dict[str, Any]:
+    """A TOML document as plain values. Raises `ContractError`, which says where it is broken."""
+    try:
+        return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise ContractError(f"{file}: not a TOML document: {error}") from error
-    root = _Reader(file, "", document)
+        told = str(error)
+        where = _TOML_POSITION.search(told)
+        place = ":" + ":".join(where.groups()) if where else ""
+        what = told[: where.start()] if where else told
+        raise ContractError(f"{file}{place}: not a TOML document: {what}") from error
+
+
+def contract_of(document: dict[str, Any], data: bytes) -> Contract:
+    """The contract in a document that came from `data`. Raises its first `Mistake`."""
+    root = Reader((), "", document)
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
     version = root.integer("version", 1, VERSION_MAX, default=1)
     description = root.text("description", default="")
@@ -73,12 +99,15 @@ def parse_contract(data: bytes, file: str) -> Contract:
     device = identity.reference("device", by_name, "string")
     event_time = identity.reference("event_time", by_name, "timestamp")
     record_id = _record_id(identity, by_name, device, event_time)
-    for key in dict.fromkeys((device, event_time, *record_id)):
-        if by_name[key].default is not None:
-            raise identity.error(
-                key, "an identity field takes no default", "remove `default` from this field"
-            )
     identified = {device, event_time, *record_id}
+    for number, field in enumerate(fields):
+        if field.name in identified and field.default is not None:
+            raise Mistake(
+                ("field", number, "default"),
+                f"identity: {field.name}",
+                "an identity field takes no default",
+                "remove `default` from this field",
+            )
     limits = root.table("limits")
     hot = root.table("hot")
     days = hot.integer("ttl_days", 1, 36_500, default=0)
@@ -107,7 +136,7 @@ def parse_contract(data: bytes, file: str) -> Contract:
 
 
 def _record_id(
-    identity: _Reader, by_name: Mapping[str, Field], device: str, event_time: str
+    identity: Reader, by_name: Mapping[str, Field], device: str, event_time: str
 ) -> tuple[str, ...]:
     names = identity.take("record_id", list, "a list of field names", default=None)
     if names is None:
@@ -118,7 +147,7 @@ def _record_id(
         )
     for name in names:
         if not isinstance(name, str) or name not in by_name:
-            raise identity.error("record_id", f"no field is called {name!r}", _one_of(by_name))
+            raise identity.error("record_id", f"no field is called {name!r}", one_of(by_name))
         if by_name[name].type == "float64":
             raise identity.error(
                 "record_id", f"{name!r} is a float64", "use string, int64, bool or timestamp fields"
@@ -126,7 +155,7 @@ def _record_id(
     return tuple(dict.fromkeys((device, event_time, *names)))
 
 
-def _fields(root: _Reader) -> list[Field]:
+def _fields(root: Reader) -> list[Field]:
     tables = root.take("field", list, "at least one [[field]] table", default=[])
     if not tables or not all(isinstance(table, dict) for table in tables):
         wrong = "not a list of tables" if tables else "there is none"
@@ -134,8 +163,8 @@ def _fields(root: _Reader) -> list[Field]:
     if len(tables) > FIELDS_MAX:
         raise root.error("field", f"{len(tables)} fields", f"at most {FIELDS_MAX}")
     fields: list[Field] = []
-    for number, table in enumerate(tables, 1):
-        reader = _Reader(root.file, f"field {number}", table)
+    for number, table in enumerate(tables):
+        reader = Reader(("field", number), f"field {number + 1}", table)
         field = _field(reader)
         reader.finish()
         if any(field.name == other.name for other in fields):
@@ -153,7 +182,7 @@ def _fields(root: _Reader) -> list[Field]:
     return fields
 
 
-def _field(reader: _Reader) -> Field:
+def _field(reader: Reader) -> Field:
     name = reader.text(
         "name", NAME, "a lower-case letter, then lower-case letters, digits and _, at most 64"
     )
@@ -165,7 +194,7 @@ def _field(reader: _Reader) -> Field:
     if kind == "timestamp":
         form = cast("TimestampFormat", reader.choice("format", get_args(TimestampFormat)))
     elif "format" in reader.table_:
-        raise reader.error("format", f"only a timestamp has one, this is {_a(kind)}", "remove it")
+        raise reader.error("format", f"only a timestamp has one, this is {a_(kind)}", "remove it")
     value = _value_reader(kind, form)
     required = reader.take("required", bool, "true or false", default=False)
     default = reader.value("default", value)
@@ -198,7 +227,7 @@ def _field(reader: _Reader) -> Field:
     )
 
 
-def _path(reader: _Reader, name: str) -> tuple[str, ...]:
+def _path(reader: Reader, name: str) -> tuple[str, ...]:
     path = reader.take("path", (str, list), "`a.b`, or a list of keys", default=name)
     keys = path.split(".") if isinstance(path, str) else path
     if not keys or not all(isinstance(key, str) and key for key in keys):
@@ -212,21 +241,21 @@ def _path(reader: _Reader, name: str) -> tuple[str, ...]:
 
 
 def _bound(
-    reader: _Reader, key: str, kind: FieldType, value: Callable[[Any], Value]
+    reader: Reader, key: str, kind: FieldType, value: Callable[[Any], Value]
 ) -> int | float | None:
     if key in reader.table_ and kind not in ("int64", "float64"):
-        raise reader.error(key, f"{_a(kind)} has no range", "int64 and float64 fields have one")
+        raise reader.error(key, f"{a_(kind)} has no range", "int64 and float64 fields have one")
     return cast("int | float | None", reader.value(key, value))
 
 
 def _allowed(
-    reader: _Reader, kind: FieldType, value: Callable[[Any], Value]
+    reader: Reader, kind: FieldType, value: Callable[[Any], Value]
 ) -> tuple[Value, ...] | None:
     given = reader.take("allowed", list, "a list of values", default=None)
     if given is None:
         return None
     if kind not in ("string", "int64"):
-        raise reader.error("allowed", f"{_a(kind)} has no list of values", "string and int64 have")
+        raise reader.error("allowed", f"{a_(kind)} has no list of values", "string and int64 have")
     if not given:
         raise reader.error("allowed", "the list is empty", "at least one value")
     try:
@@ -236,14 +265,14 @@ def _allowed(
 
 
 def _default_fits(
-    reader: _Reader,
+    reader: Reader,
     default: Value,
     minimum: float | None,
     maximum: float | None,
     allowed: tuple[Value, ...] | None,
 ) -> None:
     if allowed is not None and default not in allowed:
-        raise reader.error("default", f"{default!r} is not allowed", _one_of(allowed))
+        raise reader.error("default", f"{default!r} is not allowed", one_of(allowed))
     if _outside(default, minimum, maximum):
         raise reader.error("default", f"{default!r} is out of range", "a default in the range")
 
@@ -275,92 +304,6 @@ def _value_reader(kind: FieldType, form: TimestampFormat | None) -> Callable[[An
                 return parse_timestamp(str(value), form)
             except TimestampError as error:
                 raise ValueError(str(error)) from None
-        raise ValueError(f"{value!r} is not {_a(kind)}")
+        raise ValueError(f"{value!r} is not {a_(kind)}")
 
     return read
-
-
-def _a(kind: FieldType) -> str:
-    return f"an {kind}" if kind == "int64" else f"a {kind}"
-
-
-def _one_of(values: Iterable[object]) -> str:
-    return "one of " + ", ".join(str(value) for value in values)
-
-
-class _Reader:
-    """One TOML table, read key by key; every complaint names file and key, and what is allowed."""
-
-    def __init__(self, file: str, key: str, table: dict[str, Any]) -> None:
-        self.file, self.key, self.table_ = file, key, table
-        self.known: set[str] = set()
-
-    def error(self, key: str, wrong: str, allowed: str) -> ContractError:
-        where = f"{self.key}: {key}" if self.key else key
-        return ContractError(f"{self.file}: {where}: {wrong}; allowed: {allowed}")
-
-    def take(self, key: str, kind: Any, allowed: str, **default: Any) -> Any:
-        self.known.add(key)
-        if key not in self.table_:
-            if "default" in default:
-                return default["default"]
-            raise self.error(key, "is missing", allowed)
-        value = self.table_[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-            raise self.error(key, f"{value!r} is of the wrong type", allowed)
-        return value
-
-    def text(
-        self,
-        key: str,
-        pattern: re.Pattern[str] | None = None,
-        allowed: str = "text",
-        **default: str,
-    ) -> str:
-        value = self.take(key, str, allowed, **default)
-        if pattern and not pattern.fullmatch(value):
-            raise self.error(key, f"{value!r}", allowed)
-        return cast("str", value)
-
-    def integer(self, key: str, low: int, high: int, *, default: int) -> int:
-        value = self.take(key, int, f"{low} to {high}", default=None)
-        if value is None:
-            return default
-        if not low <= value <= high:
-            raise self.error(key, f"{value}", f"{low} to {high}")
-        return cast("int", value)
-
-    def choice(self, key: str, values: tuple[str, ...]) -> str:
-        value = self.text(key, allowed=_one_of(values))
-        if value not in values:
-            raise self.error(key, f"{value!r}", _one_of(values))
-        return value
-
-    def value(self, key: str, read: Callable[[Any], Value]) -> Value | None:
-        self.known.add(key)
-        if key not in self.table_:
-            return None
-        try:
-            return read(self.table_[key])
-        except (ValueError, OverflowError) as error:
-            raise self.error(key, str(error), "a value of the field's own type") from None
-
-    def reference(self, key: str, fields: Mapping[str, Field], kind: FieldType) -> str:
-        fitting = [field.name for field in fields.values() if field.type == kind]
-        allowed = f"{_a(kind)} field" + (f", {_one_of(fitting)}" if fitting else "")
-        name = self.text(key, allowed=allowed)
-        if name not in fields:
-            raise self.error(key, f"no field {name!r}", allowed)
-        if name not in fitting:
-            raise self.error(key, f"{name!r} is {_a(fields[name].type)}", allowed)
-        return name
-
-    def table(self, key: str, *, required: bool = False) -> _Reader:
-        allowed = f"a table [{key}]"
-        default: dict[str, Any] = {} if required else {"default": {}}
-        return _Reader(self.file, key, self.take(key, dict, allowed, **default))
-
-    def finish(self) -> None:
-        unknown = sorted(set(self.table_) - self.known)
-        if unknown:
-            raise self.error(unknown[0], "no such key", _one_of(sorted(self.known)))
