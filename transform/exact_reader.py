@@ -7,7 +7,6 @@ very text it came in. A message the fast reader will not take is read here.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import msgspec
 
 from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, Tree, Value, leaves
 from transform.records import Reason, Rejection, Step
+from transform.sequences import nests_deeper
 from transform.timestamps import TimestampError, parse_json_timestamp
 
 DEVICE_ID_MAX_BYTES = 1_024  # a DynamoDB partition key holds 2,048, and the day is added to it
@@ -65,9 +65,9 @@ def _open(body: bytes) -> dict[str, msgspec.Raw]:
         body.decode()
     except UnicodeDecodeError as error:
         known = [name for magic, name in _COMPRESSED.items() if body.startswith(magic)]
-        shown = f"; it looks like {known[0]}, and nothing compressed is opened" if known else ""
+        shown = f"; it looks like {known[0]}" if known else ""
         raise _refused("decode", "not_utf8", f"byte {error.start}: {error.reason}{shown}") from None
-    if _nested_too_deeply(body):
+    if nests_deeper(body, NESTING_MAX):
         raise _refused("decode", "malformed_json", f"nested more than {NESTING_MAX} deep")
     try:
         msgspec.json.decode(body)
@@ -137,18 +137,6 @@ def _value(text: bytes, spec: Field) -> Value:
     return value  # type: ignore[no-any-return]
 
 
-def _nested_too_deeply(body: bytes) -> bool:
-    """Whether more than `NESTING_MAX` brackets are open somewhere, those in strings aside."""
-    if body.count(b"[") + body.count(b"{") <= NESTING_MAX:
-        return False
-    depth = 0
-    for token in _TOKENS.finditer(body):
-        depth += _DEEPER.get(token.group(), 0)
-        if depth > NESTING_MAX:
-            return True
-    return False
-
-
 def _explained(body: bytes, error: msgspec.DecodeError) -> _RejectedError:
     """Why a body is not JSON, told apart: NaN, half a surrogate pair, or simply broken."""
     if "out of range" in str(error):
@@ -194,14 +182,12 @@ def _refused(step: Step, reason: Reason, detail: str, spec: Field | None = None)
     )
 
 
-_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings and brackets
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\xfd7zXZ": "xz",
     b"\x78\x9c": "zlib",
 }
-_DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES: Mapping[str, Any] = {"string": str, "int64": int, "float64": float, "bool": bool}
 _ARTICLE = {

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import cast
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 
 from transform.contract import Contract
 from transform.decode import Decoder
-from transform.envelope import Elements, open_envelopes
+from transform.envelope import JSON, open_record, plain
 from transform.exact_reader import Row
 from transform.records import (
     DIGEST_BYTES,
@@ -32,10 +33,13 @@ from transform.records import (
     Rejection,
 )
 
-CODE_VERSION = (0, 1, 1)
+CODE_VERSION = (0, 2, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 MICROS = 1_000_000
+_Place = tuple[int, int, int, str | None]
+"""Where a message was: index in the Delivery, sub, child; and its partition key or group."""
+
 ROWS_MAX = 8_192  # held as Python values: of 500 fields each, eight times an Arrow column's memory
 
 
@@ -71,19 +75,9 @@ class Transform:
 
         `first` is the place of its first record in the raw object.
         """
-        bodies = raw.column("_body").to_pylist()
-        groups = raw.column("_partition_key").to_pylist()
-        arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
-        elements = (
-            open_envelopes(bodies, groups, len(self.contract.fields))
-            if raw.num_rows and raw.column("_source")[0].as_py() == "kinesis"
-            else Elements(bodies, list(range(len(bodies))), [0] * len(bodies), groups)
-        )
         good = _Good([self.schema.field(f.name).type for f in self.contract.fields])
         bad = _Bad()
-        for index, rejection in elements.rejects.items():
-            bad.add(rejection, bodies[index], index, 0, groups[index])
-        self._judge(elements, arrivals, good, bad)
+        self._judge(raw, good, bad)
         elements_of = Counter(good.index)
         elements_of.update(bad.index)
         origin = _Origin(raw, raw_key, first, self.generation)
@@ -109,7 +103,7 @@ class Transform:
         rejection = Rejection("open", "killer", why)
         groups = raw.column("_partition_key").to_pylist()
         for index, body in enumerate(raw.column("_body").to_pylist()):
-            bad.add(rejection, body, index, 0, groups[index])
+            bad.add(rejection, body, (index, 0, 0, groups[index]))
         none = Generation(self.epoch, 0, "unread")
         origin = _Origin(raw, raw_key, first, none)
         return Batch(
@@ -120,29 +114,48 @@ class Transform:
             hot_rows=0,
         )
 
-    def _judge(self, elements: Elements, arrivals: list[int], good: _Good, bad: _Bad) -> None:
+    def _messages(self, raw: pa.Table, bad: _Bad) -> Iterator[tuple[bytes, _Place]]:
+        """Every message of every source record, those of one at a time; what is none into `bad`."""
+        if not raw.num_rows:
+            return
+        source = raw.column("_source")[0].as_py()
+        fields = len(self.contract.fields)
+        bodies, groups, attributes = (
+            raw.column(name).to_pylist() for name in ("_body", "_partition_key", "_attributes")
+        )
+        for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
+            if plain(body, JSON):
+                yield body, (index, 0, 0, group)
+                continue
+            opened = open_record(body, group, attributes[index], source, JSON, fields)
+            places = zip(repeat(index), opened.subs, opened.children, opened.groups, strict=False)
+            yield from zip(opened.bodies, places, strict=True)
+            for sub, child, key, whole, rejection in opened.rejects:
+                bad.add(rejection, whole, (index, sub, child, key))
+
+    def _judge(self, raw: pa.Table, good: _Good, bad: _Bad) -> None:
         """The path of a record. One Python pass; every failure is its own record's."""
+        arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
         decode = self.decoder.decode
         event_time = [f.name for f in self.contract.fields].index(self.contract.event_time)
         ahead = self.contract.max_future_seconds * MICROS
         digest = hashlib.blake2b
-        for body, index, sub, group in zip(
-            elements.bodies, elements.index, elements.sub, elements.groups, strict=True
-        ):
+        for body, place in self._messages(raw, bad):
             result = decode(body)
             if isinstance(result, Rejection):
-                bad.add(result, body, index, sub, group)
+                bad.add(result, body, place)
                 continue
             row, rescued = result
-            beyond = cast("int", row[event_time]) - arrivals[index]
+            beyond = cast("int", row[event_time]) - arrivals[place[0]]
             if beyond > ahead:
-                bad.add(self._future(beyond), body, index, sub, group)
+                bad.add(self._future(beyond), body, place)
                 continue
             good.add(row)
             good.rescued.append(rescued)
             good.digests.append(digest(body, digest_size=DIGEST_BYTES).digest())
-            good.index.append(index)
-            good.sub.append(sub)
+            good.index.append(place[0])
+            good.sub.append(place[1])
+            good.child.append(place[2])
 
     def _future(self, beyond_micros: int) -> Rejection:
         return Rejection(
@@ -158,7 +171,7 @@ class Transform:
         columns = dict(zip(names, good.columns(), strict=True))
         columns["_rescued"] = pa.array(good.rescued, pa.string())
         columns["_digest"] = pa.array(good.digests, pa.binary(DIGEST_BYTES))
-        columns |= self._lineage(origin, good.index, good.sub)
+        columns |= self._lineage(origin, good)
         columns["_elements"] = _elements(good.index, elements_of)
         columns["_record_id"] = record_ids(columns, self.contract)
         return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
@@ -174,14 +187,14 @@ class Transform:
             "_partition_key": pa.array(bad.groups, pa.string()),
             "_digest": pa.array(digests, pa.binary(DIGEST_BYTES)),
         }
-        columns |= self._lineage(origin, bad.index, bad.sub)
+        columns |= self._lineage(origin, bad)
         columns["_elements"] = _elements(bad.index, elements_of)
         names = QUARANTINE_SCHEMA.names
         return pa.table([columns[name] for name in names], schema=QUARANTINE_SCHEMA)
 
-    def _lineage(self, origin: _Origin, index: list[int], sub: list[int]) -> dict[str, pa.Array]:
+    def _lineage(self, origin: _Origin, elements: _Good | _Bad) -> dict[str, pa.Array]:
         """Position, arrival, origin and generation of the given elements, as columns."""
-        count = len(index)
+        index, count = elements.index, len(elements.index)
         generation = origin.generation
         taken = origin.raw.select(["_stream", "_shard", "_sequence", "_arrival"])
         taken = taken.take(pa.array(index, pa.int32())).combine_chunks()
@@ -190,8 +203,8 @@ class Transform:
             "_contract": _repeated(self.contract.name, pa.string(), count),
             "_raw": _repeated(origin.raw_key, pa.string(), count),
             "_index": pa.array([origin.first + i for i in index], pa.int32()),
-            "_sub": pa.array(sub, pa.int32()),
-            "_child": _repeated(0, pa.int32(), count),
+            "_sub": pa.array(elements.sub, pa.int32()),
+            "_child": pa.array(elements.child, pa.int32()),
             "_epoch": _repeated(generation.epoch, pa.int32(), count),
             "_version": _repeated(generation.version, pa.int64(), count),
             "_generation": _repeated(generation.digest, pa.string(), count),
@@ -253,6 +266,7 @@ class _Good:
         self.digests: list[bytes] = []
         self.index: list[int] = []
         self.sub: list[int] = []
+        self.child: list[int] = []
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
@@ -281,15 +295,16 @@ class _Bad:
         self.bodies: list[bytes] = []
         self.index: list[int] = []
         self.sub: list[int] = []
+        self.child: list[int] = []
         self.groups: list[str | None] = []
 
-    def add(
-        self, rejection: Rejection, body: bytes, index: int, sub: int, group: str | None
-    ) -> None:
+    def add(self, rejection: Rejection, body: bytes, place: _Place) -> None:
+        index, sub, child, group = place
         self.rejections.append(rejection)
         self.bodies.append(body)
         self.index.append(index)
         self.sub.append(sub)
+        self.child.append(child)
         self.groups.append(group)
 
 

@@ -24,9 +24,12 @@ judging its fields."""
 
 Reason = Literal[
     "killer",  # open: Transform dies of it, and of nothing else
-    "too_large",  # envelope: the body is over the contract's largest
+    "too_large",  # envelope: the body, or what a compressed one holds, is over the largest taken
     "malformed_aggregate",  # envelope: a KPL aggregate whose digest holds, but not its content
-    "too_many_elements",  # envelope: more messages in a KPL aggregate than are opened
+    "too_many_elements",  # envelope: more messages in a source record than are opened
+    "bad_compression",  # envelope: gzip or zstd by its magic, but corrupt or cut off
+    "bad_wrapper",  # envelope: SNS, EventBridge or CloudEvents as declared, but without a body
+    "no_records",  # envelope: an empty array, or NDJSON without a line
     "not_utf8",  # decode: the bytes are not UTF-8
     "malformed_json",  # decode: the text is not JSON
     "lone_surrogate",  # decode: half of a surrogate pair, which no UTF-8 column can hold
