@@ -153,6 +153,25 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A message, and what must become of it: one of `expect` and below is given.
+
+    `arrival` is in microseconds. `expect` holds some values of its (first) row by column, `rows` is
+    how many rows it comes to, or -1; `field` is to blame for `rejected`; `dropped` names the rule.
+    """
+
+    name: str
+    message: bytes
+    arrival: int | None
+    attributes: Mapping[str, str]
+    expect: Mapping[str, Any] | None
+    rejected: str | None
+    field: str | None
+    dropped: str | None
+    rows: int
+
+
+@dataclass(frozen=True)
 class Contract:
     """What a stream's records look like.
 
@@ -184,6 +203,7 @@ class Contract:
     sample: float | None = None
     hot_when: Expression | None = None
     hot_fields: tuple[str, ...] | None = None
+    examples: tuple[Example, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -237,7 +257,7 @@ that will be exploded, or a `Where` that is known but kept nowhere."""
 
 
 def tree_of(leaves_: Iterable[Field | Explode | Where]) -> Tree:
-    """Leaves by their paths, as nested mappings. The first at a path, or on the way to it, stays."""
+    """Leaves by their paths, as nested mappings. The first at a path, or on its way, stays."""
     tree: dict[str, Any] = {}
     for leaf in leaves_:
         branch: Any = tree

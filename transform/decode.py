@@ -140,7 +140,7 @@ class Decoder:
                 value = row[place]
                 if value is not None:
                     if conversion is not None:
-                        value = conversion.one(value)  # type: ignore[arg-type]
+                        value = conversion.one(value)
                     break
             chosen.append(value)
         return chosen + row[len(self._inputs) :]

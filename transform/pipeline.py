@@ -29,14 +29,12 @@ from transform.records import (
     Generation,
     Rejection,
 )
-from transform.tables import MICROS, Origin, hot_mask, landing_schema, sampled
+from transform.tables import Origin, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
 CODE_VERSION = (0, 2, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
-
-__all__ = ["CODE_VERSION", "MICROS", "Transform", "hot_mask"]
 
 TYPE_RULE = "choose"  # by which a message of another type is dropped
 EXPLODE_RULE = "explode"  # ... and one whose list is empty
@@ -100,7 +98,9 @@ class Transform:
         drops = judged.drops.table(origin)
         if self.contract.sample is not None:
             mask = sampled(rows, self.contract.sample)
-            drops = pa.concat_tables([drops, origin.marks(rows.filter(pc.invert(mask)), SAMPLE_RULE)])
+            drops = pa.concat_tables(
+                [drops, origin.marks(rows.filter(pc.invert(mask)), SAMPLE_RULE)]
+            )
             rows = rows.filter(mask)
         rejects = judged.rejects.table(origin)
         return Batch(
@@ -188,7 +188,12 @@ class _Judged:
                 self._read(plan, body, attributes, place, numbers)
 
     def _read(
-        self, plan: Plan, body: bytes, attributes: Attributes | None, place: Place, numbers: _Numbers
+        self,
+        plan: Plan,
+        body: bytes,
+        attributes: Attributes | None,
+        place: Place,
+        numbers: _Numbers,
     ) -> None:
         found = plan.read(body, attributes)
         if isinstance(found, Rejection):
@@ -201,7 +206,7 @@ class _Judged:
             if isinstance(reading, Unread):
                 self.rejects.add(reading.rejection, reading.body, own)
                 continue
-            digest = hashlib.blake2b(reading.bytes, digest_size=DIGEST_BYTES).digest()
+            digest = hashlib.blake2b(reading.material, digest_size=DIGEST_BYTES).digest()
             good.add(reading.row, reading.rescued, digest, reading.came, own, reading.place)
         if not count:
             self.drops.add(EXPLODE_RULE, numbers.next(place))

@@ -26,13 +26,13 @@ BARE = (b"{", b"[")  # what a reading begins with that is more than a bare value
 class Reading(NamedTuple):
     """One row as it was read: its values by the contract's fields, those to be made still None.
 
-    `bytes` are those that make it what it is, for its digest, `came` are those it came in; `place`
+    `material` is what makes it what it is, for its digest, `came` are those it came in; `place`
     is its place in a list that was exploded.
     """
 
     row: Row
     rescued: str | None
-    bytes: bytes
+    material: bytes
     came: bytes
     place: int = 0
 
@@ -220,7 +220,7 @@ class Plans:
             named = self._schema.look(body, attributes)
             if named is not None:
                 found = version_named(named, self.contract.name)
-                if found not in self.versions:
+                if found is None or found not in self.versions:
                     known = ", ".join(str(number) for number in sorted(self.versions))
                     detail = f"the message names version {_cut(named)!r}; here are {known}"
                     return Rejection("check", "unknown_schema", detail)
@@ -229,7 +229,7 @@ class Plans:
         if version not in self._types:
             return plans[""]
         kind = self._types[version].look(body, attributes)
-        if kind in plans:
+        if kind is not None and kind in plans:
             return plans[kind]
         choose = self.versions[version].choose
         if choose is not None and choose.otherwise == "drop" and _readable(body):
@@ -303,4 +303,8 @@ def _readable(body: bytes) -> bool:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= exact_reader.SHOWN_MAX_BYTES else text[: exact_reader.SHOWN_MAX_BYTES] + "..."
+    return (
+        text
+        if len(text) <= exact_reader.SHOWN_MAX_BYTES
+        else text[: exact_reader.SHOWN_MAX_BYTES] + "..."
+    )

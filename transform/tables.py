@@ -96,8 +96,9 @@ def record_ids(columns: Mapping[str, pa.Array], contract: Contract) -> pa.Array:
 
 
 def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
-    """Which rows the hot table keeps: those that were not yet past its TTL when they arrived, and
-    of them what the contract wants hot.
+    """Which rows the hot table keeps: those that the contract wants hot.
+
+    What was past its TTL already when it arrived is not among them.
     """
     mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
     if contract.hot_ttl_seconds is not None:

@@ -173,14 +173,13 @@ def _judge(spec: Field) -> Step:
             outside = pc.or_(pc.less(micros, EARLIEST), pc.greater(micros, LATEST))
             years = f"{source} is not between the years 1 and 9999"
             rows.reject(outside, lambda _: refused("bad_timestamp", years))
-        below = None if low is None else pc.less(column, low)
-        above = None if high is None else pc.greater(column, high)
-        for mask in (below, above):
-            if mask is not None:
-                taken = f"the contract takes {low} to {high}"
-                rows.reject(
-                    mask, lambda n: refused("out_of_range", f"{spec.name} is {shown(n)}; {taken}")
-                )
+        taken = f"the contract takes {low} to {high}"
+        outside = [] if low is None else [pc.less(column, low)]
+        outside += [] if high is None else [pc.greater(column, high)]
+        for mask in outside:
+            rows.reject(
+                mask, lambda n: refused("out_of_range", f"{spec.name} is {shown(n)}; {taken}")
+            )
         if spec.allowed is not None:
             known = pc.is_in(column, pa.array(spec.allowed, column.type))
             other = pc.and_(pc.invert(known), pc.is_valid(column))
