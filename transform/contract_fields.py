@@ -117,10 +117,10 @@ def _format(reader: Reader, kind: FieldType, source: str) -> TimestampFormat | N
     if kind == "timestamp" and source not in MADE:
         return cast("TimestampFormat", reader.choice("format", get_args(TimestampFormat)))
     if "format" in reader.table_:
-        why = "one that is made is a moment already" if kind == "timestamp" else f"is {a_(kind)}"
-        raise reader.error(
-            "format", f"only a timestamp in a message has one, this {why}", "remove it"
-        )
+        wrong = f"only a timestamp has one, this is {a_(kind)}"
+        if kind == "timestamp":
+            wrong = "what is made is a moment already"
+        raise reader.error("format", wrong, "remove it")
     return None
 
 

@@ -104,7 +104,8 @@ def parse_document(data: bytes, file: str) -> dict[str, Any]:
 
 def contract_of(document: dict[str, Any], data: bytes, files: Files | None = None) -> Contract:
     """The contract in a document that came from `data`. Raises its first `Mistake`."""
-    root = Reader((), "", document)
+    pinned = document.get("pinned", {})
+    root = Reader((), "", {key: value for key, value in document.items() if key != "pinned"})
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
     version = root.integer("version", 1, VERSION_MAX, default=1)
     fields = read_fields(root)
@@ -113,7 +114,7 @@ def contract_of(document: dict[str, Any], data: bytes, files: Files | None = Non
     identified = tuple(dict.fromkeys((device, event_time, *record_id)))
     fields = [replace(f, required=f.required or f.name in identified) for f in fields]
     types = {f.name: f.type for f in fields}
-    lookups = read_lookups(root, fields, files)
+    lookups = read_lookups(root, fields, files, pinned)
     limits, hot = root.table("limits"), root.table("hot")
     ttl_seconds, hot_when, hot_fields = read_hot(hot, types)
     lateness = limits.integer("max_lateness_seconds", 0, 100 * YEAR_SECONDS, default=-1)

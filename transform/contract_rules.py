@@ -205,13 +205,15 @@ def read_sample(root: Reader) -> float | None:
     return float(keep)
 
 
-def read_lookups(root: Reader, fields: Sequence[Field], files: Files | None) -> tuple[Lookup, ...]:
+def read_lookups(
+    root: Reader, fields: Sequence[Field], files: Files | None, pinned: Mapping[str, str]
+) -> tuple[Lookup, ...]:
     """The tables beside the contract, with the columns that its fields want of them.
 
-    Without `files` only their names and pinned digests are read: who makes no rows needs no tables.
+    `pinned` holds digests by a lookup's name. Without `files` no tables are read, for who makes no
+    rows.
     """
     by_name = {f.name: f for f in fields}
-    pinned = root.take("pinned", dict, "what Millrace itself adds", default={})
     found: list[Lookup] = []
     for reader in root.tables("lookup"):
         name = reader.text("name", NAME, "a lower-case letter, then letters, digits and _")

@@ -9,6 +9,7 @@ fast reader may refuse what the slow one accepts, never the other way round (a p
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ class Decoder:
 
     fields: tuple[Field, ...]
     unknown: Unknown
+    max_body_bytes: int
     _inputs: tuple[Field, ...]
     _typed: msgspec.json.Decoder[Any]
     _values: Callable[[Any], tuple[Any, ...]]
@@ -53,13 +55,14 @@ class Decoder:
     _device: int
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913, PLR0917  what a contract says of its messages
         cls,
         fields: Iterable[Field],
         unknown: Unknown = "rescue",
         device: str = "",
         readings: Explode | None = None,
         known: Iterable[Where] = (),
+        max_body_bytes: int = sys.maxsize,
     ) -> Decoder:
         """Readers of the fields that are in the message; `device` may be among them.
 
@@ -73,6 +76,7 @@ class Decoder:
         return cls(
             fields=own,
             unknown=unknown,
+            max_body_bytes=max_body_bytes,
             _inputs=inputs,
             _typed=msgspec.json.Decoder(struct),
             _values=_getter([reach[name] for name in names]),
@@ -85,6 +89,9 @@ class Decoder:
 
     def decode(self, body: bytes) -> tuple[Row, str | None] | Rejection:
         """The row of a message and its `_rescued` JSON, or why there is none."""
+        if len(body) > self.max_body_bytes:
+            detail = f"{len(body)} bytes; the contract takes {self.max_body_bytes}"
+            return Rejection("envelope", "too_large", detail)
         row = self.fast(body)
         return (row, None) if row is not None else self.slow(body)
 

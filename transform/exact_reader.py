@@ -116,7 +116,8 @@ def _open(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         msgspec.json.decode(body)
     except msgspec.DecodeError as error:
-        raise _explained(body, error) from None
+        if not _overflow_does_not_count(body, error):
+            raise _explained(body, error) from None
     try:
         return _MEMBERS.decode(body)
     except msgspec.ValidationError:
@@ -191,6 +192,18 @@ def _value(text: bytes, spec: Field) -> Value:
         taken = f"the contract takes {low} to {high}"
         raise _rejected("out_of_range", f"{where} is {_shown(text, spec)}; {taken}", spec)
     return value  # type: ignore[no-any-return]
+
+
+def _overflow_does_not_count(body: bytes, error: msgspec.DecodeError) -> bool:
+    """Whether the only number that overflows is the value of a key that comes again further on."""
+    if "out of range" not in str(error):
+        return False
+    try:
+        counts = json.loads(body.decode(), parse_int=float)
+        json.dumps(counts, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _explained(body: bytes, error: msgspec.DecodeError) -> _RejectedError:

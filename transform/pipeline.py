@@ -158,13 +158,12 @@ class _Judged:
     def _simply(self, plan: Plan) -> None:
         """The path of an ordinary record: its decoded values are its row."""
         decode, good, rejects = plan.message.decode, self.good[plan], self.rejects
-        most = plan.contract.max_body_bytes
         digest = hashlib.blake2b
         for body, _, place, unopened in self._messages():
             if unopened is not None:
                 rejects.add(unopened, body, place)
                 continue
-            found = decode(body) if len(body) <= most else _too_large(body, most)
+            found = decode(body)
             if isinstance(found, Rejection):
                 rejects.add(found, body, place)
                 continue
@@ -173,13 +172,10 @@ class _Judged:
 
     def _by_plan(self) -> None:
         """Messages that say how they are to be read, or that come to several rows."""
-        plans, most = self._rules.plans, self._rules.contract.max_body_bytes
+        plans = self._rules.plans
         numbers = _Numbers()
         for body, attributes, place, unopened in self._messages():
-            plan: Plan | Rejection | None = unopened
-            if plan is None:
-                large = len(body) > most
-                plan = _too_large(body, most) if large else plans.choose(body, attributes)
+            plan = unopened or plans.choose(body, attributes)
             if plan is None:
                 self.drops.add(TYPE_RULE, numbers.next(place))
             elif isinstance(plan, Rejection):
@@ -257,10 +253,6 @@ class _Numbers:
         child = self._next[sub]
         self._next[sub] = child + 1
         return index, sub, child, group
-
-
-def _too_large(body: bytes, most: int) -> Rejection:
-    return Rejection("envelope", "too_large", f"{len(body)} bytes; the contract takes {most}")
 
 
 def _in_order(parts: Sequence[pa.Table]) -> pa.Table:

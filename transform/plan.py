@@ -66,7 +66,14 @@ class Plan:
         contract = self.contract
         places = (contract.schema, contract.choose.where if contract.choose else None)
         known = [where for where in places if where is not None and where.path]
-        return Decoder.of(own, contract.unknown, contract.device, contract.explode, known)
+        return Decoder.of(
+            own,
+            contract.unknown,
+            contract.device,
+            contract.explode,
+            known,
+            contract.max_body_bytes,
+        )
 
     @cached_property
     def element(self) -> Decoder:

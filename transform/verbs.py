@@ -219,7 +219,7 @@ def _future(contract: Contract) -> Step:
                 "check",
                 "future_time",
                 f"event time is {beyond[place].as_py() / MICROS:.0f} s beyond arrival; "
-                f"the contract takes {seconds}",
+                f"the contract takes {seconds} s",
                 name,
             )
 
