@@ -66,7 +66,7 @@ MISTAKES = {
         "description: [] is of the wrong type; allowed: text"
     ),
     document(root=f"{ROOT}\ncolour = 1"): (
-        "colour: no such key; allowed: one of description, field, hot, identity, limits, name"
+        "colour: no such key; allowed: one of description, example, field, hot, identity"
     ),
     document(fields=""): "field: there is none; allowed: describe each field in a [[field]] table",
     document(root=f"{ROOT}\nfield = []", fields=""): "field: there is none; allowed: describe",
@@ -172,7 +172,7 @@ TOO_DEEP = '"a", ' * (PATH_KEYS_MAX + 1)
 OWN_TYPE = "allowed: a value of the field's own type"
 FIELD_MISTAKES = {
     "": "type: is missing; allowed: one of string, int64, float64, bool, timestamp",
-    'type = "int32"': "type: 'int32'; allowed: one of string, int64, float64, bool, timestamp",
+    'type = "int32"': "type: 'int32'; did you mean int64?; allowed: one of string, int64,",
     'type = "bool"\nnullable = 1': "nullable: no such key; allowed: one of allowed, default, desc",
     'type = "timestamp"': (
         "format: is missing; allowed: one of iso8601, epoch_seconds, epoch_millis"

@@ -52,6 +52,25 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A message, and what must become of it: one of `expect` and below is given.
+
+    `arrival` is in microseconds. `expect` holds some values of its (first) row by column, `rows` is
+    how many rows it comes to, or -1; `field` is to blame for `rejected`; `dropped` names the rule.
+    """
+
+    name: str
+    message: bytes
+    arrival: int | None
+    attributes: Mapping[str, str]
+    expect: Mapping[str, Any] | None
+    rejected: str | None
+    field: str | None
+    dropped: str | None
+    rows: int
+
+
+@dataclass(frozen=True)
 class Contract:
     """What a stream's records look like.
 
@@ -71,6 +90,7 @@ class Contract:
     max_future_seconds: int
     hot_ttl_seconds: int | None
     source: bytes
+    examples: tuple[Example, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path as FilePath
 from typing import Any, cast, get_args
 
 from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, FieldType, Value
+from transform.contract_examples import read_examples
 from transform.timestamps import TimestampError, TimestampFormat, parse_timestamp
 from transform.toml_places import Places
 from transform.toml_reader import Mistake, Reader, a_, one_of
@@ -39,22 +40,25 @@ class ContractError(ValueError):
 
 
 def load_contract(name_or_path: str) -> Contract:
-    """A shipped contract by its name, or any contract by its file's path.
+    """A shipped contract by its name, or any by its file's path. Raises `ContractError`."""
+    path = contract_path(name_or_path)
+    return parse_contract(read_file(path), str(path))
 
-    Raises `ContractError`. A name is looked up first; whatever holds a `/` or ends in `.toml` is a
-    path.
+
+def contract_path(name_or_path: str) -> FilePath:
+    """Where a contract's file is. Raises `ContractError`.
+
+    A name is looked up first; whatever holds a `/` or ends in `.toml` is a path.
     """
     shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
     if name_or_path in shipped:
-        path = SHIPPED / f"{name_or_path}.toml"
-    elif "/" in name_or_path or name_or_path.endswith(".toml"):
-        path = FilePath(name_or_path)
-    else:
-        raise ContractError(
-            f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
-            "or give the path of a .toml file"
-        )
-    return parse_contract(read_file(path), str(path))
+        return SHIPPED / f"{name_or_path}.toml"
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        return FilePath(name_or_path)
+    raise ContractError(
+        f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
+        "or give the path of a .toml file"
+    )
 
 
 def read_file(path: FilePath) -> bytes:
@@ -129,6 +133,7 @@ def contract_of(document: dict[str, Any], data: bytes) -> Contract:
         ),
         hot_ttl_seconds=days * 86_400 if days else None,
         source=data,
+        examples=read_examples(root, fields),
     )
     for reader in (limits, hot, identity, root):
         reader.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
@@ -67,10 +67,10 @@ class Reader:
             raise self.error(key, f"{value}", f"{low} to {high}")
         return cast("int", value)
 
-    def choice(self, key: str, values: tuple[str, ...]) -> str:
-        value = self.text(key, allowed=one_of(values))
-        if value not in values:
-            raise self.error(key, f"{value!r}", one_of(values))
+    def choice(self, key: str, values: tuple[str, ...], **default: str) -> str:
+        value: str = self.take(key, str, one_of(values), **default)
+        if key in self.table_ and value not in values:
+            raise self.error(key, f"{value!r}{near(value, values)}", one_of(values))
         return value
 
     def value(self, key: str, read: Callable[[Any], Value]) -> Value | None:
@@ -87,7 +87,7 @@ class Reader:
         allowed = f"{a_(kind)} field" + (f", {one_of(fitting)}" if fitting else "")
         name = self.text(key, allowed=allowed)
         if name not in fields:
-            raise self.error(key, f"no field {name!r}", allowed)
+            raise self.error(key, f"no field {name!r}{near(name, fields)}", allowed)
         if name not in fitting:
             raise self.error(key, f"{name!r} is {a_(fields[name].type)}", allowed)
         return name
@@ -97,16 +97,29 @@ class Reader:
         default: dict[str, Any] = {} if required else {"default": {}}
         return Reader((*self.at, key), key, self.take(key, dict, allowed, **default))
 
+    def tables(self, key: str) -> Iterator[Reader]:
+        """A reader for each `[[key]]` table, if there are any."""
+        tables = self.take(key, list, f"[[{key}]] tables", default=[])
+        for number, table in enumerate(tables):
+            if not isinstance(table, dict):
+                raise self.error(key, "not a list of tables", f"[[{key}]] tables")
+            yield Reader((*self.at, key, number), f"{key} {number + 1}", table)
+
     def finish(self) -> None:
         unknown = sorted(set(self.table_) - self.known)
         if unknown:
-            meant = get_close_matches(unknown[0], self.known, 1)
-            wrong = f"no such key; did you mean {meant[0]}?" if meant else "no such key"
+            wrong = f"no such key{near(unknown[0], self.known)}"
             raise self.error(unknown[0], wrong, one_of(sorted(self.known)))
 
 
 def a_(kind: FieldType) -> str:
     return f"an {kind}" if kind == "int64" else f"a {kind}"
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """A question after what may have been meant, if anything is like it."""
+    meant = get_close_matches(word, list(words), 1)
+    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def one_of(values: Iterable[object]) -> str:
