@@ -1,8 +1,8 @@
 """Every mistake of a contract file at once, each where it stands.
 
-A contract is read until its first mistake. Here what is wrong is taken out and the rest is read
-again, so that one look at a file shows all there is to mend. A mistake that only follows from what
-was taken out is not told.
+A contract is read until its first mistake. Here what is wrong is taken out (or replaced, where
+nothing can be read without it) and the rest is read again, so that one look at a file shows all
+there is to mend. A mistake that only follows from what was taken out is not told.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def mistakes(data: bytes, file: str) -> list[Told]:
     found: list[Told] = []
     while mistake := _first(remains.document, data):
         at = remains.written(mistake.at)
-        if not remains.explains(at, mistake.wrong):
+        if not remains.explains(mistake, at):
             line, column = places.position(at)
             found.append(Told(file, line, column, mistake.key, mistake.wrong, mistake.allowed))
         if not remains.without(mistake.at, at):
@@ -69,6 +69,7 @@ class _Remains:
         self._remember(document)
         self._names = self._field_names()
         self._gone: set[Path] = set()
+        self._stands_in = {"name": self._name, "identity": self._whole, "field": self._whole}
 
     def written(self, at: Path) -> Path:
         """The path that this one had before anything was taken out."""
@@ -83,26 +84,42 @@ class _Remains:
             value = element
         return path
 
-    def explains(self, at: Path, wrong: str) -> bool:
-        """Whether a mistake only follows from what was taken out before."""
+    def explains(self, mistake: Mistake, written: Path) -> bool:
+        """Whether a mistake only follows from what was taken out before.
+
+        It does if it names a lost field, or misses something where something was taken out.
+        """
         lost = self._names - self._field_names()
-        return any(gone[: len(at)] == at for gone in self._gone) or any(
-            repr(name) in wrong for name in lost
+        if any(repr(name) in mistake.wrong for name in lost):
+            return True
+        missing = _at(self.document, mistake.at) is None
+        return missing and any(
+            gone[:-1] == written[:-1] or gone[: len(written)] == written for gone in self._gone
         )
 
     def without(self, at: Path, written: Path) -> bool:
-        """Take out what stands there, or the nearest above it; False if only all would be left."""
-        while at:
-            holder: Any = self.document
-            for key in at[:-1]:
-                holder = _member(holder, key)
-            element = _member(holder, at[-1])
+        """Take out what stands there, or the nearest above it; False if nothing is left to do."""
+        for depth in range(len(at), 0, -1):
+            holder, key = _at(self.document, at[: depth - 1]), at[depth - 1]
+            element = _member(holder, key)
             if element is not None and (isinstance(holder, dict) or isinstance(element, dict)):
-                del holder[at[-1]]
-                self._gone.add(written[: len(at)])
+                del holder[key]
+                self._gone.add(written[:depth])
                 return True
-            at = at[:-1]
-        return False
+        stand_in = self._stands_in.pop(str(at[0]), None)
+        if stand_in is not None:
+            stand_in()
+        return stand_in is not None
+
+    def _name(self) -> None:
+        self.document["name"] = "stand-in"
+
+    def _whole(self) -> None:
+        """Two fields and an identity of them, whatever else there is."""
+        fields = self.document.setdefault("field", [])
+        fields.append({"name": "stand_in_device", "type": "string"})
+        fields.append({"name": "stand_in_time", "type": "timestamp", "format": "iso8601"})
+        self.document["identity"] = {"device": "stand_in_device", "event_time": "stand_in_time"}
 
     def _field_names(self) -> set[Any]:
         fields = self.document.get("field")
@@ -116,6 +133,13 @@ class _Remains:
         for inner in value.values() if isinstance(value, dict) else value:
             if isinstance(inner, (dict, list)):
                 self._remember(inner)
+
+
+def _at(value: Any, path: Path) -> Any:
+    """What stands at a path; None where nothing does."""
+    for key in path:
+        value = _member(value, key)
+    return value
 
 
 def _member(holder: Any, key: str | int) -> Any:
