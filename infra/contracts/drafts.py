@@ -20,6 +20,7 @@ from infra.contracts.samples import Sample, SampleError
 from infra.contracts.trial import Trial, tried
 from transform.contract import Contract
 from transform.contract_file import BODY_MAX_BYTES, parse_contract
+from transform.timestamps import LATEST
 
 BODY_ROOM = 4  # times the largest record of the sample
 BODY_LEAST_BYTES = 1_024
@@ -134,7 +135,7 @@ def _made(parts: _Parts, now: int) -> Draft:
 
     def conflicts(fields: Sequence[str]) -> int:
         text = "\n".join(_lines(parts, fields, []))
-        return tried(parse_contract(text.encode(), parts.name), parts.sample, now).conflicts
+        return tried(parse_contract(text.encode(), parts.name), parts.sample, LATEST).conflicts
 
     others = identity.sequences(parts.fields, parts.records)
     fields, why = identity.record_id(parts.device, parts.event_time, others, conflicts)
