@@ -87,10 +87,10 @@ def test_a_broken_contract_is_told_with_file_and_key(millrace):
     Path("mine.toml").write_text('name = "mine"\n[identity]\ndevice = "x"\n')
     result = millrace("up", "--contract", "mine.toml")
     assert result.exit_code == 2
-    assert result.stderr.startswith("millrace: mine.toml: ")
+    assert result.stderr.startswith("millrace: mine.toml:1:1: field: there is none; allowed: ")
     result = millrace("ingest", file_of(reading()), "--contract", "mine.toml")
     assert result.exit_code == 2
-    assert result.stderr.startswith("millrace: mine.toml: ")
+    assert result.stderr.startswith("millrace: mine.toml:1:1: field: there is none; allowed: ")
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("demo", "hot", "ingest", "quarantine", "query"),
+        *("contract", "demo", "hot", "ingest", "quarantine", "query"),
         *("replay", "reprocess", "resume", "up", "verify", "why"),
     ]
 

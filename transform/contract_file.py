@@ -48,23 +48,32 @@ class ContractError(ValueError):
 
 
 def load_contract(name_or_path: str) -> Contract:
-    """A shipped contract by its name, or any contract by its file's path.
+    """A shipped contract by its name, or any by its file's path. Raises `ContractError`.
 
-    Raises `ContractError`. A name is looked up first; whatever holds a `/` or ends in `.toml` is a
-    path.
+    Its lookups are read from the same folder.
+    """
+    path = contract_path(name_or_path)
+    return parse_contract(read_file(path), str(path), files_beside(path))
+
+
+def files_beside(path: FilePath) -> Files:
+    """Lookups as files in a contract's own folder."""
+    return lambda lookup: (path.parent / lookup.file).read_bytes()
+
+
+def contract_path(name_or_path: str) -> FilePath:
+    """Where a contract's file is. Raises `ContractError`.
+
+    A name is looked up first; whatever holds a `/` or ends in `.toml` is a path.
     """
     shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
     if name_or_path in shipped:
-        path = SHIPPED / f"{name_or_path}.toml"
-    elif "/" in name_or_path or name_or_path.endswith(".toml"):
-        path = FilePath(name_or_path)
-    else:
-        raise ContractError(
-            f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
-            "or give the path of a .toml file"
-        )
-    return parse_contract(
-        read_file(path), str(path), lambda lookup: (path.parent / lookup.file).read_bytes()
+        return SHIPPED / f"{name_or_path}.toml"
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        return FilePath(name_or_path)
+    raise ContractError(
+        f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
+        "or give the path of a .toml file"
     )
 
 

@@ -42,6 +42,8 @@ class Reader:
         if key not in self.table_:
             if "default" in default:
                 return default["default"]
+            for written in get_close_matches(key, set(self.table_) - self.known, 1):
+                raise self.error(written, f"no such key; did you mean {key}?", f"{key}, {allowed}")
             raise self.error(key, "is missing", allowed)
         value = self.table_[key]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
