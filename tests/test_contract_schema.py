@@ -18,7 +18,7 @@ from infra.contracts.trial import applied
 from sinks import hot
 from tests.support import NOON, SOME
 from transform.contract_file import SHIPPED, load_contract, parse_contract
-from transform.decode import Decoder
+from transform.plan import Plan
 from transform.records import Rejection
 
 TELEMETRY = load_contract("telemetry")
@@ -78,7 +78,7 @@ type = "bool"
     "everything.toml",
 )
 VALIDATOR = jsonschema.Draft202012Validator(json_schema(EVERYTHING))
-DECODER = Decoder.of(EVERYTHING)
+DECODER = Plan(EVERYTHING).message
 
 TIMES = ("2026-11-24T10:00Z", "2026-11-24 10:00:00.5+01:00", "2026-11-24T10:00:00", "now", "")
 ODD = st.sampled_from(
