@@ -24,6 +24,7 @@ from transform.contract import Contract
 from transform.contract_file import load_contract
 from transform.decode import Decoder
 from transform.records import Rejection
+from transform.sender import sender
 
 UNREADABLE_KEYS = 64  # of records whose device nobody can tell
 GZIP_MAGIC = b"\x1f\x8b"
@@ -137,22 +138,11 @@ def device_keys(bodies: Iterable[bytes], contract: Contract) -> Iterator[str]:
     for number, body in enumerate(bodies):
         result = decoder.decode(body)
         if isinstance(result, Rejection):
-            name = _device_of(body, contract.field(contract.device).path)
+            name = sender(body, contract)
             key = f"{push.TOGETHER}{number % UNREADABLE_KEYS if name is None else name}"
         else:
             key = str(result[0][device])
         yield key[:256]
-
-
-def _device_of(body: bytes, path: Iterable[str]) -> str | None:
-    """The device that a rejected record names, if one can be made out."""
-    try:
-        value = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        return None
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value if isinstance(value, str) and value.isprintable() else None
 
 
 def send(

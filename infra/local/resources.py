@@ -17,6 +17,7 @@ EXISTS = frozenset(
     {
         "BucketAlreadyOwnedByYou",
         "QueueAlreadyExists",
+        "ResourceAlreadyExistsException",
         "ResourceConflictException",
         "ResourceInUseException",
         "StateMachineAlreadyExists",
@@ -43,6 +44,7 @@ def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) 
     sqs = client("sqs")
     for queue in topology.queues:
         _queue(sqs, queue)
+    _made(lambda: client("events").create_event_bus(Name=topology.bus.name))
     arns = {
         function.name: _function(client("lambda"), function, proxy_url(function.name))
         for function in topology.functions
