@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from ingest.sqs import FIFO
 from ingest.workflow import READ_TIMEOUT_STEP_SECONDS
 
 WORKFLOWS = Path(__file__).parent / "workflows"
@@ -75,7 +76,7 @@ class Queue:
 
     @property
     def fifo(self) -> bool:
-        return self.name.endswith(".fifo")
+        return self.name.endswith(FIFO)
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,10 @@ class Topology:
                 "most, and no window",
             ),
             (
+                self.queue.fifo == self.dead_letters.fifo,
+                "a FIFO queue's dead letters go to a FIFO queue, and no other's do",
+            ),
+            (
                 all(f.timeout_seconds > STAGE_TIMEOUT_MIN_SECONDS for f in working),
                 f"a stage's timeout must be over {STAGE_TIMEOUT_MIN_SECONDS} s: it keeps 6 s back "
                 "to answer, and would hand everything back for ever",
@@ -338,9 +343,15 @@ class Topology:
         return text
 
 
-def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2) -> Topology:
-    """The default pipeline of a contract, named after it (`[a-z0-9-]`, at most 40 characters)."""
+def pipeline(
+    name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2, fifo: bool = False
+) -> Topology:
+    """The default pipeline of a contract, named after it (`[a-z0-9-]`, at most 40 characters).
+
+    With `fifo` its queue is an SQS FIFO queue, and so is where its dead letters go.
+    """
     prefix = f"millrace-{name}"
+    kind = FIFO if fifo else ""
     stages = {
         "MILLRACE_BUCKET": bucket,
         "MILLRACE_CONTRACT": contract,
@@ -386,15 +397,15 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
         bucket=bucket,
         stream=Stream(name=prefix, shards=shards, retention_hours=168),
         queue=Queue(
-            name=prefix,
+            name=prefix + kind,
             visibility_seconds=VISIBILITY_FACTOR * ingest.timeout_seconds + 30,
             retention_seconds=4 * day_seconds,
-            dead_letter=f"{prefix}-dead-letters",
+            dead_letter=f"{prefix}-dead-letters{kind}",
             # What is handed back waits 1 s to 15 min, so that a day's outage takes 200 receives.
             max_receive_count=250,
         ),
         dead_letters=Queue(
-            name=f"{prefix}-dead-letters",
+            name=f"{prefix}-dead-letters{kind}",
             visibility_seconds=30,
             retention_seconds=14 * day_seconds,
         ),
@@ -408,10 +419,10 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             on_failure_prefix="on-failure/",
         ),
         queue_mapping=QueueMapping(
-            queue=prefix,
+            queue=prefix + kind,
             function=f"{prefix}-ingest-sqs",
-            batch_size=1_000,
-            window_seconds=1,
+            batch_size=BATCH_WITHOUT_WINDOW_MAX if fifo else 1_000,
+            window_seconds=0 if fifo else 1,
             maximum_concurrency=2,
         ),
         ingest_stream=ingest,

@@ -75,6 +75,7 @@ def changed(path: str, **changes: Any) -> Topology:
         ("stream_mapping", {"window_seconds": 0.5}, "a window of at least 1 s"),
         ("queue_mapping", {"batch_size": 11, "window_seconds": 0}, "a window of at least 1 s"),
         ("queue", {"name": "orders.fifo"}, "takes 10 messages a batch at most, and no window"),
+        ("dead_letters", {"name": "x.fifo"}, "a FIFO queue's dead letters go to a FIFO queue"),
         ("transform", {"timeout_seconds": 15}, "a stage's timeout must be over 15 s"),
         ("hot", {"timeout_seconds": 6}, "a stage's timeout must be over 15 s"),
         (
@@ -167,6 +168,19 @@ def test_names_fit_their_services():
     )
     assert len(longest.workflow.name) <= 80
     assert len(longest.stream.name) <= 128
+
+
+def test_a_pipeline_can_have_a_fifo_queue():
+    made = pipeline("telemetry", "telemetry", fifo=True)
+    assert (made.queue.name, made.queue_mapping.queue) == ("millrace-telemetry.fifo",) * 2
+    assert (
+        made.queue.dead_letter == made.dead_letters.name == "millrace-telemetry-dead-letters.fifo"
+    )
+    assert (made.queue_mapping.batch_size, made.queue_mapping.window_seconds) == (10, 0)
+    assert not made.repair_queue.fifo
+    changed = {"queue", "dead_letters", "queue_mapping"}
+    assert {name for name, part in vars(made).items() if part != vars(SOUND)[name]} == changed
+    assert len(pipeline("x" * 40, "telemetry", fifo=True).dead_letters.name) <= 80
 
 
 @pytest.mark.parametrize(("name", "fifo"), [("orders.fifo", True), ("orders", False)])

@@ -32,6 +32,7 @@ EXAMPLES = """\b
 Examples:
   millrace ingest readings.ndjson --contract telemetry
   millrace ingest readings.json --contract ./my-fleet.toml --via sqs
+  millrace ingest readings.json --contract ./my-fleet.toml --via sqs-fifo
   zcat readings.ndjson.gz | millrace ingest - --contract telemetry --aggregate --json
 """
 
@@ -41,7 +42,7 @@ Examples:
 @click.option("--contract", required=True, metavar="NAME|PATH", help="What the records look like.")
 @click.option(
     "--via",
-    type=click.Choice(["kinesis", "sqs"]),
+    type=click.Choice(["kinesis", "sqs", "sqs-fifo"]),
     default="kinesis",
     show_default=True,
     help="The source to push to.",
@@ -78,20 +79,21 @@ def ingest(
     bodies = list(read_bodies(file))
     if not bodies:
         raise click.UsageError(f"{file} holds no record")
-    if via == "sqs":
+    source, fifo = via.removesuffix("-fifo"), {"sqs": False, "sqs-fifo": True}.get(via)
+    if source == "sqs":
         _check_text(bodies, file)
     preflight.check(state)
-    with running(state, contract) as system, shown.progress(as_json) as watch:
-        paused.require_running(system, via, state)
+    with running(state, contract, fifo=fifo) as system, shown.progress(as_json) as watch:
+        paused.require_running(system, source, state)
         sent = push.Sent()
         follower = settlement(system)
         started = time.monotonic()
         keyed = zip(device_keys(bodies, rules), bodies, strict=True)
-        send(system, via, keyed, sent, aggregated=aggregate)
+        send(system, source, keyed, sent, aggregated=aggregate)
         watch.sending(len(bodies), sent)
         follower.sent(sent)
         parked = parked_of(system)
-        settling = paused.watched(watch.settling, system, via, state)
+        settling = paused.watched(watch.settling, system, source, state)
         left = fates.await_fates(follower, parked, timeout, settling)
         seconds = time.monotonic() - started
         told = take(system, follower, sent, parked(), seconds)
