@@ -25,7 +25,7 @@ class Told:
     bad: bool
 
     def judge(self) -> Iterator[Violation]:
-        """An event says what lies in quarantine; a good answer means that all events were put."""
+        """An event says what lies in quarantine, an answer without a word that all were put."""
         kinds = Counter((key, *(row[name] for name in KIND)) for key, row in self.quarantine)
         details = [json.loads(entry["Detail"]) for entry in self.entries]
         for detail in details:
@@ -34,10 +34,16 @@ class Told:
                 yield Violation("an event is wrong", f"{detail}")
         there = Counter((detail["quarantine_key"], detail["id"]) for detail in details)
         for execution in self.executions:
-            if execution.status == "SUCCEEDED" and TELL in execution.entered:
+            if TELL not in execution.entered:
+                continue
+            if execution.status == "SUCCEEDED":
                 yield from self._execution(execution.output, there)
+            elif execution.status == "FAILED":
+                yield Violation("the feed changed an outcome", execution.error)
 
-    def _execution(self, output: dict[str, Any], there: Counter[tuple[str, str]]) -> Iterator[Any]:
+    def _execution(
+        self, output: dict[str, Any], there: Counter[tuple[str, str]]
+    ) -> Iterator[Violation]:
         done = output["transform"]
         if "not_told" in output:
             if not self.bad:
