@@ -16,7 +16,7 @@ from sinks import landing
 from sinks.bucket import Bucket
 from sinks.ledger import Attempt
 from transform.contract import Contract
-from transform.sender import UNOPENED, detail_to_tell, may_be_told, sender
+from transform.sender import detail_to_tell, may_be_told, sender_of_reject
 
 SEEN_MAX = 100_000  # elements remembered, so that one whose answer got lost is not printed twice
 COLUMNS = [
@@ -75,8 +75,7 @@ class Tail:
         self, row: dict[str, Any], attempt: Attempt, contract: Contract | None
     ) -> Iterator[Reject]:
         """A reject, if it is of the wanted reason and device."""
-        read = contract is not None and row["_step"] not in UNOPENED
-        device = sender(row["_body"], contract) if contract is not None and read else None
+        device = contract and sender_of_reject(row["_step"], row["_body"], contract)
         whose = row["_partition_key"] if device is None else device
         if self.wanted.reason not in (None, row["_reason"]):
             return

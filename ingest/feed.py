@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.sender import UNOPENED, detail_to_tell, may_be_told, sender
+from transform.sender import detail_to_tell, may_be_told, sender_of_reject
 
 SOURCE = "millrace"
 DETAIL_TYPE = "Records rejected"
@@ -91,8 +91,8 @@ def _example(row: dict[str, Any], contract: Contract) -> dict[str, Any]:
     detail = detail_to_tell(row["_detail"], row["_field"], contract)
     example["detail"] = _cut(detail, DETAIL_BYTES_MAX)
     device = None
-    if may_be_told(contract.field(contract.device)) and row["_step"] not in UNOPENED:
-        device = sender(row["_body"], contract)
+    if may_be_told(contract.field(contract.device)):
+        device = sender_of_reject(row["_step"], row["_body"], contract)
     if device is not None and len(json.dumps(device)) <= DEVICE_BYTES_MAX:
         example["device"] = device
     return example

@@ -26,6 +26,11 @@ def sender(body: bytes, contract: Contract) -> str | None:
     return value if readable else None
 
 
+def sender_of_reject(step: str, body: bytes, contract: Contract) -> str | None:
+    """The device of an element that this step rejected; what was not opened is not opened now."""
+    return None if step in UNOPENED else sender(body, contract)
+
+
 def may_be_told(spec: Field) -> bool:
     """Whether a field's values may leave raw and quarantine: those kept private never do."""
     return not getattr(spec, "privacy", None)
