@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import infra.simulation.run
+import ingest.feed
 import ingest.handlers.kinesis
 import ingest.killers
 import ingest.process
@@ -224,6 +225,23 @@ def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sinks.hot, "keys_of", keys_of)
 
 
+def a_refused_event_fails_the_delivery(patch: pytest.MonkeyPatch) -> None:
+    """Producers must have been told: or else what is settled goes back."""
+    definition = copy.deepcopy(infra.simulation.run.definition())
+    del definition["States"]["Tell producers"]["Catch"]
+    patch.setattr(infra.simulation.run, "definition", lambda: definition)
+
+
+def half_of_the_rejects_told(patch: pytest.MonkeyPatch) -> None:
+    """An event counts its examples for all there are."""
+    real = ingest.feed._event
+
+    def event(rows: Any, contract: Any) -> Any:
+        return real(rows.slice(0, 1), contract)
+
+    patch.setattr(ingest.feed, "_event", event)
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -243,6 +261,8 @@ PLANTED: dict[str, Plant] = {
         unprocessed_items_ignored,
         an_answer_is_success,
         hot_items_named_by_arrival,
+        a_refused_event_fails_the_delivery,
+        half_of_the_rejects_told,
     )
 }
 
