@@ -27,7 +27,7 @@ from transform.pipeline import Transform
 from transform.records import Delivery
 
 PREFIX = "replays"
-CHUNK_RECORDS = 150  # under the breaker's 200: of what was rejected, much may be rejected again
+CHUNK_RECORDS = 150  # between two audits, and two looks at the pace
 CHUNK_BYTES = 4 * 1024 * 1024
 EXAMPLES_MAX = 3  # records shown for each kind of change
 
@@ -324,7 +324,9 @@ def _archived(wiring: Wiring, chunk: list[_One]) -> Round:
     delivery = _delivery(chunk)
     data = parquet.encode(delivery.table())
     key = wiring.bucket.put_once(raw.PREFIX, min(delivery.arrivals), data)
-    return Round(delivery.stream, key, len(delivery), 0, len(delivery), wiring.epoch())
+    received = len(delivery)
+    # Of what was rejected, much may be rejected again: the breaker is not asked.
+    return Round(delivery.stream, key, received, 0, received, wiring.epoch(), rejects="write")
 
 
 def _settled(chunk: list[_One], told: Ran) -> set[Place]:
