@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from sinks.deadline import Deadline
-from sinks.errors import Unavailable, translated
+from sinks.errors import Gone, Unavailable, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -67,7 +67,7 @@ class Bucket:
         raise Unavailable(f"{what}: another writer of the same key kept it busy")
 
     def get(self, key: str) -> bytes:
-        """The object's bytes. Raises `Unavailable`, `Misconfigured`, or botocore's for no key."""
+        """The object's bytes. Raises `Gone`, `Unavailable`, `Misconfigured`."""
         with translated(f"get s3://{self.name}/{key}"):
             return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
@@ -75,9 +75,7 @@ class Bucket:
         """The object's bytes, None where there is none. Raises `Unavailable`, `Misconfigured`."""
         try:
             return self.get(key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in {"NoSuchKey", "404"}:
-                raise
+        except Gone:
             return None
 
     def put(self, key: str, data: bytes) -> None:

@@ -320,6 +320,19 @@ def test_rejects_beside_a_killer_are_judged_once_and_set_aside(path: Path):
     assert {a.reason for a in path.attempts() if a.retry} == {"withheld"}
 
 
+def test_a_raw_object_that_is_gone_starts_no_hunt(path: Path):
+    def expire(state: dict[str, Any], context: Any) -> dict[str, Any]:
+        path.account.s3.delete_object(Bucket=path.account.bucket.name, Key=state["raw_key"])
+        return transform(state, path.wiring, context)
+
+    made, stages = delivery([reading()] * 30), path.workflow.stages
+    path.workflow.stages = {**stages, TOPOLOGY.transform.name: expire}
+    assert process(made, path.wiring, INGEST) == Outcome.all_retry(30)
+    assert [a.reason for a in path.attempts()] == ["gone"]
+    path.workflow.stages = stages
+    assert process(made, path.wiring, INGEST) == Outcome(30, 30, 0, 0, ())
+
+
 def test_another_end_than_transforms_death_starts_no_hunt(path: Path):
     def lost(state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         assert min(state["received"], timeout_seconds) > 0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sinks import landing, parquet, raw
 from sinks.bucket import RACES_MAX, Bucket
 from sinks.deadline import Deadline
-from sinks.errors import DeadlinePassed, Misconfigured, SinkError, Unavailable, translated
+from sinks.errors import DeadlinePassed, Gone, Misconfigured, SinkError, Unavailable, translated
 from tests.support import (
     NOON,
     SECOND,
@@ -213,8 +213,9 @@ def test_what_s3_says_is_told_apart(script: Answer, error: type[Exception]):
 
 
 def test_an_object_that_is_not_there_is_no_weather(account: Cloud):
-    with pytest.raises(ClientError, match="NoSuchKey"):
+    with pytest.raises(Gone, match="get s3://millrace/raw/nothing: NoSuchKey"):
         account.bucket.get("raw/nothing")
+    assert account.bucket.find("raw/nothing") is None
 
 
 def test_a_bucket_that_is_not_there_is_for_the_operator(account: Cloud):

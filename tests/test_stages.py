@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -195,10 +194,12 @@ def test_transform_without_a_bucket_hands_everything_back(clouded: Cloud, wiring
     assert transform(state, wiring, Context())["account"]["reason"] == "misconfigured"
 
 
-def test_transform_raises_for_a_raw_object_that_is_not_there(wiring: Wiring):
-    state = archived(wiring, reading())
-    with pytest.raises(ClientError, match="NoSuchKey"):
-        transform(state | {"raw_key": "raw/2026-11-24/12/0.parquet"}, wiring, Context())
+def test_transform_hands_back_when_the_raw_object_is_gone(wiring: Wiring):
+    """A lifecycle rule deleted it: no record is to blame, and none is looked for."""
+    state = archived(wiring, reading()) | {"raw_key": "raw/2026-11-24/12/0.parquet"}
+    answer = transform(state, wiring, Context())
+    assert (answer["outcome"], answer["account"]["reason"]) == ("retry", "gone")
+    assert outcome_of(answer, 1) == Outcome.all_retry(1)
 
 
 @pytest.mark.parametrize("archived_records", [1, 3])
@@ -373,11 +374,12 @@ def test_hot_raises_when_another_number_was_set_aside(wiring: Wiring):
         write_hot(state, wiring, Context())
 
 
-def test_hot_raises_for_a_landing_object_that_is_not_there(wiring: Wiring):
+def test_hot_hands_back_when_the_landing_object_is_gone(wiring: Wiring):
     state = transformed(wiring, reading())
     state["transform"]["landing_key"] = "landing/nothing"
-    with pytest.raises(ClientError, match="NoSuchKey"):
-        write_hot(state, wiring, Context())
+    answer = write_hot(state, wiring, Context())
+    assert (answer["outcome"], answer["account"]["reason"]) == ("retry", "gone")
+    assert outcome_of(answer, 1) == Outcome.all_retry(1)
 
 
 def test_the_landing_object_is_the_only_thing_between_the_stages(clouded: Cloud, wiring: Wiring):
