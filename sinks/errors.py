@@ -3,8 +3,7 @@
     SinkError
     ├── Unavailable       weather: throttled, timed out, 5xx, no connection   → handed back, retried
     ├── DeadlinePassed    the time given is over before the work is           → handed back, retried
-    ├── Gone              the object has expired, or was deleted              → handed back: the
-    │                                                                           next attempt writes it
+    ├── Gone              the object has expired, or was deleted              → handed back, retried
     └── Misconfigured     no such bucket or table, no permission              → handed back, and an
                                                                                 operator is needed
 
