@@ -1,7 +1,8 @@
 """The checks of `millrace verify`: each one SQL statement whose rows are what is wrong.
 
 `VIEWS` give every position its fate by law 5, from tables of what the stores say (`infra.verify`
-loads them); `CHECKS` look for what contradicts. A row of a check is a name and a detail.
+loads them); `CHECKS` look for what contradicts. A row of a check is a name and a detail, and the
+name of another finding that explains it, where one does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,19 @@ POSITION = distinct.POSITION
 AT = "concat_ws('/', _stream, _shard, _sequence)"
 COMMON = f"""_contract, {distinct.ELEMENT}, _raw, _index, _elements, _epoch, _version, _generation,
     _digest, _object, _arrival"""
+
+
+def _wrong(which: str, differs: str) -> str:
+    """Attempts whose object is gone, or is not of the size they counted."""
+    return f"""
+        SELECT execution, {which}_key AS key, {which}_rows AS counted,
+            {which == "quarantine"} AS aside,
+            coalesce('it has ' || rows || ' in ' || bytes || ' bytes', 'there is no such object')
+                AS found
+        FROM attempts LEFT JOIN objects ON key = {which}_key
+        WHERE {which}_key <> '' AND (key IS NULL OR rows <> {which}_rows {differs})
+    """
+
 
 VIEWS = {
     # What counts, by law 5, and every row there is.
@@ -138,6 +152,20 @@ VIEWS = {
             QUALIFY count(*) OVER (PARTITION BY _object) <= rows
         )
     """,
+    # Objects that are gone or have lost rows, and the records that an attempt had put there. What
+    # had gone into which of an attempt's objects, its rules say again.
+    "wrong_objects": f"""
+        {_wrong("landing", "OR bytes <> landing_bytes")} UNION ALL {_wrong("quarantine", "")}
+    """,
+    "explained": f"""
+        SELECT {POSITION}, max_by(key, (x.aside = w.aside) IS NOT DISTINCT FROM true) AS cause
+        FROM done JOIN wrong_objects AS w USING (execution)
+        LEFT JOIN (
+            SELECT _raw, _index, _generation, bool_or(verdict <> 'delivered') AS aside
+            FROM expected GROUP BY ALL
+        ) AS x USING (_raw, _index, _generation)
+        GROUP BY {POSITION}
+    """,
     # What each attempt's objects say about the attempt.
     "attempt_rows": """
         SELECT execution, _index, bool_or(aside) AS aside, max(back) AS back
@@ -164,14 +192,10 @@ class Check:
     sql: str
 
 
-def _object_of(which: str, count: str) -> str:
-    """Attempts whose object is gone, or is not of the size they counted."""
+def _object_of(aside: str) -> str:
     return f"""
-        SELECT {which}_key, concat('attempt ', execution, ' wrote ', {which}_rows,
-            ' rows there; ', coalesce('it has ' || rows || ' in ' || bytes || ' bytes',
-            'there is no such object'))
-        FROM attempts LEFT JOIN objects ON key = {which}_key
-        WHERE {which}_key <> '' AND (key IS NULL OR rows <> {which}_rows {count})
+        SELECT key, concat('attempt ', execution, ' wrote ', counted, ' rows there; ', found)
+        FROM wrong_objects WHERE aside = {aside}
     """
 
 
@@ -181,10 +205,11 @@ CHECKS = (
         "record",
         f"""
         SELECT {AT}, concat('in ', _raw, ', and nowhere else',
-            coalesce('; attempt ' || execution || ' reported it as done', ''))
+            coalesce('; attempt ' || execution || ' reported it as done', '')), cause
         FROM fates LEFT JOIN (
             SELECT {POSITION}, min(execution) AS execution FROM done GROUP BY ALL
         ) USING ({POSITION})
+        LEFT JOIN explained USING ({POSITION})
         WHERE fate = 'missing'
         """,
     ),
@@ -192,8 +217,10 @@ CHECKS = (
         "missing",
         "element",
         f"""
-        SELECT {AT}, concat(count(*), ' of its ', max(_elements), ' elements are there')
+        SELECT {AT}, concat(count(*), ' of its ', max(_elements), ' elements are there'),
+            any_value(cause)
         FROM counted ANTI JOIN waiting USING ({POSITION})
+        LEFT JOIN explained USING ({POSITION})
         GROUP BY {POSITION} HAVING count(*) < max(_elements)
         """,
     ),
@@ -323,8 +350,8 @@ CHECKS = (
         GROUP BY _raw
         """,
     ),
-    Check("unexplained", "landing_object", _object_of("landing", "OR bytes <> landing_bytes")),
-    Check("unexplained", "quarantine_object", _object_of("quarantine", "")),
+    Check("unexplained", "landing_object", _object_of(aside="false")),
+    Check("unexplained", "quarantine_object", _object_of(aside="true")),
     Check(
         "unexplained",
         "raw_object",

@@ -33,17 +33,21 @@ DIGITS = 128  # sequence numbers have more digits than an integer type: they are
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: of which kind, by which check, what it is about, and why."""
+    """One thing that is wrong: of which kind, by which check, what it is about, and why.
+
+    `cause` is the name of another finding that explains it: an object that lost the record.
+    """
 
     kind: Kind
     check: str
     name: str
     detail: str
+    cause: str = ""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was proven, and what contradicts it.
+    """What was proven, and what contradicts it: first what explains others, each before these.
 
     `fates` counts positions; `counts` what was read; `scope` and `unchecked` say in words how far
     the proof reaches and what it leaves out.
@@ -98,7 +102,7 @@ def examine(evidence: Evidence) -> Report:
     if owed := counts["owed_rows"]:
         unchecked.append(f"{owed:,} hot items are owed by repair: open debts, not yet paid")
     return Report(
-        findings=tuple(sorted(findings, key=lambda f: (KINDS.index(f.kind), f.check, f.name))),
+        findings=tuple(_ordered(findings)),
         fates={fate: fates.get(fate, 0) for fate in FATES},
         counts=counts,
         scope=(*_scope(counts, again), *evidence.stores.held.scope),
@@ -308,8 +312,21 @@ def _pointers(stores: Stores) -> pa.Table:
 
 def _run_checks(db: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     for check in CHECKS:
-        for name, detail in db.execute(check.sql).fetchall():
-            yield Finding(check.kind, check.name, name, detail)
+        for name, detail, *cause in db.execute(check.sql).fetchall():
+            yield Finding(check.kind, check.name, name, detail, *filter(None, cause))
+
+
+def _ordered(findings: Sequence[Finding]) -> list[Finding]:
+    """What explains others comes first, and those right behind it."""
+    causes = {finding.cause for finding in findings}
+
+    def place(finding: Finding) -> tuple[bool, str, bool, int, str, str]:
+        rest = (KINDS.index(finding.kind), finding.check, finding.name)
+        if finding.cause or finding.name in causes:
+            return (False, finding.cause or finding.name, bool(finding.cause), *rest)
+        return (True, "", False, *rest)
+
+    return sorted(findings, key=place)
 
 
 def _plain_findings(evidence: Evidence) -> Iterable[Finding]:
