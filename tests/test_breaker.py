@@ -16,7 +16,7 @@ from botocore.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest import breaker, kinesis, sqs, telemetry
+from ingest import breaker, kinesis, sqs
 from ingest.breaker import Accepted, Breaker, Finding, Mapping, RejectLimits, Sample, Tripped
 from ingest.process import process
 from ingest.settings import Settings, SettingsError, Wiring
@@ -31,7 +31,6 @@ from tests.support import (
     Context,
     InProcessWorkflow,
     answer,
-    cloud,
     delivery,
     json_error,
     loopback,
@@ -194,12 +193,6 @@ def test_a_ratio_that_is_none_is_named(value: str):
 # Stopping the mapping
 
 
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
-
-
 FOUND = Finding("telemetry", 200, 200, "wrong_type (device_id)")
 
 
@@ -261,8 +254,7 @@ class Path:
 
 
 @pytest.fixture
-def path(account: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
+def path(account: Cloud) -> Iterator[Path]:
     wiring = account.wiring()
     workflow = InProcessWorkflow(
         TOPOLOGY,

@@ -16,15 +16,9 @@ from sinks.bucket import RACES_MAX, Bucket
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
 from sinks.errors import Unavailable
-from tests.support import Clock, Cloud, cloud
+from tests.support import Clock, Cloud
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def account():
-    with cloud() as made:
-        yield made
 
 
 def test_before_any_reprocess_the_epoch_is_0(account: Cloud) -> None:

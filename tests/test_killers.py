@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.esm.simulate import Faults
-from ingest import breaker, kinesis, telemetry
+from ingest import breaker, kinesis
 from ingest.breaker import Accepted, Breaker, Finding, RejectLimits, Sample
 from ingest.killers import PARTS, Hunt, NothingDone, Part, together
 from ingest.process import process
@@ -35,7 +35,6 @@ from tests.support import (
     Context,
     InProcessWorkflow,
     answer,
-    cloud,
     delivery,
     loopback,
     reading,
@@ -50,11 +49,6 @@ ROUND_SECONDS = 20
 INGEST = Context(180_000)
 KILLER = b"killer"
 PIPELINE = "millrace-telemetry"
-
-
-@pytest.fixture(autouse=True)
-def namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
 
 
 # The hunt alone
@@ -240,17 +234,16 @@ class Path:
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    with cloud() as account:
-        wiring = account.wiring()
-        wiring.parallel = lambda work, parts: [work(part) for part in parts]
-        stages: dict[str, Any] = {}
-        workflow = InProcessWorkflow(TOPOLOGY, stages, account.dynamodb)
-        made = Path(account, wiring, workflow)
-        stages[TOPOLOGY.transform.name] = made.transform
-        stages[TOPOLOGY.hot.name] = lambda state, context: write_hot(state, wiring, context)
-        wiring.workflow = workflow  # type: ignore[assignment]
-        yield made
+def path(account: Cloud) -> Path:
+    wiring = account.wiring()
+    wiring.parallel = lambda work, parts: [work(part) for part in parts]
+    stages: dict[str, Any] = {}
+    workflow = InProcessWorkflow(TOPOLOGY, stages, account.dynamodb)
+    made = Path(account, wiring, workflow)
+    stages[TOPOLOGY.transform.name] = made.transform
+    stages[TOPOLOGY.hot.name] = lambda state, context: write_hot(state, wiring, context)
+    wiring.workflow = workflow  # type: ignore[assignment]
+    return made
 
 
 def test_a_killer_is_quarantined_whole_and_named(path: Path):

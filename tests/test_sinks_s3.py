@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +25,6 @@ from tests.support import (
     Clock,
     Cloud,
     answer,
-    cloud,
     delivery,
     drop,
     loopback,
@@ -46,12 +44,6 @@ ONCE = Config(
     s3={"addressing_style": "path"},
 )
 DONE = answer(200, headers={"ETag": '"x"'})
-
-
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 def ahead(seconds: float = 60) -> Deadline:

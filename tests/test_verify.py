@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,6 @@ import pytest
 from infra.evidence import HELD, Held, Stores
 from infra.parked import NOTHING, Parked, Pointer, dead_letters, digest
 from infra.verify import Report, verify
-from ingest import telemetry
 from ingest.process import process
 from ingest.stages import transform, write_hot
 from sinks import landing, ledger, parquet, raw
@@ -29,7 +28,6 @@ from tests.support import (
     Cloud,
     Context,
     InProcessWorkflow,
-    cloud,
     delivery,
     reading,
 )
@@ -120,10 +118,8 @@ class State:
 
 
 @pytest.fixture
-def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-    with cloud() as made:
-        yield State(made)
+def state(account: Cloud) -> State:
+    return State(account)
 
 
 @pytest.fixture
