@@ -11,9 +11,10 @@ from infra.esm.events import Place, kinesis_event, record
 from infra.topology import pipeline
 from ingest import replay as replays
 from ingest import stages
+from ingest.audit import Choice
 from ingest.parking import Parking
 from ingest.process import process
-from ingest.replay import Choice, Pace, Report
+from ingest.replay import Pace, Report
 from ingest.settings import Wiring
 from sinks import distinct, fates
 from tests.support import (

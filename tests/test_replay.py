@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from ingest import audit
 from ingest import replay as replays
+from ingest.audit import Choice, resolved
 from ingest.parking import Parking
-from ingest.replay import Choice, Pace, Report, preview, resolved
+from ingest.replay import Pace, Report, preview
 from ingest.workflow import ExecutionFailed
 from sinks import landing, ledger, raw
 from tests.edge import HOT, SHARD, STREAM, WIDER, Crash, Edge, document, rules
@@ -132,7 +134,7 @@ def test_a_crash_in_the_middle_is_gone_on_with(
     report = edge.replay(limit=None)
     assert report.delivered == (2 if when == "after" else 4)
     assert (edge.delivered().num_rows, edge.open()) == (6, [])
-    done = replays.choice_of(edge.account.bucket, "run-1")
+    done = audit.choice_of(edge.account.bucket, "run-1")
     assert done == Choice()
 
 

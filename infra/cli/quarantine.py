@@ -19,7 +19,7 @@ from infra.local.embedded import served
 from infra.local.state import State
 from infra.rejects import Wanted, grouped, rejects, stats
 from infra.topology import BUCKET, LEDGER
-from ingest.replay import resolved
+from ingest.audit import resolved
 from sinks.bucket import Bucket
 from sinks.table import Table
 from transform.records import POSITION

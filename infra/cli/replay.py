@@ -17,8 +17,10 @@ from infra.local.edge import parking_of, wiring_of
 from infra.local.embedded import running, served
 from infra.local.state import State
 from infra.topology import pipeline
+from ingest import audit
 from ingest import replay as replays
-from ingest.replay import ORIGINS, Choice, Origin, Pace, Report
+from ingest.audit import ORIGINS, Choice, Origin
+from ingest.replay import Pace, Report
 from transform.contract_file import load_contract
 
 EXAMPLES = """\b
@@ -86,7 +88,7 @@ def replay(
         return
     with running(state, path) as system:
         wiring = wiring_of(system.topology, system.client, system.url)
-        known = replays.choice_of(wiring.bucket, run_id) if run_id else None
+        known = audit.choice_of(wiring.bucket, run_id) if run_id else None
         report = replays.replay(
             wiring,
             parking_of(system.topology, system.client),
