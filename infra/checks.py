@@ -1,6 +1,6 @@
 """The checks of `millrace verify`: each one SQL statement whose rows are what is wrong.
 
-`VIEWS` give every position its fate by law 5, from tables of what the stores say (`infra.verify`
+`VIEWS` give every position its fate by law 5, from tables of what the stores say (`infra.tables`
 loads them); `CHECKS` look for what contradicts. A row of a check is a name and a detail, and the
 name of another finding that explains it, where one does.
 """
