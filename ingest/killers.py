@@ -98,7 +98,7 @@ class Hunt:
         samples = [ran.sample for ran in self.ran if ran.sample]
         self.found = reduce(add, samples).judged(self.limits) if samples else None
         if self.found is None:
-            self._all([r.part for r in self.ran if r.sample and r.sample.rejected], "write")
+            self._all(self._withheld(), "write")
             self._set_aside(alone)
         return together(received, ((ran.part, ran.outcome) for ran in self.ran))
 
@@ -113,10 +113,15 @@ class Hunt:
         return alone[:KILLERS_MAX]
 
     def _in_time(self) -> bool:
-        return self.deadline.left > self.round_seconds
+        """Whether there is time for another round, and then to write what is withheld."""
+        kept = self.round_seconds / 2 if self._withheld() else 0.0
+        return self.deadline.left > self.round_seconds + kept
+
+    def _withheld(self) -> list[Part]:
+        return [ran.part for ran in self.ran if ran.sample and ran.sample.rejected]
 
     def _set_aside(self, alone: list[Ran]) -> None:
-        if not alone or not self._in_time():
+        if not alone or self.deadline.left <= self.round_seconds:
             return
         passed = sum(r.outcome.received - r.outcome.retried for r in self.ran if r.outcome)
         if not (passed or self._canary_passes()):

@@ -168,6 +168,12 @@ def test_rejects_that_are_no_broken_world_are_set_aside_with_the_killer(received
     assert (world.found, world.unread) == (None, [bad // 3])
 
 
+def test_no_round_takes_the_time_to_write_what_is_withheld():
+    """Else a part with a reject would go back each time, and the good records beside it."""
+    world = World({0}, bad={15})
+    assert world.hunt(16, seconds=2.25 * ROUND_SECONDS) == Outcome(16, 13, 0, 1, ((0, 2),))
+
+
 def test_parts_that_met_weather_are_no_control():
     world = World({0}, weather=set(range(1, 8)), canary_dies=True)
     assert world.hunt(8) == Outcome.all_retry(8)
