@@ -141,6 +141,7 @@ def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]
         "quarantine_rows": evidence.quarantine.num_rows,
         "delivered_elements": one("SELECT count(*) FROM delivered"),
         "set_aside_elements": one("SELECT count(*) FROM set_aside"),
+        "dropped_elements": one("SELECT count(*) FROM dropped_elements"),
         "repeats": one(
             "SELECT count(*) - count(DISTINCT (_contract, _record_id, _digest)) FROM delivered"
         ),

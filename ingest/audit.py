@@ -116,12 +116,6 @@ def resolved(bucket: Bucket) -> dict[Place, str]:
     }
 
 
-def dropped(bucket: Bucket) -> set[Place]:
-    """What a rule dropped has no row anywhere: only the audit knows."""
-    audited = _done(bucket, f"{PREFIX}/").items()
-    return {place for place, (_, fate) in audited if fate == "dropped"}
-
-
 def _done(bucket: Bucket, prefix: str) -> dict[Place, tuple[str, Fate]]:
     """Run and fate of each position that an audit under `prefix` says is done."""
     found: dict[Place, tuple[str, Fate]] = {}

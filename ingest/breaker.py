@@ -111,7 +111,10 @@ class Sample:
         reasons = Counter(f"{reason} ({at})" if at else str(reason) for reason, at in blamed)
         return cls(
             contract,
-            records=_since(batch.rows, since_micros).num_rows + rejects.num_rows,
+            records=sum(
+                _since(rows, since_micros).num_rows
+                for rows in (batch.rows, batch.rejects, batch.drops)
+            ),
             rejected=rejects.num_rows,
             keys=frozenset(sorted(keys)[:keys_max]),
             reasons=Counter(dict(reasons.most_common(REASONS_MAX))),

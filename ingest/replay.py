@@ -138,11 +138,10 @@ class _Found:
         self._rules = rules or wiring.transform(wiring.epoch())
         self._fates = fates.read(wiring.bucket, self._rules.contract)
         self._with_fate = self._fates.places()
-        self._with_fate |= audit.dropped(wiring.bucket)
         self._taken: set[Place] = set()
 
     def has_fate(self, place: Place) -> bool:
-        """Whether it is delivered, dropped or quarantined already: the audit and law 5 say so."""
+        """Whether it is delivered, dropped or quarantined already: law 5 says so."""
         return place in self._with_fate
 
     def __iter__(self) -> Iterator[Chosen]:
@@ -274,10 +273,14 @@ def _verdicts(chunk: list[Chosen], rules: Transform) -> Iterator[tuple[Chosen, s
     """Each record with its verdict and detail under these rules."""
     batch = rules.apply(_delivery(chunk).table(), "preview")
     said: dict[int, tuple[str, str]] = {}
+    landed = set(batch.rows.column("_index").to_pylist())
+    for row in batch.drops.select(["_index", "_rule"]).to_pylist():
+        if row["_index"] not in landed:
+            said.setdefault(row["_index"], ("dropped", row["_rule"]))
     for row in batch.rejects.select(
         ["_index", "_step", "_reason", "_field", "_detail"]
     ).to_pylist():
-        said.setdefault(row["_index"], (_verdict(row), row["_detail"]))
+        said[row["_index"]] = (_verdict(row), row["_detail"])
     for index, one in enumerate(chunk):
         yield (one, *said.get(index, ("delivered", "")))
 

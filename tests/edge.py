@@ -16,7 +16,7 @@ from ingest.parking import Parking
 from ingest.process import process
 from ingest.replay import Pace, Report
 from ingest.settings import Wiring
-from sinks import distinct, fates
+from sinks import fates
 from tests.support import (
     NOON,
     SECOND,
@@ -95,7 +95,7 @@ class Edge:
         return fates.read(self.account.bucket, self.wiring.transform(0).contract)
 
     def delivered(self) -> pa.Table:
-        return self.fates().ask(distinct.delivered("landed", "rejected")).to_arrow_table()
+        return self.fates().ask(fates.TABLES.delivered()).to_arrow_table()
 
     def open(self) -> list[dict[str, Any]]:
         return list(self.fates().open_rows())
