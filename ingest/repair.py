@@ -16,14 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
 
 from ingest import telemetry
 from ingest.events import malformed, records_of, text
 from ingest.settings import Context, Wiring
 from sinks import control, hot, landing, ledger
 from sinks.deadline import Deadline
-from sinks.errors import SinkError
+from sinks.errors import Gone, SinkError
 from sinks.ledger import Paid
 from sinks.repair import Debt, DebtError, debt_of
 from sinks.table import Item, Key
@@ -123,7 +122,7 @@ def _due(debt: Debt, wiring: Wiring, redone: list[dict[str, int]], deadline: Dea
         landed = landing.open_(wiring.bucket, debt.landing_key)
         own = wiring.transform(0).contract
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
-    except ClientError as error:
+    except Gone as error:
         raise DebtError(f"debt {debt.id} of {debt.landing_key}: {error}") from error
     rows = landed.rows([*hot.columns_of(contract), "_epoch"])
     if debt.places[-1] >= rows.num_rows:

@@ -87,6 +87,18 @@ def test_s3_a_conditional_write_finds_its_key_taken(s3):
     assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"two"
 
 
+def test_s3_a_write_replaces_just_what_was_read(s3):
+    def put(body, tag):
+        return s3.put_object(Bucket="bucket", Key="k", Body=body, IfMatch=tag)["ETag"]
+
+    assert refusal(lambda: put(b"one", '"0"')) == ("NoSuchKey", 404)
+    first = s3.put_object(Bucket="bucket", Key="k", Body=b"one")["ETag"]
+    second = put(b"two", first)
+    assert refusal(lambda: put(b"three", first)) == ("PreconditionFailed", 412)
+    assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"two"
+    assert put(b"three", second) != second
+
+
 def test_s3_etag_and_length_are_of_the_bytes(s3):
     told = s3.put_object(Bucket="bucket", Key="k", Body=b"one")["ETag"]
     assert told == s3.get_object(Bucket="bucket", Key="k")["ETag"]
