@@ -71,6 +71,24 @@ def read(bucket: Bucket, contract: Contract) -> Fates:
     )
 
 
+def placed(bucket: Bucket, contract: Contract) -> Fates:
+    """As `read`, with the object (`_object`) of each row and its place in it (`_row`)."""
+    return Fates(
+        _placed(bucket, f"{landing.LANDING}/{contract.name}/", LANDED),
+        _placed(bucket, f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA),
+    )
+
+
+def _placed(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:
+    schema = schema.append(pa.field("_object", pa.string())).append(pa.field("_row", pa.int64()))
+    tables = []
+    for key in bucket.keys(prefix):
+        rows = landing.read(bucket, key, schema.names[:-2])
+        own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
+        tables.append(pa.table([*rows.columns, *own], schema.names).cast(schema))
+    return pa.concat_tables([schema.empty_table(), *tables])
+
+
 def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:
     tables: Sequence[pa.Table] = [
         landing.read(bucket, key, schema.names).cast(schema) for key in bucket.keys(prefix)

@@ -381,7 +381,7 @@ def names() -> list[str]:
 def test_the_commands():
     assert names() == [
         *("demo", "hot", "ingest", "quarantine", "query"),
-        *("replay", "reprocess", "resume", "up", "verify", "why"),
+        *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 
 

@@ -84,10 +84,9 @@ class Stores:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A position's one fate by law 5: its generation, and what of its elements is delivered."""
+    """A position's one fate by law 5: its contract's version, and what of it is delivered."""
 
     version: int
-    generation: str
     delivered: tuple[int, ...]
     set_aside: tuple[int, ...]
 
@@ -108,7 +107,6 @@ class Oracle:
         self.quarantine = self._rows("quarantine/")
         self.chosen: dict[Position, Chosen] = {}
         self.items: dict[tuple[str, str], Item] = {}
-        self.owed: set[tuple[str, str]] = set()
 
     def judge(self) -> list[Violation]:
         """Every violation of invariants 1 to 3 there is."""
@@ -203,11 +201,10 @@ class Oracle:
                 (len(elements) == (1 if named[2] == UNREAD else count), named, elements)
                 for named, elements in generations.items()
             ]
-            whole, (_, version, name), elements = max(candidates, key=_rank)
+            whole, (_, version, _), elements = max(candidates, key=_rank)
             if whole:
                 self.chosen[position] = Chosen(
                     version // VERSION_UNIT,
-                    name,
                     tuple(sub for sub, good in elements.items() if good),
                     tuple(sub for sub, good in elements.items() if not good),
                 )
@@ -238,39 +235,18 @@ class Oracle:
     # Invariant 2: hot is what the records say
 
     def _hot(self) -> None:
-        covered = self._covered()
         for position, chosen in self.chosen.items():
             for sub in chosen.delivered:
                 made = self._item(position, sub, chosen.version)
                 if made is not None:
                     self.items[made[0]] = made[1]
-                    if (position, chosen.generation) not in covered:
-                        self.owed.add(made[0])
-        for key in self.items.keys() - self.stores.hot.keys() - self.owed:
+        for key in self.items.keys() - self.stores.hot.keys():
             self._wrong("hot lacks an item", key)
         for key in self.stores.hot.keys() - self.items.keys():
             self._wrong("hot holds what no record says", key)
         for key in self.stores.hot.keys() & self.items.keys():
             if self.stores.hot[key] != self.items[key]:
                 self._wrong("hot holds another item", key)
-
-    def _covered(self) -> set[tuple[Position, str]]:
-        """Positions whose rows of a generation an attempt in the ledger is done with.
-
-        A record that one attempt landed before it ended, and another one set aside under other
-        rules, is delivered by law 5 although no attempt ever owed its items to the hot table.
-        """
-        found: set[tuple[Position, str]] = set()
-        for item in self.stores.ledger.values():
-            if "landing_key" not in item or "raw_key" not in item or "retry" not in item:
-                continue
-            first = int(item["first"]["N"])
-            spans = json.loads(item["retry"]["S"])
-            for row in self._tables.get(item["landing_key"]["S"], []):
-                index = row["_index"] - first
-                if not any(low <= index < high for low, high in spans):
-                    found.add((position_of(row), row["_generation"]))
-        return found
 
     def _item(
         self, position: Position, sub: int, version: int
@@ -314,6 +290,9 @@ class Oracle:
             if execution not in names:
                 self._wrong("an execution without its ledger item", execution)
         marks = {pk.removeprefix("paid#") for pk, _ in self.stores.ledger if pk.startswith("paid#")}
+        swept = {pk.removeprefix("owed#") for pk, _ in self.stores.ledger if pk.startswith("owed#")}
+        if unpaid := swept - marks:
+            self._wrong("a debt without its mark", sorted(unpaid))
         done: set[Position] = set()
         for item in attempts:
             if owed := set(item["repair"]["S"].split()) - marks:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from infra.doubles.dynamodb import DynamoDB
@@ -39,6 +39,8 @@ from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
 from ingest.reprocess import reprocess
 from ingest.settings import EPOCH_SECONDS
+from ingest.sweep import KEPT_DAYS, QUIET_SECONDS, sweep
+from sinks.errors import SinkError
 
 MICROS = 1_000_000
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/"
@@ -46,6 +48,10 @@ ALLOWED = ("NoSuchKey", "NothingDone: Transform died")
 """What a function may raise: an object has gone; Transform died, and the mapping is to bisect."""
 COMMANDS_MAX = 40
 PAUSE_SECONDS = 60.0
+QUIET = QUIET_SECONDS + 1_000.0
+"""Until a sweep looks at everything, by a clock that may be late."""
+KEPT = (KEPT_DAYS + 1) * 86_400.0
+SWEEPS_MAX = 5
 GRACE_SECONDS = 180.0 + EPOCH_SECONDS
 """As the command waits: ingest's timeout, and how long a process may not know of an epoch."""
 DRAIN_SECONDS = 24 * 3_600.0
@@ -95,6 +101,7 @@ class Simulation:
         self.expired: dict[str, bytes] = {}
         self.operating = False
         self.told: list[str] = []
+        self.swept = 0
         self.oracle: Oracle | None = None
 
     def run(self) -> Report:
@@ -107,6 +114,7 @@ class Simulation:
         with silence():
             try:
                 self.scheduler.run(until, self._idle)
+                self._sweep_up()
             except StuckError as stuck:
                 violations.append(Violation("time stands still", str(stuck)))
         self.oracle = Oracle(self.known, self._stores())
@@ -119,6 +127,28 @@ class Simulation:
             self.weather.trace.hexdigest(),
             self.scheduler.now - EPOCH,
         )
+
+    def _sweep_up(self) -> None:
+        """Once all is calm: sweeps until nothing is due, and when no source can bring more."""
+        for pause in (QUIET, KEPT) if self.known.parked_positions else (QUIET,):
+            for _ in range(SWEEPS_MAX):
+                self.operating = True
+                self.scheduler.spawn(partial(self._sweep, pause), "operator")
+                self.scheduler.run(self.scheduler.now + pause + DRAIN_SECONDS, self._idle)
+                if not self.swept:
+                    break
+
+    def _sweep(self, pause: float = 0.0) -> None:
+        """An operator's sweep. `swept` is how many rows were due."""
+        self.operating = True
+        self.scheduler.sleep(pause)
+        wiring = self.lambdas.operators()
+        task = self.scheduler.spawn(lambda: sweep(wiring), "sweep", mortal=True)
+        task.wait()
+        if task.error is not None and not isinstance(task.error, SinkError):
+            raise task.error
+        self.swept = 0 if task.result is None else task.result.rows
+        self.operating = False
 
     def _idle(self) -> bool:
         everything = len(self.known.members) == len(self.scenario.records)
@@ -147,6 +177,8 @@ class Simulation:
             case "reprocess":
                 self.lambdas.deployed.version = int(event.value)
                 self.scheduler.spawn(self._reprocess, "operator")
+            case "sweep":
+                self.scheduler.spawn(self._sweep, "operator")
             case "split" | "merge":
                 self._reshard(event.kind)
             case "restart":

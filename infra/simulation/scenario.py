@@ -39,6 +39,7 @@ EventKind = Literal[
     "code",  # ... another code version
     "hot contract",  # Hot gets the contract version that Transform has, at another moment
     "reprocess",  # all that arrived runs again by a contract version, under a greater epoch
+    "sweep",  # an operator looks for hot rows that nobody owes
     "split",  # a shard is split
     "merge",  # two shards are merged
     "restart",  # a mapping's poller is replaced: it reads again from its checkpoint
@@ -185,6 +186,8 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
         some("hot key", 1, "s-0", random.choice((30.0, 200.0)))
         some("broken", 1 if random.random() < 0.3 else 0, "", 60.0)  # noqa: PLR2004  now and then
     some(random.choice(("split", "merge")), 2)
+    if profile != "calm" and random.random() < 0.2:  # noqa: PLR2004  now and then
+        found.append(Event(random.uniform(900, 2_500), "sweep"))
     return tuple(sorted(found, key=lambda event: event.at))
 
 
