@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -56,7 +57,7 @@ class Fates:
 
     def ask(self, sql: str, **tables: pa.Table) -> duckdb.DuckDBPyRelation:
         """Ask SQL over `landed` and `rejected`, and further tables by name."""
-        connection = duckdb.connect()
+        connection = _database().cursor()  # whose tables are its own
         connection.execute("SET TimeZone = 'UTC'")
         for name, table in {"landed": self.landed, "rejected": self.rejected, **tables}.items():
             connection.register(name, table)
@@ -87,6 +88,12 @@ def _placed(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:
         own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
         tables.append(pa.table([*rows.columns, *own], schema.names).cast(schema))
     return pa.concat_tables([schema.empty_table(), *tables])
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One for the process: to begin a new one takes longer than to ask it."""
+    return duckdb.connect()
 
 
 def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:

@@ -151,10 +151,14 @@ class Simulation:
         self.operating = False
 
     def _idle(self) -> bool:
-        everything = len(self.known.members) == len(self.scenario.records)
-        later = self.scheduler.now > EPOCH + self.scenario.calm_at + 300.0
-        drained = self.stream.drained and self.queue.drained and self.repair.drained
-        return everything and later and drained and not self.operating
+        return (
+            not self.operating
+            and self.scheduler.now > EPOCH + self.scenario.calm_at + 300.0
+            and len(self.known.members) == len(self.scenario.records)
+            and self.stream.drained
+            and self.queue.drained
+            and self.repair.drained
+        )
 
     def _put(self, made: Made) -> None:
         if made.source == "kinesis":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Literal, get_args
 
@@ -114,7 +115,7 @@ class Scenario:
     undocumented: Undocumented = field(default_factory=Undocumented)
     allowed: frozenset[str] | None = None
 
-    @property
+    @cached_property
     def calm_at(self) -> float:
         """When the last fault is over."""
         return max([FAULTS_SECONDS, *(e.at + e.seconds for e in self.events)])
