@@ -82,9 +82,18 @@ class Bucket:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object that may be replaced: an operator's control, never a record's."""
-        with translated(f"put s3://{self.name}/{key}"):
-            self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        """Write an object that may be replaced: an operator's control, never a record's.
+
+        Raises `Unavailable`, `Misconfigured`.
+        """
+        what = f"put s3://{self.name}/{key}"
+        try:
+            with translated(what):
+                self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != RACE:
+                raise
+            raise Unavailable(f"{what}: {error}") from error
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under `prefix`, in S3's order."""

@@ -52,6 +52,8 @@ class Known:
     arrivals: dict[Position, int] = field(default_factory=dict)
     settled_positions: dict[Position, float] = field(default_factory=dict)
     parked_positions: set[Position] = field(default_factory=set)
+    groups: dict[str, list[Position]] = field(default_factory=dict)  # of FIFO, in their order
+    accepted: list[float] = field(default_factory=list)  # when an operator accepted rejects
     violations: list[Violation] = field(default_factory=list)
     now: Any = None
 
@@ -66,7 +68,8 @@ class Known:
     def settled(self, position: Position) -> None:
         self.settled_positions.setdefault(position, self.now())
 
-    def parked(self, position: Position) -> None:
+    def parked(self, position: Position, arrival_micros: int) -> None:
+        self.arrivals.setdefault(position, arrival_micros)
         self.parked_positions.add(position)
 
 
@@ -98,7 +101,7 @@ class Oracle:
         self.known, self.stores = known, stores
         self.violations: list[Violation] = list(known.violations)
         everything = {**stores.gone, **stores.objects}
-        self._tables = {
+        self.tables = {
             key: parquet.decode(data).to_pylist()
             for key, data in everything.items()
             if key.startswith(("raw/", "landing/", "quarantine/"))
@@ -123,7 +126,7 @@ class Oracle:
         return self.violations
 
     def _rows(self, prefix: str) -> list[tuple[str, Row]]:
-        tables = [(key, rows) for key, rows in self._tables.items() if key.startswith(prefix)]
+        tables = [(key, rows) for key, rows in self.tables.items() if key.startswith(prefix)]
         return [(key, row) for key, rows in tables for row in rows]
 
     def _wrong(self, kind: str, detail: object) -> None:
@@ -135,7 +138,7 @@ class Oracle:
         for key, data in self.stores.objects.items():
             if not key.startswith(("raw/", "landing/", "quarantine/")):
                 continue
-            earliest = min(row["_arrival"] for row in self._tables[key])
+            earliest = min(row["_arrival"] for row in self.tables[key])
             named = f"{earliest:%Y-%m-%d/%H}/{hashlib.sha256(data).hexdigest()}.parquet"
             if not key.endswith(named):
                 self._wrong("an object not named by its bytes and arrival", key)
@@ -164,7 +167,7 @@ class Oracle:
         if position not in self.known.arrivals or members is None:
             self._wrong("a row of nothing received", f"{position} in {key}")
             return
-        raw = self._tables.get(row["_raw"], [])
+        raw = self.tables.get(row["_raw"], [])
         origin = raw[row["_index"]] if row["_index"] < len(raw) else {}
         if position_of(origin) != position or origin["_body"] != self.known.bodies[position]:
             self._wrong("a row without its origin", f"{position} in {key}")
@@ -306,7 +309,7 @@ class Oracle:
         """Check an attempt's counts; the positions it is done with."""
         text = {name: value["S"] for name, value in item.items() if "S" in value}
         number = {name: int(value["N"]) for name, value in item.items() if "N" in value}
-        raw = self._tables.get(text["raw_key"])
+        raw = self.tables.get(text["raw_key"])
         if raw is None:
             self._wrong("an attempt at no raw object", text["raw_key"])
             return set()
@@ -317,8 +320,8 @@ class Oracle:
             return set()
         if len(back) == count:
             return set()
-        rows = self._tables.get(text["landing_key"], [])
-        rejects = self._tables.get(text["quarantine_key"], [])
+        rows = self.tables.get(text["landing_key"], [])
+        rejects = self.tables.get(text["quarantine_key"], [])
         kept = {row["_index"] - first for row in rejects} - back
         elements = Counter(row["_index"] - first for row in (*rows, *rejects))
         counted = {
