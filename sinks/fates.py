@@ -22,6 +22,19 @@ from transform.records import QUARANTINE_SCHEMA, ROW_FIELDS
 Place = tuple[str, str, str]
 
 LANDED = pa.schema(ROW_FIELDS)
+PLACED = pa.schema(
+    [
+        *(
+            LANDED.field(name)
+            for name in (
+                *("_stream", "_shard", "_sequence", "_sub", "_child", "_elements"),
+                *("_epoch", "_version", "_generation", "_raw", "_index", "_arrival"),
+            )
+        ),
+        pa.field("_object", pa.string()),
+        pa.field("_row", pa.int64()),
+    ]
+)
 _WITH_FATE = f"""
     SELECT {distinct.POSITION}
     FROM (
@@ -73,21 +86,20 @@ def read(bucket: Bucket, contract: Contract) -> Fates:
 
 
 def placed(bucket: Bucket, contract: Contract) -> Fates:
-    """As `read`, with the object (`_object`) of each row and its place in it (`_row`)."""
+    """What law 5 asks of each row, with the object that has it and its place in there (`PLACED`)."""
     return Fates(
-        _placed(bucket, f"{landing.LANDING}/{contract.name}/", LANDED),
-        _placed(bucket, f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA),
+        _placed(bucket, f"{landing.LANDING}/{contract.name}/"),
+        _placed(bucket, f"{landing.QUARANTINE}/{contract.name}/"),
     )
 
 
-def _placed(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:
-    schema = schema.append(pa.field("_object", pa.string())).append(pa.field("_row", pa.int64()))
+def _placed(bucket: Bucket, prefix: str) -> pa.Table:
     tables = []
     for key in bucket.keys(prefix):
-        rows = landing.read(bucket, key, schema.names[:-2])
+        rows = landing.read(bucket, key, PLACED.names[:-2])
         own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
-        tables.append(pa.table([*rows.columns, *own], schema.names).cast(schema))
-    return pa.concat_tables([schema.empty_table(), *tables])
+        tables.append(pa.table([*rows.columns, *own], PLACED.names).cast(PLACED))
+    return pa.concat_tables([PLACED.empty_table(), *tables])
 
 
 @cache

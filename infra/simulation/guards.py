@@ -63,4 +63,5 @@ def nearly_all_bad(
 
 
 def _rejected(known: Known, position: Position, arrival: int, version: int) -> bool:
-    return not all(contracts.good(body, arrival, version) for body in known.members[position])
+    bodies = known.members.get(position, ())
+    return not all(contracts.good(body, arrival, version) for body in bodies)

@@ -196,7 +196,7 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
         )
 
     if profile == "reprocess":
-        some("contract", 1, str(random.choice((1, 2))))
+        found.append(Event(random.uniform(0, 60), "contract", str(random.choice((1, 2)))))
         found.append(Event(random.uniform(20, 200), "reprocess", str(random.choice((1, 2)))))
     if profile == "replay":
         found.extend(
