@@ -4,7 +4,7 @@ An attempt may land a record and end before it has told of it, and a later attem
 otherwise: as a killer, by other rules, or from raw that has expired since. By law 5 the landed row
 is delivered, but no attempt that came to its end has written or owed its item.
 
-    ledger, landing, quarantine ──▶ rows that are due ──▶ debts ──▶ repair queue, then a mark
+    ledger, landed and set aside ──▶ rows that are due ──▶ debts ──▶ repair queue, then a mark
 
 It may run at any moment and any number of times. It looks at what no attempt can still be at, and
 at records that no source will bring again: those settled by some attempt, and those of an arrival
@@ -45,6 +45,9 @@ _DUE = f"""
         UNION
         SELECT {distinct.POSITION} FROM rejected JOIN spans USING (_object)
         WHERE _index >= low AND _index < high
+        UNION
+        SELECT {distinct.POSITION} FROM dropped JOIN spans USING (_object)
+        WHERE _index >= low AND _index < high
     ),
     done AS (
         SELECT {distinct.ELEMENT}, _generation FROM (
@@ -54,7 +57,7 @@ _DUE = f"""
         UNION
         SELECT {distinct.ELEMENT}, _generation FROM landed SEMI JOIN booked USING (_object, _row)
     )
-    SELECT _object, _row FROM ({distinct.delivered("landed", "rejected")})
+    SELECT _object, _row FROM ({fates.TABLES.delivered()})
     SEMI JOIN quiet USING (_object)
     ANTI JOIN done USING ({distinct.ELEMENT}, _generation)
     WHERE epoch_us(_arrival) < {{kept}} OR ({distinct.POSITION}) IN (FROM reported)
@@ -157,7 +160,7 @@ def _spans(attempt: Attempt) -> Iterator[tuple[str, Span]]:
     """The source records that an attempt is done with, by each object that has rows of them."""
     back = attempt.handed_back
     done = repair.spans([index for index in attempt.indexes if index not in back])
-    for key in filter(None, (attempt.landing_key, attempt.quarantine_key)):
+    for key in filter(None, (attempt.landing_key, attempt.quarantine_key, attempt.dropped_key)):
         for span in done:
             yield key, span
 
