@@ -175,13 +175,17 @@ def _owed(evidence: Evidence) -> pa.Table:
 
     An attempt says how many rows it owes in all; what its paid debts came to is not among them.
     """
-    owed, paid = ledger.debts(evidence.stores.ledger)
-    rows: dict[str, int] = {}
-    for attempt in owed.values():
-        spans = [span for debt in attempt.repair if debt in paid for span in paid[debt].rows]
+    books = ledger.books(evidence.stores.ledger)
+    rows: Counter[str] = Counter()
+    for attempt in books.owed.values():
+        spans = [
+            span for debt in attempt.repair if debt in books.paid for span in books.paid[debt].rows
+        ]
         done = sum(high - low for low, high in spans)
         key = attempt.landing_key
-        rows[key] = max(rows.get(key, 0), attempt.repair_rows - done)
+        rows[key] = max(rows[key], attempt.repair_rows - done)
+    for mark in books.open_swept:
+        rows[mark.landing_key] += sum(high - low for low, high in mark.rows)
     return pa.table(
         {
             "_object": pa.array(rows.keys(), pa.string()),

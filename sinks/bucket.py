@@ -19,6 +19,7 @@ from sinks.errors import Gone, Unavailable, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 TAKEN = 412  # HTTP: the key exists, and `If-None-Match: *` was asked for
 RACE = 409  # HTTP: another writer of the key was faster to begin and is not done
@@ -79,9 +80,18 @@ class Bucket:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object that may be replaced: an operator's control, never a record's."""
-        with translated(f"put s3://{self.name}/{key}"):
-            self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        """Write an object that may be replaced: an operator's control, never a record's.
+
+        Raises `Unavailable`, `Misconfigured`.
+        """
+        what = f"put s3://{self.name}/{key}"
+        try:
+            with translated(what):
+                self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != RACE:
+                raise
+            raise Unavailable(f"{what}: {error}") from error
 
     def change(self, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
         """Replace an object by what `change` makes of it (None: there is none); returns that.
@@ -118,8 +128,16 @@ class Bucket:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under `prefix`, in S3's order."""
+        for entry in self._listed(prefix):
+            yield entry["Key"]
+
+    def written(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """Every key under `prefix` and when its object was written, in seconds since 1970."""
+        for entry in self._listed(prefix):
+            yield entry["Key"], entry["LastModified"].timestamp()
+
+    def _listed(self, prefix: str) -> Iterator[ObjectTypeDef]:
         with translated(f"list s3://{self.name}/{prefix}"):
             pages = self.client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.name, Prefix=prefix):
-                for entry in page.get("Contents", []):
-                    yield entry["Key"]
+                yield from page.get("Contents", [])

@@ -384,7 +384,7 @@ def names() -> list[str]:
 def test_the_commands():
     assert names() == [
         *("contract", "demo", "hot", "ingest", "quarantine", "query"),
-        *("replay", "reprocess", "resume", "up", "verify", "why"),
+        *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 
 

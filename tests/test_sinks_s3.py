@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.doubles.s3 import S3
+from infra.doubles.world import Scripted
 from sinks import landing, parquet, raw
 from sinks.bucket import RACES_MAX, Bucket
 from sinks.deadline import Deadline
@@ -367,3 +369,12 @@ def test_nothing_is_landed_when_setting_aside_fails():
             landing.write(bucket, TELEMETRY, batch(reading(), b"no"), ahead())
         ((asked, _),) = server.requests
     assert asked.startswith("PUT /bucket/quarantine/")
+
+
+def test_a_write_that_replaces_is_weather_where_another_is_under_way():
+    double = S3(Scripted(["conflict"]), {"bucket": {}})
+    bucket = Bucket(double, "bucket")  # type: ignore[arg-type]
+    with pytest.raises(Unavailable):
+        bucket.put("control/x.json", b"{}")
+    bucket.put("control/x.json", b"{}")
+    assert next(iter(bucket.written("control/")))[0] == "control/x.json"

@@ -101,7 +101,8 @@ def _show(report: Report, as_json: bool) -> None:
     shown.print_table(pa.Table.from_pylist(rows))
     shown.out.print(
         f"epoch {report.epoch}: {report.positions:,} positions, {report.changed:,} changed, "
-        f"{report.handed_back:,} handed back, {report.hot_keys_removed:,} hot keys removed"
+        f"{report.handed_back:,} handed back, {report.hot_keys_removed:,} hot keys removed, "
+        f"{report.hot_rows_owed:,} hot rows owed"
     )
     for problem in report.problems:
         shown.err.print(problem, markup=False, soft_wrap=True)
