@@ -24,6 +24,7 @@ from transform.envelope import JSON, open_record, plain
 from transform.exact_reader import Row
 from transform.records import (
     DIGEST_BYTES,
+    DROPPED_SCHEMA,
     QUARANTINE_SCHEMA,
     UTC_MICROS,
     Batch,
@@ -87,6 +88,7 @@ class Transform:
         return Batch(
             rows=rows,
             rejects=rejects,
+            drops=DROPPED_SCHEMA.empty_table(),
             counts=Counts(raw.num_rows, delivered, 0, quarantined),
             hot_rows=int(pc.sum(hot_mask(rows, self.contract)).as_py() or 0),
         )
@@ -107,6 +109,7 @@ class Transform:
         return Batch(
             rows=self.schema.empty_table(),
             rejects=self._rejects(origin, bad, Counter(bad.index)),
+            drops=DROPPED_SCHEMA.empty_table(),
             counts=Counts(raw.num_rows, 0, 0, raw.num_rows),
             hot_rows=0,
         )
