@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -37,9 +37,6 @@ CODE_VERSION = (0, 2, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 MICROS = 1_000_000
-_Place = tuple[int, int, int, str | None]
-"""Where a message was: index in the Delivery, sub, child; and its partition key or group."""
-
 ROWS_MAX = 8_192  # held as Python values: of 500 fields each, eight times an Arrow column's memory
 
 
@@ -77,7 +74,8 @@ class Transform:
         """
         good = _Good([self.schema.field(f.name).type for f in self.contract.fields])
         bad = _Bad()
-        self._judge(raw, good, bad)
+        arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
+        self._judge(self._messages(raw, bad), arrivals, good, bad)
         elements_of = Counter(good.index)
         elements_of.update(bad.index)
         origin = _Origin(raw, raw_key, first, self.generation)
@@ -114,7 +112,7 @@ class Transform:
             hot_rows=0,
         )
 
-    def _messages(self, raw: pa.Table, bad: _Bad) -> Iterator[tuple[bytes, _Place]]:
+    def _messages(self, raw: pa.Table, bad: _Bad) -> Iterator[_Message]:
         """Every message of every source record, those of one at a time; what is none into `bad`."""
         if not raw.num_rows:
             return
@@ -133,14 +131,15 @@ class Transform:
             for sub, child, key, whole, rejection in opened.rejects:
                 bad.add(rejection, whole, (index, sub, child, key))
 
-    def _judge(self, raw: pa.Table, good: _Good, bad: _Bad) -> None:
-        """The path of a record. One Python pass; every failure is its own record's."""
-        arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
+    def _judge(
+        self, messages: Iterable[_Message], arrivals: list[int], good: _Good, bad: _Bad
+    ) -> None:
+        """The path of a message. One Python pass; every failure is its own message's."""
         decode = self.decoder.decode
         event_time = [f.name for f in self.contract.fields].index(self.contract.event_time)
         ahead = self.contract.max_future_seconds * MICROS
         digest = hashlib.blake2b
-        for body, place in self._messages(raw, bad):
+        for body, place in messages:
             result = decode(body)
             if isinstance(result, Rejection):
                 bad.add(result, body, place)
@@ -330,3 +329,9 @@ def _repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks()
+
+
+_Place = tuple[int, int, int, str | None]
+"""Where a message was: index in the Delivery, sub, child; and its partition key or group."""
+
+_Message = tuple[bytes, _Place]
