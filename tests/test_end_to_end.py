@@ -66,7 +66,7 @@ default = "eco"
 """
 MALFORMED = {  # text all of it, so that SQS takes it too
     '{"sensor": "x", "at": "2026-01-01T00:00:00Z", "celsius": 1': "malformed_json",
-    "[1, 2]": "not_an_object",
+    "12": "not_an_object",
     '"text"': "not_an_object",
     '{"sensor": "x", "at": "2026-01-01T00:00:00Z"}': "missing_field",
     '{"sensor": 7, "at": "2026-01-01T00:00:00Z", "celsius": 1}': "wrong_type",

@@ -551,9 +551,7 @@ def test_the_contract_is_in_the_bucket_before_landing_and_asked_for_once(account
     key = f"{contracts.PREFIX}/telemetry/{TELEMETRY.digest}.toml"
     assert asked == [key]
     assert account.bucket.get(key) == TELEMETRY.source
-    Contracts().keep(
-        bucket, Transform(TELEMETRY), soon
-    )  # another process: it is there
+    Contracts().keep(bucket, Transform(TELEMETRY), soon)  # another process: it is there
     assert asked == [key] * 2
     other = parse_contract(WIDER, "wider")
     process(delivery([reading()]), wired(account, clock), INGEST)
