@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from transform.envelope import ENTRY_OVERHEAD_BYTES, KPL_OVERHEAD_BYTES, aggregate
+from transform.kpl import ENTRY_OVERHEAD_BYTES, KPL_OVERHEAD_BYTES, aggregate
 
 PUT_RECORDS_MAX = 500  # Kinesis PutRecords: entries a call
 PUT_BYTES_MAX = 5 * 1024 * 1024  # half of what PutRecords takes, to leave the shards room

@@ -29,7 +29,7 @@ from sinks.repair import Debt, DebtError, debt_of
 from sinks.table import Item, Key
 from transform.contract import Contract
 from transform.contract_file import ContractError
-from transform.pipeline import MICROS, hot_mask
+from transform.tables import MICROS, hot_mask
 
 ANSWER_SECONDS = 6.0  # kept back to answer: a call begun just before may take 5 of them
 MARK_SECONDS = 8.0  # kept back of the rest for the marks: without one the items are put again

@@ -59,9 +59,9 @@ from sinks.table import (
     Table,
 )
 from tests.support import TOPOLOGY, Clock, Context, InProcessWorkflow
-from transform.envelope import KPL_MAGIC, MD5_BYTES, aggregate, is_aggregate
-from transform.pipeline import hot_mask
+from transform.kpl import KPL_MAGIC, MD5_BYTES, aggregate, is_aggregate
 from transform.records import Delivery
+from transform.tables import hot_mask
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUND = 1_000  # events a seed; hypothesis remembers a round's, so rounds are kept short

@@ -6,12 +6,11 @@ import re
 import pyarrow as pa
 import pytest
 
-from transform.contract import Field
+from transform.contract import ROW_MARKS, Field
+from transform.contract_fields import FIELDS_MAX, PATH_KEYS_MAX
 from transform.contract_file import (
     DEFAULT_BODY_BYTES,
     DEFAULT_FUTURE_SECONDS,
-    FIELDS_MAX,
-    PATH_KEYS_MAX,
     SHIPPED,
     ContractError,
     load_contract,
@@ -66,7 +65,7 @@ MISTAKES = {
         "description: [] is of the wrong type; allowed: text"
     ),
     document(root=f"{ROOT}\ncolour = 1"): (
-        "colour: no such key; allowed: one of description, example, field, hot, identity"
+        "colour: no such key; allowed: one of choose, description, envelope, example, explode"
     ),
     document(fields=""): "field: there is none; allowed: describe each field in a [[field]] table",
     document(root=f"{ROOT}\nfield = []", fields=""): "field: there is none; allowed: describe",
@@ -145,7 +144,9 @@ MISTAKES = {
         "limits: max_future_seconds: -1; allowed: 0 to 31536000"
     ),
     document(root=f"{ROOT}\nhot = 1"): "hot: 1 is of the wrong type; allowed: a table [hot]",
-    document(more="[hot]\nttl = 1"): "hot: ttl: no such key; allowed: one of ttl_days",
+    document(
+        more="[hot]\nttl = 1"
+    ): "hot: ttl: no such key; allowed: one of fields, ttl_days, when",
     document(more="[hot]\nttl_days = 0"): "hot: ttl_days: 0; allowed: 1 to 36500",
     document(more='[[field]]\ntype = "bool"'): (
         "field 3: name: is missing; allowed: a lower-case letter, then lower-case letters"
@@ -173,7 +174,7 @@ OWN_TYPE = "allowed: a value of the field's own type"
 FIELD_MISTAKES = {
     "": "type: is missing; allowed: one of string, int64, float64, bool, timestamp",
     'type = "int32"': "type: 'int32'; did you mean int64?; allowed: one of string, int64,",
-    'type = "bool"\nnullable = 1': "nullable: no such key; allowed: one of allowed, default, desc",
+    'type = "bool"\nnullable = 1': "nullable: no such key; allowed: one of aliases, allowed, attr",
     'type = "timestamp"': (
         "format: is missing; allowed: one of iso8601, epoch_seconds, epoch_millis"
     ),
@@ -405,7 +406,7 @@ def test_the_landing_schema_is_the_fields_then_what_every_row_carries():
         ("t", UTC_MICROS, True),
     ]
     rest = [*schema][len(contract.fields) :]
-    assert rest == [pa.field("_rescued", pa.string()), *ROW_FIELDS]
+    assert rest == [*ROW_MARKS, *ROW_FIELDS]
     assert schema.field("x").metadata == {b"description": b"Ex", b"unit": b"V"}
 
 

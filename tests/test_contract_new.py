@@ -18,7 +18,8 @@ from infra.contracts.observed import PATHS_MAX
 from infra.contracts.samples import SAMPLE_MAX_BYTES, Sample, SampleError, read_sample, sample_of
 from tests.support import NOON, SOME
 from transform.contract import Contract
-from transform.contract_file import CONTRACT_NAME, FIELDS_MAX, NAME, load_contract
+from transform.contract_fields import FIELDS_MAX, NAME
+from transform.contract_file import CONTRACT_NAME, load_contract
 
 SENSORS = Path(__file__).parent.parent.parent / "shared" / "data" / "environment-sensors.ndjson"
 

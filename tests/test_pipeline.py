@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from transform import pipeline
 from transform.contract_file import load_contract, parse_contract
-from transform.envelope import aggregate, deaggregate, is_aggregate
-from transform.pipeline import Transform, hot_mask
+from transform.kpl import aggregate, deaggregate, is_aggregate
+from transform.pipeline import Transform
 from transform.records import (
     QUARANTINE_SCHEMA,
     RAW_SCHEMA,
@@ -24,6 +24,7 @@ from transform.records import (
     Counts,
     Delivery,
 )
+from transform.tables import hot_mask
 
 SENSORS = Path(__file__).parents[2] / "shared/data/environment-sensors.ndjson"
 

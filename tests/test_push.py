@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra import push
 from infra.push import PushError, Sent, aggregates, to_queue, to_stream
-from transform.envelope import deaggregate, is_aggregate
+from transform.kpl import deaggregate, is_aggregate
 
 REFUSED = {
     "ErrorCode": "ProvisionedThroughputExceededException",

@@ -35,7 +35,7 @@ from sinks.bucket import Bucket
 from sinks.deadline import Deadline
 from sinks.table import Table
 from tests.support import NOON, SETTINGS, Clock, Context
-from transform.envelope import KPL_MAGIC, aggregate
+from transform.kpl import KPL_MAGIC, aggregate
 
 PAYLOAD_MAX_BYTES = 6_291_556  # Lambda: a synchronous invocation's event
 RECORD_MAX_BYTES = 4_400_000  # of a Kinesis record that fits one: Kinesis takes up to 10 MiB
@@ -299,7 +299,9 @@ class Measure:
         self.shape = shape
         self.folder = contract.parent
         self.wiring = wiring(str(contract))
-        self.wiring.transform(0).decoder.decode(GOOD)  # made once per process, before any event
+        self.wiring.transform(0).plans.only.message.decode(
+            GOOD
+        )  # made once per process, before any event
 
     def ingest(self) -> dict[str, Any]:
         made = self.wiring

@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, Value
+from transform.contract import Contract, Field
+from transform.field_types import INT64_MAX, INT64_MIN, Value
 from transform.records import Reason
 from transform.timestamps import EPOCH
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
-from transform.contract import Field, FieldType, Value
+from transform.contract import Field
+from transform.field_types import FieldType, Value
 from transform.toml_places import Path
 
 

@@ -22,7 +22,7 @@ from infra.local.state import State
 from infra.parked import Lookout
 from transform.contract import Contract
 from transform.contract_file import load_contract
-from transform.decode import Decoder
+from transform.plan import Plan, Plans, Reading
 from transform.records import Rejection
 
 UNREADABLE_KEYS = 64  # of records whose device nobody can tell
@@ -132,16 +132,24 @@ def device_keys(bodies: Iterable[bytes], contract: Contract) -> Iterator[str]:
     What cannot be decoded goes to one shard, so that the breaker sees how much it is: under its
     device where that can be read, else under one of some keys.
     """
-    decoder = Decoder.of(contract)
+    plans = Plans.of(contract)
     device = [field.name for field in contract.fields].index(contract.device)
     for number, body in enumerate(bodies):
-        result = decoder.decode(body)
-        if isinstance(result, Rejection):
+        key = _device_read(plans, body, device)
+        if key is None:
             name = _device_of(body, contract.field(contract.device).path)
             key = f"{push.TOGETHER}{number % UNREADABLE_KEYS if name is None else name}"
-        else:
-            key = str(result[0][device])
         yield key[:256]
+
+
+def _device_read(plans: Plans, body: bytes, device: int) -> str | None:
+    """The device of a record's first row, if it has one that can be read as it is."""
+    plan = plans.choose(body, None)
+    found = plan.read(body, None) if isinstance(plan, Plan) else None
+    if found is None or isinstance(found, Rejection):
+        return None
+    rows = (reading.row[device] for reading in found if isinstance(reading, Reading))
+    return next((str(name) for name in rows if name is not None), None)
 
 
 def _device_of(body: bytes, path: Iterable[str]) -> str | None:

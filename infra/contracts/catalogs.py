@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sinks import landing
-from transform.contract import Contract, FieldType
+from transform.contract import Contract
+from transform.field_types import FieldType
 
 if TYPE_CHECKING:
     import pyarrow as pa

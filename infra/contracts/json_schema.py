@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, Tree, leaves
+from transform.contract import Contract, Field, Tree, leaves, tree_of
 from transform.exact_reader import DEVICE_ID_MAX_BYTES
+from transform.field_types import INT64_MAX, INT64_MIN
 from transform.timestamps import DIGITS_MAX
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -29,7 +30,7 @@ def json_schema(contract: Contract) -> dict[str, Any]:
         "title": f"{contract.name} {contract.version}",
         **({"description": contract.description} if contract.description else {}),
         "$comment": f"at most {contract.max_body_bytes} bytes",
-        **_object(contract.tree(), contract),
+        **_object(tree_of(f for f in contract.fields if f.path and not f.of_reading), contract),
     }
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from transform.contract_file import HOT_KEYS
+from transform.contract_fields import HOT_KEYS
 
 NAME_MAX_CHARACTERS = 64
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from infra.contracts.naming import Path
-from transform.contract import INT64_MAX, INT64_MIN
+from transform.field_types import INT64_MAX, INT64_MIN
 from transform.timestamps import TimestampError, parse_timestamp
 
 Kind = Literal["string", "int", "big_int", "float", "bool", "object", "list"]
