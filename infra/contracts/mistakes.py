@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from transform.contract_file import contract_of, parse_document
+from transform.contract_rules import Files
 from transform.toml_places import Path, Places
 from transform.toml_reader import Mistake
 
@@ -34,15 +35,15 @@ class Told:
         return asdict(self)
 
 
-def mistakes(data: bytes, file: str) -> list[Told]:
-    """Every mistake, in the order of their lines.
+def mistakes(data: bytes, file: str, files: Files | None = None) -> list[Told]:
+    """Every mistake, in the order of their lines; `files` reads its lookups, if they are judged.
 
     Raises `ContractError` where it is no TOML document at all.
     """
     remains = _Remains(parse_document(data, file))
     places = Places.of(data.decode())
     found: list[Told] = []
-    while mistake := _first(remains.document, data):
+    while mistake := _first(remains.document, data, files):
         at = remains.written(mistake.at)
         if not remains.explains(mistake, at):
             line, column = places.position(at)
@@ -52,9 +53,9 @@ def mistakes(data: bytes, file: str) -> list[Told]:
     return sorted(found, key=lambda told: (told.line, told.column))
 
 
-def _first(document: dict[str, Any], data: bytes) -> Mistake | None:
+def _first(document: dict[str, Any], data: bytes, files: Files | None) -> Mistake | None:
     try:
-        contract_of(document, data)
+        contract_of(document, data, files)
     except Mistake as mistake:
         return mistake
     return None
