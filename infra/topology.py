@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from ingest.sqs import FIFO
+from ingest.workflow import READ_TIMEOUT_STEP_SECONDS
+
 WORKFLOWS = Path(__file__).parent / "workflows"
 
 LAMBDA_TIMEOUT_MAX_SECONDS = 900  # Lambda quota: function timeout
@@ -30,8 +33,12 @@ VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the f
 
 ROUNDS = 8  # of Transform in one ingest: the first, five to find one of 10,000, two to make sure
 
+TELL_TRIES = 2  # of the events after Settle, as the ASL file has it: the shard waits for them
+TELL_PAUSE_SECONDS = 1  # between them, at most
+
 BUCKET = "millrace"  # a deployment gives its own: bucket names are global
 LEDGER = "millrace-ledger"
+BUS = "millrace"
 
 Environment = Mapping[str, str]
 
@@ -69,7 +76,7 @@ class Queue:
 
     @property
     def fifo(self) -> bool:
-        return self.name.endswith(".fifo")
+        return self.name.endswith(FIFO)
 
 
 @dataclass(frozen=True)
@@ -111,13 +118,29 @@ class Table:
 
 
 @dataclass(frozen=True)
+class EventBus:
+    """An EventBridge bus, on which producers are told of rejects; pipelines may share one."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Workflow:
-    """An Express workflow, whose definition is one ASL file under `infra/workflows/`."""
+    """An Express workflow, whose definition is one ASL file under `infra/workflows/`.
+
+    `tell_timeout_seconds` is of one try to put the events.
+    """
 
     name: str
     definition: str
     timeout_seconds: int
     settle_timeout_seconds: int
+    tell_timeout_seconds: int
+
+    @property
+    def tell_seconds(self) -> int:
+        """How long the events can take at most, with their retry."""
+        return TELL_TRIES * self.tell_timeout_seconds + (TELL_TRIES - 1) * TELL_PAUSE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -142,6 +165,7 @@ class Topology:
     workflow: Workflow
     hot_table: Table
     ledger_table: Table
+    bus: EventBus
 
     def __post_init__(self) -> None:
         for must, why in self._relations():
@@ -169,7 +193,7 @@ class Topology:
     def _relations(self) -> list[tuple[bool, str]]:
         """Laws 7 (what waits outlives what it waits for) and 10, as pairs of truth and reason."""
         stages = self.transform.timeout_seconds + self.hot.timeout_seconds
-        stages += self.workflow.settle_timeout_seconds
+        stages += self.workflow.settle_timeout_seconds + self.workflow.tell_seconds
         waiting = (self.ingest_stream, self.ingest_queue)
         batches = self.stream.shards * self.stream_mapping.parallelization_factor
         pollers = batches + self.queue_mapping.maximum_concurrency
@@ -229,6 +253,10 @@ class Topology:
                 ),
                 f"a FIFO queue's mapping takes {BATCH_WITHOUT_WINDOW_MAX} messages a batch at "
                 "most, and no window",
+            ),
+            (
+                self.queue.fifo == self.dead_letters.fifo,
+                "a FIFO queue's dead letters go to a FIFO queue, and no other's do",
             ),
             (
                 all(f.timeout_seconds > STAGE_TIMEOUT_MIN_SECONDS for f in working),
@@ -291,6 +319,8 @@ class Topology:
 
         A placeholder that is a whole JSON string takes its value's own type, so timeouts become
         numbers: CDK's DefinitionSubstitutions cannot do that, so everyone renders through here.
+        `TellMillis` is what must be left of a Delivery's time for the events to be begun: all that
+        they can take, and as much as ingest may stop listening before the deadline.
         """
         values: dict[str, str | int] = {
             "TransformFunctionArn": function_arns[self.transform.name],
@@ -300,18 +330,28 @@ class Topology:
             "SettleTimeoutSeconds": self.workflow.settle_timeout_seconds,
             "WorkflowTimeoutSeconds": self.workflow.timeout_seconds,
             "LedgerTable": self.ledger_table.name,
+            "EventBus": self.bus.name,
+            "TellTimeoutSeconds": self.workflow.tell_timeout_seconds,
+            "TellMillis": 1_000 * (self.workflow.tell_seconds + READ_TIMEOUT_STEP_SECONDS),
         }
         text = (WORKFLOWS / self.workflow.definition).read_text(encoding="utf-8")
         for name, value in values.items():
             text = text.replace(f'"${{{name}}}"', json.dumps(value))
+            text = text.replace(f"${{{name}}}", str(value))
         if "${" in text:
             raise ValueError(f"{self.workflow.definition}: a placeholder has no value")
         return text
 
 
-def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2) -> Topology:
-    """The default pipeline of a contract, named after it (`[a-z0-9-]`, at most 40 characters)."""
+def pipeline(
+    name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2, fifo: bool = False
+) -> Topology:
+    """The default pipeline of a contract, named after it (`[a-z0-9-]`, at most 40 characters).
+
+    With `fifo` its queue is an SQS FIFO queue, and so is where its dead letters go.
+    """
     prefix = f"millrace-{name}"
+    kind = FIFO if fifo else ""
     stages = {
         "MILLRACE_BUCKET": bucket,
         "MILLRACE_CONTRACT": contract,
@@ -357,15 +397,15 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
         bucket=bucket,
         stream=Stream(name=prefix, shards=shards, retention_hours=168),
         queue=Queue(
-            name=prefix,
+            name=prefix + kind,
             visibility_seconds=VISIBILITY_FACTOR * ingest.timeout_seconds + 30,
             retention_seconds=4 * day_seconds,
-            dead_letter=f"{prefix}-dead-letters",
+            dead_letter=f"{prefix}-dead-letters{kind}",
             # What is handed back waits 1 s to 15 min, so that a day's outage takes 200 receives.
             max_receive_count=250,
         ),
         dead_letters=Queue(
-            name=f"{prefix}-dead-letters",
+            name=f"{prefix}-dead-letters{kind}",
             visibility_seconds=30,
             retention_seconds=14 * day_seconds,
         ),
@@ -379,10 +419,10 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             on_failure_prefix="on-failure/",
         ),
         queue_mapping=QueueMapping(
-            queue=prefix,
+            queue=prefix + kind,
             function=f"{prefix}-ingest-sqs",
-            batch_size=1_000,
-            window_seconds=1,
+            batch_size=BATCH_WITHOUT_WINDOW_MAX if fifo else 1_000,
+            window_seconds=0 if fifo else 1,
             maximum_concurrency=2,
         ),
         ingest_stream=ingest,
@@ -414,7 +454,9 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             definition="batch.asl.json",
             timeout_seconds=120,
             settle_timeout_seconds=10,
+            tell_timeout_seconds=2,  # twenty times what PutEvents takes
         ),
         hot_table=Table(name=f"{prefix}-hot", ttl_attribute="expires_at"),
         ledger_table=Table(name=LEDGER),
+        bus=EventBus(name=BUS),
     )

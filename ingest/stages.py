@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from aws_lambda_powertools import Logger
 
-from ingest import breaker
+from ingest import breaker, feed
 from ingest.settings import Context, Wiring
 from sinks import hot, landing, raw, repair
 from sinks.deadline import Deadline
@@ -69,6 +69,7 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         counts = batch.counts
         outcome = Outcome(counts.received, counts.delivered, counts.dropped, counts.quarantined, ())
         answer |= {"outcome": "done", **vars(landed), "hot_rows": batch.hot_rows}
+        answer |= feed.summary(batch.rejects, rules.contract)
         answer["account"] = _account(outcome, "")
     return answer | {"millis": _millis_since(started)}
 

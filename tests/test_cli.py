@@ -232,6 +232,7 @@ COMMANDS = (
     ["quarantine", "list"],
     ["quarantine", "show"],
     ["quarantine", "stats"],
+    ["quarantine", "tail"],
     ["why", "sensor-1"],
     ["demo"],
     ["up"],
@@ -239,7 +240,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[:7])
+@pytest.mark.parametrize("arguments", COMMANDS[:8])
 def test_no_records_yet(millrace, arguments):
     result = millrace(*arguments, "--state", "nowhere")
     assert result.exit_code == 4
@@ -257,7 +258,7 @@ def test_no_such_contract_in_the_state(millrace):
     assert "--contract 'fleet': this state has telemetry" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[7:])
+@pytest.mark.parametrize("arguments", COMMANDS[8:])
 def test_a_place_that_is_not_ours(millrace, arguments):
     file_of(reading())
     Path("file").write_text("mine")
@@ -275,7 +276,7 @@ def test_a_place_that_is_not_ours(millrace, arguments):
     assert Path("folder/thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[7:])
+@pytest.mark.parametrize("arguments", COMMANDS[8:])
 def test_a_state_that_is_in_use(millrace, arguments):
     file_of(reading())
     with State(Path("state")).owned():
@@ -284,7 +285,7 @@ def test_a_state_that_is_in_use(millrace, arguments):
     assert "state is in use by a process; stop it, or use another --state" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[7:])
+@pytest.mark.parametrize("arguments", COMMANDS[8:])
 @pytest.mark.parametrize(
     ("limit", "says"), [("MEMORY_MIN_MB", "MB of memory"), ("DISK_MIN_MB", "MB of disk left")]
 )

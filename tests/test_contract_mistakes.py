@@ -92,7 +92,7 @@ CASES: dict[str, tuple[str, ...]] = {
     TOP + "[limits]\nmax_bytes = 1000  #!\n": ("no such key", "max_body_bytes"),
     TOP + "[limits]\nmax_future_seconds = -1  #!\n": ("-1", "0 to 31536000"),
     TOP + "[hot]\nttl_days = 0  #!\n": ("ttl_days: 0", "1 to 36500"),
-    TOP + "[hot]\nttl = 7  #!\n": ("no such key", "one of ttl_days"),
+    TOP + "[hot]\nttl = 7  #!\n": ("no such key", "one of fields, ttl_days"),
     # Fields
     TOP + '[[field]]  #!\ntype = "int64"\n': ("name: is missing", "a lower-case letter"),
     TOP + '[[field]]\nname = "airTemp"  #!\ntype = "int64"\n': ("'airTemp'", "lower-case letters"),

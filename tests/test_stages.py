@@ -122,6 +122,8 @@ def test_transform_answers_with_pointers_and_counts(clouded: Cloud, wiring: Wiri
     rules = wiring.transform(0)
     assert answer.pop("millis") >= 0
     assert answer.pop("landing_bytes") == len(clouded.bucket.get(answer["landing_key"]))
+    (rejected,) = answer.pop("rejected")
+    assert (rejected["reason"], rejected["count"], answer.pop("untold")) == ("malformed_json", 1, 0)
     assert answer == {
         "outcome": "done",
         "contract": "telemetry",

@@ -34,7 +34,8 @@ OPENED_RATIO_MAX = 40  # opened by received bytes; JSON of one fleet comes to 10
 OPENED_BYTES_MAX = 33_554_432  # from one source record
 ELEMENTS_ALWAYS = MEMBERS_ALWAYS  # of a source record of any size
 ELEMENT_BYTES_MIN = 15  # of a message with a device, a time and what is between two
-COMPRESSED_ELEMENT_BYTES_MIN = 4  # of the same, compressed: nothing but a counter between them
+COMPRESSED_ELEMENT_BYTES_MIN = 8  # half of real ones; 550,000 in an event, 1.3 GB in Hot
+COMPRESSED_CELLS_MAX = 25  # messages by fields, of a compressed byte: 110 million in an event
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,13 @@ class Opened:
 
 
 def plain(body: bytes, envelope: Envelope) -> bool:
-    """Whether a body is itself its one message, which is quick to see; `False` says nothing."""
+    """Whether a body is itself its one message, in a fifteenth of a microsecond.
+
+    False says nothing: `open_record` knows.
+    """
     return (
-        body.startswith(b"{")
-        and body.find(b"\n", 0, -1) < 0
+        (NEWLINE not in body or body.find(b"\n") == len(body) - 1)
+        and body[:1] == b"{"
         and not envelope.unwrap
         and envelope.body == "json"
     )
@@ -142,6 +146,7 @@ class _Walk:
         self.bytes_left = _opened_max(size)
         self.worth_left = max(size, ELEMENTS_ALWAYS * ELEMENT_BYTES_MIN)
         self.elements_left = CELLS_MAX // fields - 1
+        self.compressed_worth = max(COMPRESSED_ELEMENT_BYTES_MIN, fields // COMPRESSED_CELLS_MAX)
         self.sub, self.child = 0, 0
         self.group: str | None = None
 
@@ -203,10 +208,10 @@ class _Walk:
         return piece._replace(body=text, layers=piece.layers + 1)
 
     def _elements(self, piece: _Piece) -> list[bytes] | Rejection | None:
-        most = max(ELEMENTS_ALWAYS, len(piece.body) // ELEMENT_BYTES_MIN)
+        most = max(ELEMENTS_ALWAYS, 1 + len(piece.body) // ELEMENT_BYTES_MIN)
         worth = ELEMENT_BYTES_MIN
         if piece.compressed:
-            worth = COMPRESSED_ELEMENT_BYTES_MIN
+            worth = self.compressed_worth
             most = min(most, max(ELEMENTS_ALWAYS, len(piece.came) // worth))
         more = max(0, min(most - 1, self.elements_left, self.worth_left // worth))
         found = elements_of(piece.body, 1 + more, lines=self.envelope.body == "ndjson")
@@ -241,5 +246,6 @@ def _opened_max(size: int) -> int:
 
 
 JSON = Envelope()
+NEWLINE = ord("\n")  # a number is found by memchr alone: a third of the time of bytes
 _KPL_BASE64 = b"84maw"
 _OPENS = re.compile(rb"(?:\xef\xbb\xbf|\x1e)?[ \t\r\n]*+[{\[]|\x1f\x8b|\x28\xb5\x2f\xfd")

@@ -44,7 +44,7 @@ class Unread(NamedTuple):
     rejection: Rejection
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """One way to read a message: the contract's fields, or those that one case of it has."""
 
@@ -184,7 +184,7 @@ def _together(message: str | None, element: str | None) -> str | None:
     return f"{message[:-1]},{element[1:]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plans:
     """The plans of a contract and of its versions beside it, and which one a message asks for."""
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from infra.cli import run, shown
 from infra.cli.hot import moment
 from infra.cli.query import require_used
+from infra.cli.tail import tail
 from infra.lake import Lake, plain
 from infra.local.embedded import served
 from infra.local.state import State
@@ -39,12 +40,16 @@ Examples:
   millrace quarantine list
   millrace quarantine show 1f2e3d4c --contract telemetry
   millrace quarantine stats --from 2026-11-24 --json
+  millrace quarantine tail --device s-17
 """
 
 
 @click.group(epilog=EXAMPLES)
 def quarantine() -> None:
     """Look at what was set aside: rejected elements with bytes, reason and position."""
+
+
+quarantine.add_command(tail)
 
 
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from infra.cli import run, shown
 from infra.cli.query import require_used
 from infra.evidence import Stores
 from infra.local.embedded import served
-from infra.local.resources import Client, queue_url
+from infra.local.resources import Client, queue_url, queues_of
 from infra.local.state import State
 from infra.parked import parked
 from infra.sources import held, together
@@ -67,7 +67,11 @@ def stores_of(state: State, client: Client) -> Stores:
     topologies = [pipeline(contract.name, contract.name) for contract in contracts]
     bucket = Bucket(client("s3"), BUCKET)
     prefix = next((t.stream_mapping.on_failure_prefix for t in topologies), None)
-    queues = {t.queue.name: queue_url(client, t.dead_letters) for t in topologies}
+    queues = {
+        queue.name: queue_url(client, letters)
+        for topology in topologies
+        for queue, letters in queues_of(topology, client)
+    }
     sources = together(held(t, client, state / "checkpoints") for t in topologies)
     return Stores(
         bucket=bucket,

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from infra.doubles.dynamodb import DynamoDB
+from infra.doubles.events import EventBridge
 from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
 from infra.doubles.stepfunctions import StateMachines
@@ -34,6 +35,7 @@ from infra.simulation.sources import (
     QueueSource,
     StreamSource,
 )
+from infra.simulation.told import Told
 from infra.simulation.weather import Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
@@ -87,7 +89,10 @@ class Simulation:
         clients: dict[str, Any] = {"s3": self.s3, "dynamodb": self.dynamodb, "sqs": sqs}
         self.lambdas = Lambdas(self.topology, self.weather, self.scheduler, clients)
         machines = {arn_of(self.topology): definition()}
-        self.machines = StateMachines(self.weather, self.lambdas, self.dynamodb, machines)
+        self.events = EventBridge(self.weather, {self.topology.bus.name: []})
+        self.machines = StateMachines(
+            self.weather, self.lambdas, self.dynamodb, self.events, machines
+        )
         clients["stepfunctions"] = self.machines
         self.stream = self._stream()
         self.queue = self._queue(self.topology.queue, self.topology.queue_mapping, self.known)
@@ -111,7 +116,7 @@ class Simulation:
                 violations.append(Violation("time stands still", str(stuck)))
         self.oracle = Oracle(self.known, self._stores())
         violations += self.oracle.judge()
-        violations += self._delays() + self._defects() + self._debts()
+        violations += self._delays() + self._defects() + self._debts() + self._told(self.oracle)
         return Report(
             self.scenario,
             tuple(violations),
@@ -228,6 +233,14 @@ class Simulation:
         return [
             Violation("a debt is not paid", message.body) for message in self.repair.queue.messages
         ]
+
+    def _told(self, oracle: Oracle) -> list[Violation]:
+        """Whatever becomes of the feed, what it says is so (and outcomes are the oracle's)."""
+        bad = any(name.startswith("events.") for name in self.weather.happened)
+        bad |= "events" in self.weather.outages
+        entries = self.events.buses[self.topology.bus.name]
+        told = Told(entries, oracle.quarantine, self.machines.executions, bad)
+        return list(told.judge())
 
     def _defects(self) -> list[Violation]:
         """What a function raised: nothing ever should, but where an object has gone."""

@@ -65,7 +65,7 @@ KINDS = {
 KILLERS = {**KINDS, "kills": 2, "hangs": 1}
 """... with some that Transform dies of."""
 
-SERVICES = ("s3", "dynamodb", "states", "lambda")
+SERVICES = ("s3", "dynamodb", "states", "lambda", "events")
 SPAN_SECONDS = 120.0  # in which records are produced
 FAULTS_SECONDS = 600.0  # after which calls no longer fail
 HOUR_SECONDS = 3_600.0
