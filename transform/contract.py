@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -163,8 +163,8 @@ class Example:
     name: str
     message: bytes
     arrival: int | None
-    attributes: Mapping[str, str] = field(hash=False)
-    expect: Mapping[str, Any] | None = field(hash=False)
+    attributes: Mapping[str, str]
+    expect: Mapping[str, Any] | None
     rejected: str | None
     field: str | None
     dropped: str | None

@@ -93,7 +93,7 @@ class _Remains:
         lost = self._names - self._field_names()
         if any(repr(name) in mistake.wrong for name in lost):
             return True
-        missing = _at(self.document, mistake.at) is None
+        missing = _at(self.document, mistake.at) in (None, [])
         return missing and any(
             gone[:-1] == written[:-1] or gone[: len(written)] == written for gone in self._gone
         )
