@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from infra.contracts.drafts import field_lines
+from infra.contracts.draft_text import field_lines
 from infra.contracts.edits import unified, with_lines
 from infra.contracts.guess import guesses
 from infra.contracts.naming import Path
 from infra.contracts.observed import Seen
+from infra.contracts.opened import Observed
 from infra.contracts.patches import Proposal, Rejects, member, propose
 from infra.contracts.trial import applied
 from infra.lake import VIEWS, Lake
@@ -103,7 +104,8 @@ def _new_field(contract: Contract, path: Path, values: Iterable[Any], count: int
     seen = Seen(path)
     for value in values:
         seen.add(value)
-    fields, left = guesses({path: seen}, count + 1)
+    alone = Observed({path: seen}, count + 1, 0, 0, (), None, some_empty=False)
+    fields, left = guesses(alone)
     if left:
         return Proposal(left[0].why)
     if not fields:

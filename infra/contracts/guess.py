@@ -9,6 +9,7 @@ from typing import Any
 from infra.contracts import toml_text
 from infra.contracts.naming import Path, names, words
 from infra.contracts.observed import Kind, Seen, is_time
+from infra.contracts.opened import Observed
 from infra.contracts.quantities import NONE, Quantity, quantity
 from transform.contract_fields import FIELDS_MAX, KEY, PATH_KEYS_MAX
 from transform.field_types import FieldType, Value
@@ -30,18 +31,29 @@ TIME_WORDS = {
 
 @dataclass
 class Guess:
-    """A field as it could stand in a contract, and why."""
+    """A field as it could stand in a contract, and why.
+
+    `total` is how many messages, or readings, there were that could have had it.
+    """
 
     name: str
     path: Path
     type: FieldType
     seen: Seen
+    total: int
+    of_reading: bool = False
+    expression: str = ""
     format: TimestampFormat | None = None
     required: bool = False
     minimum: Value | None = None
     maximum: Value | None = None
     unit: str = ""
     why: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """What a person would look for."""
+        return self.expression or ".".join(self.path)
 
 
 @dataclass(frozen=True)
@@ -52,19 +64,19 @@ class Left:
     why: str
 
 
-def guesses(seen: Mapping[Path, Seen], records: int) -> tuple[list[Guess], list[Left]]:
+def guesses(sample: Observed) -> tuple[list[Guess], list[Left]]:
     """Fields for all that one type can hold, and what is left out."""
     left: dict[Path, Left] = {}
     usable: list[Path] = []
-    for path, one in seen.items():
-        if any(path[:depth] in left for depth in range(1, len(path))):
+    for path, one in sample.seen.items():
+        if path == sample.explode or any(path[:d] in left for d in range(1, len(path))):
             continue
         why = _unusable(one) or _mixed(one)
         if why:
             left[path] = Left(path, why)
         elif one.given and "object" not in one.kinds:
             usable.append(path)
-    every = [_guess(name, seen[path], records) for path, name in names(usable).items()]
+    every = [_guess(name, path, sample) for path, name in names(usable).items()]
     kept = sorted(every, key=lambda guess: -guess.seen.given)[:FIELDS_MAX]
     names_kept = {guess.name for guess in kept}
     for guess in every:
@@ -110,7 +122,7 @@ def _type(seen: Seen) -> tuple[FieldType, TimestampFormat | None, str]:
         return "float64", None, f"numbers, {seen.low:.6g} to {seen.high:.6g}"
     why = f"whole numbers, {seen.low} to {seen.high}"
     for unit, (low, high) in FINER.items():
-        if _named_like_time(seen.path) and _within(seen.low, seen.high, low, high):
+        if _named_like_time(seen.path) and within(seen.low, seen.high, low, high):
             why += f"; they look like epoch {unit}, which no timestamp format reads"
     return "int64", None, why
 
@@ -130,16 +142,21 @@ def _text_type(seen: Seen) -> tuple[FieldType, TimestampFormat | None, str]:
     return "string", None, "text in all"
 
 
-def _guess(name: str, seen: Seen, records: int) -> Guess:
+def _guess(name: str, path: Path, sample: Observed) -> Guess:
+    seen, of_reading = sample.seen[path], sample.of_reading(path)
     kind, form, why = _type(seen)
-    guess = Guess(name, seen.path, kind, seen, form, why=[f"{_capital(why)}."])
-    if seen.given == records and records >= REQUIRED_RECORDS_MIN:
+    total = sample.readings if of_reading else sample.messages
+    own = path[len(sample.explode or ()) :] if of_reading else path
+    guess = Guess(name, own, kind, seen, total, of_reading=of_reading, format=form)
+    guess.why.append(f"{_capital(why)}.")
+    what = "readings" if of_reading else "records"
+    if seen.given == total and total >= REQUIRED_RECORDS_MIN:
         guess.required = True
-        guess.why.append(f"Required: in each of the {records:,} records.")
-    elif seen.given == records:
-        guess.why.append(f"In all of the records, but {records} are too few to require it.")
+        guess.why.append(f"Required: in each of the {total:,} {what}.")
+    elif seen.given == total:
+        guess.why.append(f"In all of the {what}, but {total} are too few to require it.")
     else:
-        guess.why.append(f"In {seen.given:,} of {records:,} records.")
+        guess.why.append(f"In {seen.given:,} of {total:,} {what}.")
     if kind in ("int64", "float64"):
         _measure(guess, quantity(words(seen.path)))
     if kind == "string":
@@ -163,6 +180,8 @@ def _measure(guess: Guess, said: Quantity) -> None:
         guess.why.append("Named like a percentage, but never above 1: perhaps a fraction.")
         return
     guess.unit = said.unit
+    if said.unit == "degF":
+        guess.why.append('To have it in Celsius: unit = "Cel" and from_unit = "degF".')
     guess.minimum, guess.maximum = _own(guess, said.low), _own(guess, said.high)
     limits = f", limits: {said.why}" if said.why and (said.low, said.high) != (None, None) else ""
     guess.why.append(f"Unit by its name{limits}.")
@@ -185,10 +204,10 @@ def _few(seen: Seen) -> str:
 
 
 def epoch_format(low: Any, high: Any) -> TimestampFormat | None:
-    return next((form for form, span in EPOCHS.items() if _within(low, high, *span)), None)
+    return next((form for form, span in EPOCHS.items() if within(low, high, *span)), None)
 
 
-def _within(low: Any, high: Any, least: float, most: float) -> bool:
+def within(low: Any, high: Any, least: float, most: float) -> bool:
     return low is not None and least <= low and high <= most
 
 

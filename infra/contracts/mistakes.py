@@ -68,7 +68,7 @@ class _Remains:
         self.document = document
         self._lists: dict[int, list[Any]] = {}  # as they were, by the identity of what is left
         self._remember(document)
-        self._names = self._field_names()
+        self._names = self._table_names()
         self._gone: set[Path] = set()
         self._stands_in = {"name": self._name, "identity": self._whole, "field": self._whole}
 
@@ -88,9 +88,9 @@ class _Remains:
     def explains(self, mistake: Mistake, written: Path) -> bool:
         """Whether a mistake only follows from what was taken out before.
 
-        It does if it names a lost field, or misses something where something was taken out.
+        It does if it names a lost field or lookup, or misses something where one was taken out.
         """
-        lost = self._names - self._field_names()
+        lost = self._names - self._table_names()
         if any(repr(name) in mistake.wrong for name in lost):
             return True
         missing = _at(self.document, mistake.at) in (None, [])
@@ -122,9 +122,9 @@ class _Remains:
         fields.append({"name": "stand_in_time", "type": "timestamp", "format": "iso8601"})
         self.document["identity"] = {"device": "stand_in_device", "event_time": "stand_in_time"}
 
-    def _field_names(self) -> set[Any]:
-        fields = self.document.get("field")
-        tables = fields if isinstance(fields, list) else []
+    def _table_names(self) -> set[Any]:
+        lists = (self.document.get(key) for key in ("field", "lookup"))
+        tables = [table for one in lists if isinstance(one, list) for table in one]
         names = (table.get("name") for table in tables if isinstance(table, dict))
         return {name for name in names if isinstance(name, str)}
 
