@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 from infra.cli import commands, run, shown
 from infra.cli.hot import span
 from infra.cli.ingest import device_keys, read_bodies
+from infra.cli.moments import MOMENT
 from infra.local import preflight
 from infra.local.state import State
 from infra.topology import BUCKET
@@ -219,7 +220,8 @@ def test_a_time_that_makes_no_sense(millrace, arguments, says):
     ],
 )
 def test_the_span_asked_for(last, start, stop, low, high):
-    assert span(last, start, stop, NOW) == (low, high)
+    given = (None if text is None else MOMENT.convert(text, None, None) for text in (start, stop))
+    assert span(last, *given, NOW) == (low, high)
 
 
 # ---- The state ----
@@ -409,7 +411,7 @@ def names() -> list[str]:
 def test_the_commands():
     assert names() == [
         *("contract", "demo", "hot", "ingest", "quarantine", "query"),
-        *("replay", "reprocess", "resume", "up", "verify", "why"),
+        *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 
 
