@@ -159,6 +159,85 @@ def test_an_int_that_became_a_float_can_be_followed(made: Cloud):
     assert patched(drift, rules).field("level").type == "float64"
 
 
+def rules(more: str, name: str = "telemetry") -> Contract:
+    return parse_contract(TELEMETRY.source + more.encode(), name)
+
+
+def test_a_field_under_another_name_gets_an_alias(made: Cloud):
+    put(made, [reading(readings={"temp": 21.5}), reading(seq=1, readings={"temp": 22})])
+    drift = found(made)["missing_field", "temperature"]
+    changed = patched(drift)
+    assert [alias.path for alias in changed.field("temperature").aliases] == [("readings", "temp")]
+    assert "they have readings.temp, which could be the same; it would take 2 of 2" in drift.note
+
+
+def test_a_device_under_another_name_too(made: Cloud):
+    put(made, [reading(device_id=None, deviceId="x")])
+    drift = found(made)["missing_field", "device_id"]
+    assert [alias.path for alias in patched(drift).field("device_id").aliases] == [("deviceId",)]
+
+
+def test_what_is_not_alike_is_no_alias(made: Cloud):
+    put(made, [reading(readings={"gas": 21.5, "temperatures": "text"})])
+    assert patched(found(made)["missing_field", "temperature"]).field("temperature").aliases == ()
+
+
+def test_fields_for_which_messages_are_rejected(made: Cloud):
+    strict = parse_contract(b'unknown = "reject"\n' + TELEMETRY.source, "telemetry")
+    put(made, [reading(readings={"temperature": 1, "gas": 5})], rules=strict)
+    drift = found(made, strict)["unknown_field", ""]
+    assert patched(drift, strict).field("gas").path == ("readings", "gas")
+
+
+def test_types_without_a_case(made: Cloud):
+    kinds = rules('\n[choose]\npath = "kind"\n[[choose.case]]\nvalue = "a"\n')
+    put(made, [reading(kind="b"), reading(seq=1, kind="c"), reading(seq=2)], rules=kinds)
+    drift = found(made, kinds)["unknown_type", ""]
+    assert drift.count == 3
+    choose = patched(drift, kinds).choose
+    assert choose is not None
+    assert [set(case.values) for case in choose.cases] == [{"a"}, {"b", "c"}]
+
+
+def test_empty_lists(made: Cloud):
+    lists = rules(
+        '\n[explode]\npath = "list"\n[[field]]\nname = "v"\ntype = "int64"\nof = "reading"\n'
+    )
+    put(made, [reading(list=[]), reading(seq=1, list=[{"v": 1, "w": 2}])], rules=lists)
+    drifted = found(made, lists)
+    explode = patched(drifted["no_readings", ""], lists).explode
+    assert explode is not None
+    assert explode.empty == "drop"
+    assert drifted["unknown field", "w"].patch is None
+
+
+def test_what_the_contract_hides_is_not_told(made: Cloud):
+    secret = parse_contract(
+        TELEMETRY.source.replace(b'name = "device_id"', b'name = "device_id"\nprivacy = "hash"')
+        .replace(b'name = "status"', b'name = "status"\nprivacy = "redact"')
+        .replace(b'name = "temperature"', b'name = "temperature"\nprivacy = "redact"'),
+        "telemetry",
+    )
+    bodies = [reading("me", status="mine"), reading("me", seq=1, readings={"temperature": 987})]
+    put(made, [*bodies, reading("me", seq=2, more=1)], rules=secret)
+    for drift in found(made, secret).values():
+        assert drift.devices == ()
+        told = json.dumps(drift.to_json())
+        assert "mine" not in told
+        assert "987" not in told
+        assert '"me"' not in told
+
+
+def test_wrapped_messages_are_looked_into(made: Cloud):
+    wrapped = rules('\n[envelope]\nunwrap = ["cloudevents"]\n')
+    event = {"specversion": "1.0", "id": "1", "source": "x", "type": "reading"}
+    body = json.dumps({**event, "data": json.loads(warm(150))}).encode()
+    put(made, [body], rules=wrapped)
+    drift = found(made, wrapped)["out_of_range", "temperature"]
+    assert patched(drift, wrapped).field("temperature").maximum == 150
+    assert drift.devices == ("a",)
+
+
 def test_who_sent_it_is_told(made: Cloud):
     put(made, [warm(150, f"d-{number}") for number in range(9)])
     assert found(made)["out_of_range", "temperature"].devices == ("d-0", "d-1", "d-2", "d-3", "d-4")
