@@ -97,6 +97,16 @@ fields = ["mode"]
 path = "data.list"
 [schema]
 path = "meta.version"
+[envelope]
+unwrap = ["sns"]
+[[filter]]
+name = "hot"
+drop = "temp > 100"
+[sample]
+keep = 0.5
+[hot]
+when = "temp > 0"
+fields = ["mode"]
 [[field]]
 name = "id"
 type = "string"
@@ -123,6 +133,7 @@ type = "float64"
 unit = "Cel"
 from_unit = "degF"
 required = true
+privacy = "redact"
 [[field]]
 name = "mode"
 type = "string"
@@ -364,3 +375,26 @@ def test_the_page_has_a_row_for_each_field_and_its_cells_hold():
     assert "else `1970-01-01T00:00:00+00:00`" in page
     assert "No two messages are the same" in page
     assert "an ordinary reading:" in markdown(TELEMETRY)
+    assert "Readings are kept hot for 30 days." in markdown(TELEMETRY)
+
+
+def test_every_verb_is_on_the_page():
+    page = markdown(VERBS)
+    for told in (
+        "| `id`, or `device`, or `data.device` |",
+        "| `value` of a reading |",
+        "| `temp * 2` |",
+        "| attribute `topic` |",
+        "A message may name its version of this contract: `meta.version`.",
+        "`kind` says which type a message is of:",
+        "- `a`, `7`: id, at, v, n, temp.",
+        "Messages of other types: reject.",
+        "Each element of `data.list` becomes a row; a message without any is rejected.",
+        "Fields that are not named here are a reason to reject.",
+        "Rows are dropped where `temp > 100` (hot).",
+        "Of all records 50.000% are kept.",
+        "Readings are kept hot for ever where `temp > 0`, with id, at, mode.",
+        "Messages may be wrapped: sns.",
+        "hidden",
+    ):
+        assert told in page, told
