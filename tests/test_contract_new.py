@@ -155,6 +155,19 @@ def test_lists_that_not_every_message_has_are_left():
     assert made.trial.delivered == 30
 
 
+def test_a_list_that_a_gateway_adds_is_none_of_readings():
+    gateways = [{"gateway_id": "g", "rssi": -40, "timestamp": 2_463_457_000}]
+    made = draft(lines(*many(v=1.5, rx_metadata=gateways)), "fleet", NOON)
+    assert made.contract.explode is None
+    assert made.contract.event_time == "ts"
+    assert "- rx_metadata: a list of objects, in 30 records." in made.text
+
+
+def test_a_counter_is_no_time_of_the_future():
+    contract = drafted(*many(tick_time=2_463_457_000))
+    assert (contract.event_time, contract.field("tick_time").type) == ("ts", "int64")
+
+
 # ---- Packed messages ----
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from infra.contracts import toml_text
 from infra.contracts.guess import Guess, Left
@@ -39,10 +40,10 @@ def text(parts: Parts, record_id: Sequence[str], why: Sequence[str]) -> str:
 
 
 def _lines(parts: Parts, record_id: Sequence[str], why: Sequence[str]) -> Iterator[str]:
+    file = PurePath(parts.sample.file).name
     yield from toml_text.comment(
-        f"Drafted from {parts.observed.messages:,} records of {parts.sample.file}. Each guess is "
-        "explained: correct what you know better, then run `millrace contract check` with the "
-        "sample."
+        f"Drafted from {parts.observed.messages:,} records of {file}. Each guess is explained: "
+        "correct what you know better, then run `millrace contract check` with the sample."
     )
     yield from ("", f"name = {toml_text.value(parts.name)}", "version = 1", "", "[identity]")
     for key, guess in (("device", parts.device), ("event_time", parts.event_time)):

@@ -21,6 +21,8 @@ from transform.timestamps import LATEST
 
 CONTRACT_NAME_MAX_CHARACTERS = 40
 PATHS_SHOWN = 10
+MICROS = 1_000_000
+AHEAD_SECONDS = 86_400  # of now: numbers beyond are no times, but counters
 MUST = {
     "device": "text, never empty, in every record, and not another in each",
     "event time": "a time in every record: ISO-8601 with an offset, or epoch seconds or millis",
@@ -42,7 +44,7 @@ def draft(sample: Sample, name: str, now: int) -> Draft:
 
     Raises `SampleError` where no contract can be made: no record, no device, no time.
     """
-    found = observed(sample)
+    found = observed(sample, now / MICROS + AHEAD_SECONDS)
     fields, left = guesses(found)
     device = _first(identity.devices(fields), "device", found)
     event_time = _first(identity.event_times(fields), "event time", found)

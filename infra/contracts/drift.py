@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from infra.contracts.draft_text import field_lines
+from infra.contracts.drafts import AHEAD_SECONDS
 from infra.contracts.edits import unified, with_lines
 from infra.contracts.guess import guesses
 from infra.contracts.naming import Path
@@ -64,7 +65,7 @@ def _unknown(lake: Lake, contract: Contract) -> Iterator[Drift]:
     for row in lake.query(_UNKNOWN.format(**_names(contract))).to_pylist():
         path = _path(row["fullkey"])
         values = [json.loads(text) for text in row["texts"]]
-        proposal = _new_field(contract, path, values)
+        proposal = _new_field(contract, path, values, row["until"])
         row["devices"] = [] if contract.field(contract.device).privacy else row["devices"]
         yield _drift("unknown field", ".".join(path), row, contract, proposal)
 
@@ -77,7 +78,7 @@ def _rejected(lake: Lake, contract: Contract) -> Iterator[Drift]:
         messages = [one for body in row["bodies"] for one in opened(body, contract)]
         rejects = Rejects(contract, source_text(contract), field, messages, row["details"])
         if row["_reason"] == "unknown_field":
-            proposal = _named_in(rejects)
+            proposal = _named_in(rejects, row["until"])
         else:
             proposal = propose(row["_reason"], rejects)
         proposal = _helpful(proposal, row, contract)
@@ -114,7 +115,7 @@ def _devices(messages: Sequence[bytes], contract: Contract) -> list[str]:
     return sorted(name for name in found if isinstance(name, str))
 
 
-def _named_in(rejects: Rejects) -> Proposal:
+def _named_in(rejects: Rejects, until: datetime) -> Proposal:
     """A field for what messages are rejected for: the most frequent, where there are several."""
     found = (re.search(r"the contract has no (.+)$", detail) for detail in rejects.details)
     paths = Counter(tuple(match.group(1).split(".")) for match in found if match)
@@ -122,7 +123,7 @@ def _named_in(rejects: Rejects) -> Proposal:
         return Proposal("fields that the contract does not name")
     [(path, _)] = paths.most_common(1)
     values = (member(message, path) for message in rejects.messages)
-    return _new_field(rejects.contract, path, (one for one in values if one is not None))
+    return _new_field(rejects.contract, path, (one for one in values if one is not None), until)
 
 
 def source_text(contract: Contract) -> str:
@@ -130,14 +131,17 @@ def source_text(contract: Contract) -> str:
     return contract.source.decode().partition(PINNED)[0]
 
 
-def _new_field(contract: Contract, path: Path, values: Iterable[Any]) -> Proposal:
+def _new_field(contract: Contract, path: Path, values: Iterable[Any], until: datetime) -> Proposal:
     """A field for an unknown path, as a draft from a sample would have it, but never required."""
     if contract.explode is not None:
         return Proposal('of the message, or with `of = "reading"`: give it a column by hand')
     seen = Seen(path)
     for value in values:
         seen.add(value)
-    alone = Observed({path: seen}, seen.present + 1, 0, 0, (), None, some_empty=False)
+    latest = until.timestamp() + AHEAD_SECONDS
+    alone = Observed(
+        {path: seen}, seen.present + 1, 0, 0, (), None, some_empty=False, latest=latest
+    )
     fields, left = guesses(alone)
     if left:
         return Proposal(left[0].why)

@@ -118,7 +118,7 @@ def _one_of_each(guess: Guess) -> bool:
 
 def _as_time(guess: Guess) -> Guess:
     form = epoch_format(guess.seen.low, guess.seen.high)
-    why = f"Numbers that would be {form} of the years 2001 to 2100, and nothing else could be."
+    why = f"Numbers that would be {form} since 2001, and nothing else could be."
     return replace(guess, type="timestamp", format=form, why=[why])
 
 

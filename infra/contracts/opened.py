@@ -9,8 +9,9 @@ from typing import Any, get_args
 import msgspec
 
 from infra.contracts import toml_text
-from infra.contracts.naming import Path
+from infra.contracts.naming import Path, words
 from infra.contracts.observed import Seen, observe
+from infra.contracts.quantities import named_like_readings, named_like_time
 from infra.contracts.samples import Sample, SampleError
 from transform.contract_fields import KEY, PATH_KEYS_MAX
 from transform.envelope import Envelope, open_record
@@ -34,14 +35,18 @@ class Observed:
     unwrap: tuple[Wrapper, ...]
     explode: Path | None
     some_empty: bool
+    latest: float
 
     def of_reading(self, path: Path) -> bool:
         depth = len(self.explode or ())
         return self.explode is not None and len(path) > depth and path[:depth] == self.explode
 
 
-def observed(sample: Sample) -> Observed:
-    """Every path in a sample. Raises `SampleError` where it holds no JSON object."""
+def observed(sample: Sample, latest: float) -> Observed:
+    """Every path in a sample, in which no time is beyond `latest`, in seconds since 1970.
+
+    Raises `SampleError` where it holds no JSON object.
+    """
     unwrap = _wrappers(sample.bodies[:LOOKED_AT_MAX])
     bodies = [body for record in sample.bodies for body in _opened(record, unwrap)]
     messages = list(_objects(bodies))
@@ -64,6 +69,7 @@ def observed(sample: Sample) -> Observed:
         unwrap=unwrap,
         explode=explode,
         some_empty=explode is not None and bool(seen[explode].empty_lists),
+        latest=latest,
     )
 
 
@@ -98,7 +104,15 @@ def _objects(bodies: Sequence[bytes]) -> Iterator[Message]:
 
 
 def _list_of_readings(seen: Mapping[Path, Seen], messages: int) -> Path | None:
-    """The list of objects that every message has; of several, that with the most elements."""
+    """The list of objects that every message has; of several, that with the most elements.
+
+    Where messages hold numbers beside it, it must be named like readings: what a gateway adds is
+    often a list too.
+    """
+    numbers = any(
+        one.kinds["int"] + one.kinds["float"] and not named_like_time(words(path[-1:]))
+        for path, one in seen.items()
+    )
     lists = [
         one
         for path, one in seen.items()
@@ -107,6 +121,7 @@ def _list_of_readings(seen: Mapping[Path, Seen], messages: int) -> Path | None:
         and one.lists_of_objects + one.empty_lists == messages
         and len(path) <= PATH_KEYS_MAX
         and all(KEY.fullmatch(key) for key in path)
+        and (not numbers or named_like_readings(words(path[-1:])))
     ]
     return max(lists, key=lambda one: one.elements).path if lists else None
 
