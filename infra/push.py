@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from transform.envelope import ENTRY_OVERHEAD_BYTES, KPL_OVERHEAD_BYTES, aggregate
+from transform.kpl import KPL_OVERHEAD_BYTES, aggregate
 
 PUT_RECORDS_MAX = 500  # Kinesis PutRecords: entries a call
 PUT_BYTES_MAX = 5 * 1024 * 1024  # half of what PutRecords takes, to leave the shards room
 RECORD_MAX_BYTES = 1_048_576  # Kinesis: a record with its partition key, by default
 AGGREGATE_BYTES_MAX = 51_200  # KPL's own default
 AGGREGATE_RECORDS_MAX = 100
+ENTRY_OVERHEAD_BYTES = 24  # per user record at most: tags, lengths and index of a protobuf entry
 SEND_MAX = 10  # SQS SendMessageBatch: entries a call
 SEND_BYTES_MAX = 1_048_576  # SQS SendMessageBatch: the sum of its bodies, and a single one
 BACKOFF_FIRST_SECONDS = 0.05

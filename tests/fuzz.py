@@ -59,7 +59,7 @@ from sinks.table import (
     Table,
 )
 from tests.support import TOPOLOGY, Clock, Context, InProcessWorkflow
-from transform.envelope import KPL_MAGIC, MD5_BYTES, aggregate, is_aggregate
+from transform.kpl import KPL_MAGIC, MD5_BYTES, aggregate, is_aggregate
 from transform.pipeline import hot_mask
 from transform.records import Delivery
 

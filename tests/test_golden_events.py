@@ -21,7 +21,7 @@ from ingest.handlers import sqs as sqs_handler
 from ingest.handlers import transform as transform_handler
 from sinks import landing, ledger, raw
 from tests.support import SESSION, TOPOLOGY, Clock, Cloud, Context, InProcessWorkflow, cloud
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import RAW_SCHEMA
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from transform import pipeline
 from transform.contract_file import load_contract, parse_contract
-from transform.envelope import aggregate, deaggregate, is_aggregate
+from transform.envelope import deaggregate
+from transform.kpl import aggregate, is_aggregate
 from transform.pipeline import Transform, hot_mask
 from transform.records import (
     QUARANTINE_SCHEMA,

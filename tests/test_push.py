@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from infra import push
 from infra.push import PushError, Sent, aggregates, to_queue, to_stream
-from transform.envelope import deaggregate, is_aggregate
+from transform.envelope import deaggregate
+from transform.kpl import is_aggregate
 
 REFUSED = {
     "ErrorCode": "ProvisionedThroughputExceededException",

@@ -36,7 +36,7 @@ from tests.support import (
     s3_error,
     stall,
 )
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import ConservationError, Outcome
 
 ONCE = Config(

@@ -34,7 +34,7 @@ from tests.support import (
     reading,
 )
 from transform.contract_file import load_contract
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import Delivery
 
 TELEMETRY = load_contract("telemetry")

@@ -35,7 +35,7 @@ from sinks.bucket import Bucket
 from sinks.deadline import Deadline
 from sinks.table import Table
 from tests.support import NOON, SETTINGS, Clock, Context
-from transform.envelope import KPL_MAGIC, aggregate
+from transform.kpl import KPL_MAGIC, aggregate
 
 PAYLOAD_MAX_BYTES = 6_291_556  # Lambda: a synchronous invocation's event
 RECORD_MAX_BYTES = 4_400_000  # of a Kinesis record that fits one: Kinesis takes up to 10 MiB

@@ -1,30 +1,22 @@
 """What a source record holds: one message, or a KPL aggregate of many.
 
-A KPL aggregate is `F3 89 9A C2`, a protobuf message and the MD5 of that message (see
-`aggregation-format.md` of awslabs/amazon-kinesis-producer). Bytes that are too short, have another
-magic or another digest are not an aggregate: they are a plain record, and stay whole.
+Bytes that are too short for a KPL aggregate, have another magic or another digest are none: they
+are a plain record, and stay whole. The format, and how one is written, is in `transform.kpl`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from transform.kpl import MD5_BYTES, is_aggregate, members_max
 from transform.records import Rejection
 
-KPL_MAGIC = b"\xf3\x89\x9a\xc2"
-MD5_BYTES = 16
-KPL_OVERHEAD_BYTES = len(KPL_MAGIC) + MD5_BYTES
 PARTITION_KEY_MAX_CHARACTERS = 256  # Kinesis PutRecord; beyond, each member would repeat a huge one
-MEMBERS_ALWAYS = 32  # in an aggregate of any size; 7,500 such records fill Lambda's 6 MB event
-MEMBER_BYTES_MIN = 20  # of an aggregate: `{"d":"a","t":0}` is 15, its entry's overhead 6
-CELLS_MAX = 40_000_000  # of one aggregate, members by fields: some 7 s and 700 MB of Transform
-ENTRY_OVERHEAD_BYTES = 24  # per user record at most: tags, lengths and index of a protobuf entry
 
 
 @dataclass(frozen=True)
@@ -67,25 +59,6 @@ def open_envelopes(
             elements.sub.append(sub)
             elements.groups.append(key)
     return elements
-
-
-def is_aggregate(body: bytes) -> bool:
-    """Whether these bytes are a KPL aggregate: magic first, and then the digest must hold."""
-    return (
-        body.startswith(KPL_MAGIC)
-        and len(body) >= KPL_OVERHEAD_BYTES
-        and hashlib.md5(body[4:-MD5_BYTES], usedforsecurity=False).digest() == body[-MD5_BYTES:]
-    )
-
-
-def members_max(size: int, fields: int = 1) -> int:
-    """How many messages an aggregate of `size` bytes may hold and still be opened.
-
-    An aggregate whose every message has a device and a time never has more, but under a contract of
-    hundreds of fields. One that is all empty messages would be 700,000 elements in a 6 MB event,
-    each with a row that leads back to it.
-    """
-    return min(max(MEMBERS_ALWAYS, size // MEMBER_BYTES_MIN), CELLS_MAX // fields)
 
 
 def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
@@ -139,17 +112,6 @@ def _pairs(message: Any) -> Iterator[tuple[str, bytes]]:
         if record.partition_key_index >= len(keys):
             raise ValueError("the aggregate names a partition key that it does not hold")
         yield keys[record.partition_key_index], record.data
-
-
-def aggregate(records: Iterable[tuple[str, bytes]]) -> bytes:
-    """A KPL aggregate of (partition key, data) pairs, in order. The inverse of `deaggregate`."""
-    message = _AGGREGATE()
-    keys: dict[str, int] = {}
-    for key, data in records:
-        message.records.add(partition_key_index=keys.setdefault(key, len(keys)), data=data)
-    message.partition_key_table.extend(keys)
-    packed: bytes = message.SerializeToString()
-    return KPL_MAGIC + packed + hashlib.md5(packed, usedforsecurity=False).digest()
 
 
 def _aggregated_record() -> Any:

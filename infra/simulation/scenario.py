@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from infra.esm.answers import Undocumented
 from infra.esm.simulate import EPOCH
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import Source
 
 FaultKind = Literal[
