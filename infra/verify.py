@@ -25,6 +25,7 @@ from sinks import ledger
 from sinks.ledger import Attempt
 from sinks.table import Key
 from transform.pipeline import Transform
+from transform.records import DIGEST
 
 KINDS: tuple[Kind, ...] = ("missing", "twice", "conflict", "unexplained")
 UNREAD = "unread"  # the generation of a killer: no rules have seen it
@@ -125,8 +126,8 @@ EXPECTED = pa.schema(
         ("_sub", pa.int32()),
         ("_child", pa.int32()),
         ("_generation", pa.string()),
-        ("_digest", pa.binary(16)),
-        ("verdict", pa.string()),  # delivered, or the reason
+        ("_digest", DIGEST),
+        ("verdict", pa.string()),  # delivered, dropped, or the reason
     ]
 )
 OBJECTS = pa.schema(
@@ -162,6 +163,7 @@ def _load(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> Again:
         "raw_rows": evidence.raw.drop_columns(["_body"]),
         "landing": evidence.landing,
         "quarantine": evidence.quarantine.drop_columns(["_body"]),
+        "left_out": evidence.dropped,
         "parked_rows": parked.drop_columns(["_body"]).append_column("_sha", [shas]),
         "attempts": pa.Table.from_pylist(attempts, ATTEMPTS),
         "handed_back": _handed_back(evidence.attempts),
@@ -188,7 +190,7 @@ def _load(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> Again:
 def judged_again(evidence: Evidence) -> Again:
     """Raw under each generation that rows or attempts name, by the rules where they are here."""
     asked: dict[tuple[str, int, str], int] = {}
-    for table in (evidence.landing, evidence.quarantine):
+    for table in (evidence.landing, evidence.quarantine, evidence.dropped):
         grouped = table.group_by(["_raw", "_epoch", "_generation"]).aggregate([([], "count_all")])
         for row in grouped.to_pylist():
             made = (row["_raw"], row["_epoch"], row["_generation"])
@@ -213,11 +215,11 @@ def _verdicts(rules: Transform, source: pa.Table, key: str) -> pa.Table:
     names = EXPECTED.names[:-1]
     good = pa.repeat(pa.scalar("delivered"), batch.rows.num_rows)
     bad = batch.rejects.column("_reason")
+    dropped = pa.repeat(pa.scalar("dropped"), batch.drops.num_rows)
+    drops = batch.drops.append_column("_digest", pa.nulls(batch.drops.num_rows, DIGEST))
+    told = ((batch.rows, good), (batch.rejects, bad), (drops, dropped))
     return pa.concat_tables(
-        [
-            pa.table([*batch.rows.select(names).columns, good], schema=EXPECTED),
-            pa.table([*batch.rejects.select(names).columns, bad], schema=EXPECTED),
-        ]
+        [pa.table([*of.select(names).columns, said], schema=EXPECTED) for of, said in told]
     )
 
 
@@ -330,6 +332,7 @@ def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]
         "quarantine_rows": evidence.quarantine.num_rows,
         "delivered_elements": one("SELECT count(*) FROM delivered"),
         "set_aside_elements": one("SELECT count(*) FROM set_aside"),
+        "dropped_elements": one("SELECT count(*) FROM dropped_elements"),
         "repeats": one(
             "SELECT count(*) - count(DISTINCT (_contract, _record_id, _digest)) FROM delivered"
         ),

@@ -201,11 +201,10 @@ class _Found:
         self._rules = rules or wiring.transform(wiring.epoch())
         self._fates = fates.read(wiring.bucket, self._rules.contract)
         self._with_fate = self._fates.places()
-        self._with_fate |= _dropped(wiring.bucket)
         self._taken: set[Place] = set()
 
     def has_fate(self, place: Place) -> bool:
-        """Whether it is delivered, dropped or quarantined already: the audit and law 5 say so."""
+        """Whether it is delivered, dropped or quarantined already: law 5 says so."""
         return place in self._with_fate
 
     def __iter__(self) -> Iterator[_One]:
@@ -376,20 +375,18 @@ def _audited(bucket: Bucket, prefix: str) -> dict[Place, tuple[str, Fate]]:
     return found
 
 
-def _dropped(bucket: Bucket) -> set[Place]:
-    """What a rule dropped has no row anywhere: only the audit knows."""
-    audited = _audited(bucket, f"{PREFIX}/").items()
-    return {place for place, (_, fate) in audited if fate == "dropped"}
-
-
 def _verdicts(chunk: list[_One], rules: Transform) -> Iterator[tuple[_One, str, str]]:
     """Each record with its fingerprint and detail under these rules."""
     batch = rules.apply(_delivery(chunk).table(), "preview")
     said: dict[int, tuple[str, str]] = {}
+    landed = set(batch.rows.column("_index").to_pylist())
+    for row in batch.drops.select(["_index", "_rule"]).to_pylist():
+        if row["_index"] not in landed:
+            said.setdefault(row["_index"], ("dropped", row["_rule"]))
     for row in batch.rejects.select(
         ["_index", "_step", "_reason", "_field", "_detail"]
     ).to_pylist():
-        said.setdefault(row["_index"], (_fingerprint(row), row["_detail"]))
+        said[row["_index"]] = (_fingerprint(row), row["_detail"])
     for index, one in enumerate(chunk):
         yield (one, *said.get(index, ("delivered", "")))
 

@@ -105,15 +105,16 @@ def preview(wiring: Wiring, from_micros: int, to_micros: int) -> Report:
     which = Reprocessed(rules.epoch, from_micros, to_micros, rules.contract.digest)
     report = Report(which.epoch)
     known = fates.read(wiring.bucket, rules.contract)
-    landed, rejected = [known.landed], [known.rejected]
+    landed, rejected, dropped = [known.landed], [known.rejected], [known.dropped]
     for key in _keys(wiring.bucket, which):
         rows = raw.read(wiring.bucket, key)
         for first, received in _parts(rows, which):
             batch = rules.apply(rows.slice(first, received), key, first)
             landed.append(batch.rows.select(fates.LANDED.names).cast(fates.LANDED))
             rejected.append(batch.rejects)
+            dropped.append(batch.drops)
             report.rounds += 1
-    would = fates.Fates(pa.concat_tables(landed), pa.concat_tables(rejected))
+    would = fates.Fates(*map(pa.concat_tables, (landed, rejected, dropped)))
     _count(would, which, report)
     return report
 
@@ -214,8 +215,12 @@ _ELEMENTS = """
     SELECT _stream, _shard, _sequence, 'delivered' AS fate, _record_id || hex(_digest) AS said
     FROM ({delivered}) UNION ALL
     SELECT _stream, _shard, _sequence, 'quarantined', _reason || coalesce(_field, '')
-    FROM ({set_aside})
+    FROM ({set_aside}) UNION ALL
+    SELECT _stream, _shard, _sequence, 'dropped', _rule FROM ({left_out})
 """
+
+
+_WORST = "max_by(fate, list_position(['dropped', 'delivered', 'quarantined'], fate))"
 
 
 def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
@@ -223,12 +228,14 @@ def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
     inside = f"epoch_us(_arrival) >= {which.from_micros} AND epoch_us(_arrival) < {which.to_micros}"
     sides = {}
     for side, more in (("before", f" AND _epoch < {which.epoch}"), ("after", "")):
-        tables = [f"(SELECT * FROM {name} WHERE {inside}{more})" for name in ("landed", "rejected")]
+        tables = distinct.Tables(
+            *(f"(SELECT * FROM {name} WHERE {inside}{more})" for name in vars(known))
+        )
         elements = _ELEMENTS.format(
-            delivered=distinct.delivered(*tables), set_aside=distinct.set_aside(*tables)
+            delivered=tables.delivered(), set_aside=tables.set_aside(), left_out=tables.left_out()
         )
         sides[side] = known.ask(
-            f"SELECT _stream, _shard, _sequence, max(fate) AS fate, list_sort(list(said)) AS said "
+            f"SELECT _stream, _shard, _sequence, {_WORST} AS fate, list_sort(list(said)) AS said "
             f"FROM ({elements}) GROUP BY _stream, _shard, _sequence"
         ).to_arrow_table()
     report.before, report.after = (_tally(sides[side]) for side in ("before", "after"))
@@ -240,7 +247,7 @@ def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
 
 def _tally(side: pa.Table) -> dict[str, int]:
     told = side.column("fate").to_pylist()
-    return {fate: told.count(fate) for fate in ("delivered", "quarantined")}
+    return {fate: told.count(fate) for fate in ("delivered", "dropped", "quarantined")}
 
 
 # Hot items that nothing wants any more
@@ -260,7 +267,7 @@ def _stale(wiring: Wiring, rules: Contract, which: Reprocessed) -> list[tuple[st
     prefix = f"{landing.LANDING}/{rules.name}/"
     made = [_keys_made(wiring, rules, key) for key in wiring.bucket.keys(prefix)]
     keys = pa.concat_tables([KEYS.empty_table(), *made])
-    chosen = distinct.delivered("landed", "rejected")
+    chosen = fates.TABLES.delivered()
     found = known.ask(
         f"SELECT DISTINCT pk, sk FROM keys WHERE _epoch < {which.epoch} "
         f"AND epoch_us(_arrival) >= {which.from_micros} "

@@ -82,8 +82,8 @@ class Rounds:
         """Fates by record: the account has only counts, so the objects themselves are read."""
         outcome = account(output, what.received)
         done = output["transform"]
-        quarantined = self._indexes(done.get("quarantine_key", ""))
-        landed = self._indexes(done.get("landing_key", ""))
+        quarantined = landing.indexes(self.wiring.bucket, done.get("quarantine_key", ""))
+        landed = landing.indexes(self.wiring.bucket, done.get("landing_key", ""))
         back = {what.first + index for index in outcome.retry_indexes()}
         fates: list[Fate] = []
         for index in range(what.first, what.first + what.received):
@@ -95,8 +95,3 @@ class Rounds:
                 fates.append("delivered" if index in landed else "dropped")
         reason = output["account"]["reason"]
         return Ran(what.raw_key, what.epoch, fates, done["contract"], done["generation"], reason)
-
-    def _indexes(self, key: str) -> set[int]:
-        if not key:
-            return set()
-        return set(landing.read(self.wiring.bucket, key, ["_index"]).column("_index").to_pylist())

@@ -43,7 +43,7 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         "contract": rules.contract.name,
         "version": rules.generation.version,
         "generation": rules.generation.digest,
-        **vars(landing.Landed("", 0, 0, "", 0)),
+        **vars(landing.Landed.nothing()),
         "hot_rows": 0,
     }
     try:
@@ -198,19 +198,25 @@ def _without(state: dict[str, Any], wiring: Wiring, refused: Iterable[int]) -> O
     first = state["first"]
     retry = ranges((index - first for index in refused), RETRY_RANGES_MAX)
     back = {index for low, high in retry for index in range(low, high)}
-    quarantined: set[int] = set()
-    if key := state["transform"]["quarantine_key"]:
-        rejects = landing.read(wiring.bucket, key, ["_index"])
-        quarantined = {index - first for index in rejects.column("_index").to_pylist()}
+    done = state["transform"]
+    quarantined, dropped = (
+        {index - first for index in landing.indexes(wiring.bucket, done[key])}
+        for key in ("quarantine_key", "dropped_key")
+    )
+    if dropped:  # of some records a rule dropped all rows, of others only some
+        landed = landing.indexes(wiring.bucket, done["landing_key"])
+        dropped -= quarantined | {index - first for index in landed}
     counted = state["account"]
-    if len(quarantined) != counted["quarantined"]:
-        raise ConservationError(f"{len(quarantined)} of {counted['quarantined']} are set aside")
-    kept = len(quarantined - back)
+    if (len(quarantined), len(dropped)) != (counted["quarantined"], counted["dropped"]):
+        raise ConservationError(
+            f"{len(quarantined)} of {counted['quarantined']} are set aside, "
+            f"{len(dropped)} of {counted['dropped']} dropped"
+        )
     return Outcome(
         received=state["received"],
-        delivered=state["received"] - counted["dropped"] - len(back) - kept,
-        dropped=counted["dropped"],
-        quarantined=kept,
+        delivered=state["received"] - len(quarantined | dropped | back),
+        dropped=len(dropped - back),
+        quarantined=len(quarantined - back),
         retry=retry,
     )
 

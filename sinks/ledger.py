@@ -54,6 +54,8 @@ class Attempt:
     landing_bytes: int
     quarantine_key: str
     quarantine_rows: int
+    dropped_key: str
+    dropped_rows: int
     hot_rows: int
     hot_written: int
     repair_rows: int

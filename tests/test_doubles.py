@@ -353,6 +353,8 @@ DONE = {
     "landing_bytes": 0,
     "quarantine_key": "",
     "quarantine_rows": 0,
+    "dropped_key": "",
+    "dropped_rows": 0,
     "hot_rows": 0,
     "account": {
         "outcome": "done",

@@ -25,6 +25,7 @@ import sinks.repair
 import sinks.table
 import transform.pipeline
 from infra.simulation.many import many
+from sinks.distinct import Tables
 from sinks.errors import SinkError
 from transform.records import DIGEST_BYTES, Batch, Delivery, Outcome
 
@@ -125,12 +126,12 @@ def verdict_from_the_clock(patch: pytest.MonkeyPatch) -> None:
 
 def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
     """Two readings of one id are taken for one, whatever their bytes."""
-    real = sinks.distinct.records
+    real = sinks.distinct.Tables.records
 
-    def records(landing: str, quarantine: str) -> str:
-        return real(landing, quarantine).replace("_record_id, _digest", "_record_id")
+    def records(tables: Tables) -> str:
+        return real(tables).replace("_record_id, _digest", "_record_id")
 
-    patch.setattr(sinks.distinct, "records", records)
+    patch.setattr(sinks.distinct.Tables, "records", records)
 
 
 def identity_from_the_messages_bytes(patch: pytest.MonkeyPatch) -> None:
@@ -158,15 +159,14 @@ def identity_from_the_messages_bytes(patch: pytest.MonkeyPatch) -> None:
 def two_fates_for_one_position(patch: pytest.MonkeyPatch) -> None:
     """Whatever landed counts, and whatever was set aside counts as well."""
 
-    def fates(table: str) -> str:
+    def fates(_: Tables, table: str) -> str:
         element = sinks.distinct.ELEMENT
         return (
             f"SELECT * FROM {table} "  # noqa: S608  names of our own
             f"QUALIFY row_number() OVER (PARTITION BY {element} ORDER BY _raw, _index) = 1"
         )
 
-    patch.setattr(sinks.distinct, "delivered", lambda landing, _: fates(landing))
-    patch.setattr(sinks.distinct, "set_aside", lambda _, quarantine: fates(quarantine))
+    patch.setattr(sinks.distinct.Tables, "_members", fates)
 
 
 def a_zombie_overwrites_the_ledger(patch: pytest.MonkeyPatch) -> None:

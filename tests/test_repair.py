@@ -295,7 +295,7 @@ def test_only_the_records_of_debts_not_taken_go_back(account: Cloud, wiring: Wir
 
 def test_a_part_of_a_delivery_hands_back_by_its_own_numbers(wiring: Wiring):
     """Landing numbers records as raw does; the account those of the part."""
-    state = {"first": 3, "received": 2, "transform": {"quarantine_key": ""}}
+    state = {"first": 3, "received": 2, "transform": {"quarantine_key": "", "dropped_key": ""}}
     counted = {"dropped": 0, "quarantined": 0}
     outcome = stages._without(state | {"account": counted}, wiring, [4])
     assert (outcome.retry, outcome.delivered) == (((1, 2),), 1)

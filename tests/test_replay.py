@@ -18,7 +18,7 @@ from ingest.process import process
 from ingest.replay import Choice, Pace, Report, preview, resolved
 from ingest.settings import Wiring
 from ingest.workflow import ExecutionFailed
-from sinks import distinct, fates, landing, ledger, raw
+from sinks import fates, landing, ledger, raw
 from tests.support import (
     NOON,
     SECOND,
@@ -121,7 +121,7 @@ class Edge:
         return fates.read(self.account.bucket, self.wiring.transform(0).contract)
 
     def delivered(self) -> pa.Table:
-        return self.fates().ask(distinct.delivered("landed", "rejected")).to_arrow_table()
+        return self.fates().ask(fates.TABLES.delivered()).to_arrow_table()
 
     def open(self) -> list[dict[str, Any]]:
         return list(self.fates().open_rows())

@@ -57,8 +57,8 @@ def test_what_was_rejected_is_delivered_under_the_new_epoch(edge: Edge, tmp_path
     report = again(edge)
     assert report.complete
     assert (report.epoch, report.positions, report.changed) == (1, 3, 1)
-    assert report.before == {"delivered": 1, "quarantined": 2}
-    assert report.after == {"delivered": 2, "quarantined": 1}
+    assert report.before == {"delivered": 1, "dropped": 0, "quarantined": 2}
+    assert report.after == {"delivered": 2, "dropped": 0, "quarantined": 1}
     assert edge.delivered().column("_epoch").to_pylist() == [1, 1]
     assert report.hot_keys_removed == 0
     assert len(edge.account.items()) == 2
@@ -84,7 +84,7 @@ def test_what_is_rejected_now_leaves_the_hot_table(edge: Edge, tmp_path) -> None
     edge.ingest([reading(seq=1), reading(seq=2, fw="1")])
     edge.deploy(rules(tmp_path, BY_FIRMWARE))
     report = again(edge)
-    assert report.after == {"delivered": 1, "quarantined": 1}
+    assert report.after == {"delivered": 1, "dropped": 0, "quarantined": 1}
     assert report.hot_keys_removed == 2
     assert [pk.partition("#")[0] for pk, _ in edge.account.items()] == ["1"]
 

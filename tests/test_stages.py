@@ -131,6 +131,8 @@ def test_transform_answers_with_pointers_and_counts(clouded: Cloud, wiring: Wiri
         "landing_rows": 3,
         "quarantine_key": clouded.keys("quarantine/telemetry/2026-11-24/12/")[0],
         "quarantine_rows": 1,
+        "dropped_key": "",
+        "dropped_rows": 0,
         "hot_rows": 2,
         "account": {
             "outcome": "done",

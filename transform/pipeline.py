@@ -23,6 +23,7 @@ from transform.envelope import Elements, open_envelopes
 from transform.exact_reader import Row
 from transform.records import (
     DIGEST_BYTES,
+    DROPPED_SCHEMA,
     QUARANTINE_SCHEMA,
     UTC_MICROS,
     Batch,
@@ -93,6 +94,7 @@ class Transform:
         return Batch(
             rows=rows,
             rejects=rejects,
+            drops=DROPPED_SCHEMA.empty_table(),
             counts=Counts(raw.num_rows, delivered, 0, quarantined),
             hot_rows=int(pc.sum(hot_mask(rows, self.contract)).as_py() or 0),
         )
@@ -113,6 +115,7 @@ class Transform:
         return Batch(
             rows=self.schema.empty_table(),
             rejects=self._rejects(origin, bad, Counter(bad.index)),
+            drops=DROPPED_SCHEMA.empty_table(),
             counts=Counts(raw.num_rows, 0, 0, raw.num_rows),
             hot_rows=0,
         )

@@ -97,6 +97,18 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 """A quarantine object: one row per rejected element."""
 
+DROPPED_SCHEMA = pa.schema(
+    [
+        pa.field("_rule", pa.string(), nullable=False),  # the contract's rule that dropped it
+        *(f for f in ROW_FIELDS if f.name not in {"_record_id", "_digest"}),
+    ]
+)
+"""A dropped object: one mark per element that a rule of the contract drops, without its bytes.
+
+A record that is nowhere is lost, or was dropped: the mark tells which, to whoever counts and to
+law 5, where an older epoch delivered what a greater one drops.
+"""
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -180,11 +192,13 @@ class Counts:
 class Batch:
     """A Delivery after Transform: good rows and rejected rows, both with their origin.
 
-    `rows` has the contract's landing schema, `rejects` is a quarantine table; either may be empty.
+    `rows` has the contract's landing schema, `rejects` is a quarantine table, `drops` a table of
+    marks (`DROPPED_SCHEMA`); each may be empty.
     """
 
     rows: pa.Table
     rejects: pa.Table
+    drops: pa.Table
     counts: Counts
     hot_rows: int
 
