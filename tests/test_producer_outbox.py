@@ -24,6 +24,7 @@ from infra.esm.simulated_queue import SimulatedQueue
 from infra.esm.simulated_stream import SimulatedStream
 from ingest.producer import Full, Queue, Spill, Stream, Unsendable
 from ingest.producer.courier import attempt
+from ingest.producer.messages import acknowledged
 from ingest.producer.outbox import Outbox
 from ingest.producer.spill import Log
 from tests.test_spill import died
@@ -157,6 +158,11 @@ class Run:
             return
         self.accepted.append((key, body))
 
+    def burst(self) -> None:
+        """More than the memory takes."""
+        for key in KEYS * 7:
+            self.put(key, 1_000)
+
     def turn(self, fault: str) -> None:
         """Time passes until a request is due, and it meets this fault."""
         weather = self.case.weather
@@ -168,7 +174,8 @@ class Run:
         batch = self.outbox.next_batch(weather.now)
         assert batch or not self.outbox.unsent
         answers = attempt(self.case.destination, batch)
-        done, gone = self.outbox.settle(batch, answers, weather.now)
+        taken, gone = self.outbox.settle(batch, answers, weather.now)
+        done = acknowledged(taken)
         assert gone == []
         places = self.case.by_position() if done else {}
         for message, position, sub in done:
@@ -234,7 +241,7 @@ def iter_log(log):
 def steps(*names: str):
     puts = st.tuples(st.just("put"), st.sampled_from(KEYS), st.integers(0, 3_000))
     turns = st.tuples(st.just("turn"), st.sampled_from(FAULTS))
-    others = [st.tuples(st.just(name)) for name in names]
+    others = [st.tuples(st.just(name)) for name in ("burst", *names)]
     return st.lists(st.one_of(puts, puts, turns, *others), max_size=60)
 
 
@@ -285,7 +292,9 @@ def driven(case: Case, spill: Spill | None = None, **more: Any) -> Outbox:
 def turned(outbox: Outbox, case: Case, fault: str = "calm"):
     case.weather.fault = fault
     batch = outbox.next_batch(case.weather.now)
-    return outbox.settle(batch, attempt(case.destination, batch), case.weather.now)
+    answers = attempt(case.destination, batch)
+    taken, gone = outbox.settle(batch, answers, case.weather.now)
+    return acknowledged(taken), gone
 
 
 def test_a_message_waits_for_others_and_no_longer():

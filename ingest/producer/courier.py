@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from botocore.exceptions import ClientError
 
@@ -15,6 +16,7 @@ from sinks.errors import SinkError, translated
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 2.0  # while some of a request is taken
 BACKOFF_AWAY_MAX_SECONDS = 30.0  # while nothing is
+KEYS_REMEMBERED = 10_000  # and their groups, for which some are hashed
 DOUBLINGS_MAX = 16  # of a pause, which has long reached its maximum
 
 INVALID = frozenset(
@@ -53,13 +55,14 @@ class Courier:
         self.size = 0  # their bytes
         self._destination = destination
         self._uniform = uniform
+        self._group = lru_cache(KEYS_REMEMBERED)(destination.group)
         self._waiting: dict[str, deque[Message]] = {}
         self._again: list[Entry] = []
         self._away = 0  # requests in a row of which nothing was taken
         self._not_before = 0.0
 
     def add(self, message: Message) -> None:
-        group = self._destination.group(message)
+        group = self._group(message.key)
         waiting = self._waiting.get(group)
         if waiting is None:
             waiting = self._waiting[group] = deque()

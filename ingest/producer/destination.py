@@ -34,8 +34,8 @@ class Destination(Protocol):
     def full(self, messages: int, size: int) -> bool:
         """Whether so many messages, of so many bytes, are a request that need not wait for more."""
 
-    def group(self, message: Message) -> str:
-        """What the message keeps its order with."""
+    def group(self, key: str) -> str:
+        """What a key's messages keep their order with: a function of the key."""
 
     def pack(self, group: str, waiting: deque[Message], room: int) -> Entry | None:
         """The next entry of a group's messages, taken off them; None where it needs more room."""

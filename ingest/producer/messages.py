@@ -9,7 +9,7 @@ ProducerError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -86,6 +86,15 @@ class Acknowledged(NamedTuple):
     message: Message
     position: Position
     sub: int
+
+
+def acknowledged(taken: Iterable[tuple[Entry, Position]]) -> list[Acknowledged]:
+    """The messages of entries that were taken."""
+    return [
+        Acknowledged(message, position, sub)
+        for entry, position in taken
+        for sub, message in enumerate(entry.messages)
+    ]
 
 
 @dataclass(frozen=True)

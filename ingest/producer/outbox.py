@@ -18,12 +18,12 @@ from random import Random
 from ingest.producer.courier import Courier, Settled
 from ingest.producer.destination import Destination
 from ingest.producer.messages import (
-    Acknowledged,
     Answer,
     Counters,
     Entry,
     Full,
     Message,
+    Position,
     Refusal,
     Unsendable,
 )
@@ -89,7 +89,7 @@ class Outbox:
         return message.number
 
     def _check(self, key: str, data: bytes) -> None:
-        if len(key) > KEY_CHARACTERS_MAX or any("\ud800" <= letter <= "\udfff" for letter in key):
+        if len(key) > KEY_CHARACTERS_MAX or not (key.isascii() or _is_utf8(key)):
             raise Unsendable(
                 f"a key of {len(key)} characters, or with half of a surrogate pair; a key has at "
                 f"most {KEY_CHARACTERS_MAX}: use the device's name, or a digest of it"
@@ -185,24 +185,20 @@ class Outbox:
 
     def settle(
         self, batch: Sequence[Entry], answers: Sequence[Answer], now: float
-    ) -> tuple[list[Acknowledged], list[tuple[Message, Refusal]]]:
-        """Take note of a request's answers. Whose messages are acknowledged, and whose refused."""
+    ) -> tuple[list[tuple[Entry, Position]], list[tuple[Message, Refusal]]]:
+        """Take note of a request's answers: the entries that were taken, the messages refused."""
         settled = self._courier.settle(batch, answers, now)
         self._counts["calls"] += 1
         self._proven |= bool(settled.taken)
         refused = self._refused(settled, now)
         self._counts["retried"] += sum(len(entry.messages) for entry, _ in settled.failed)
         self._tell(settled)
-        taken = [
-            Acknowledged(message, position, sub)
-            for entry, position in settled.taken
-            for sub, message in enumerate(entry.messages)
-        ]
+        taken = [message for entry, _ in settled.taken for message in entry.messages]
         self._counts["acknowledged"] += len(taken)
-        self._release([message for message, _, _ in taken])
+        self._release(taken)
         if any(refusal.whole for _, refusal in settled.failed):
             self.rescue()
-        return taken, refused
+        return settled.taken, refused
 
     def _refused(self, settled: Settled, now: float) -> list[tuple[Message, Refusal]]:
         """Set aside what will never be taken, unless it cannot be told from a wrong setup.
@@ -299,6 +295,10 @@ class Outbox:
 
 
 _COUNTED = ("accepted", "resumed", "acknowledged", "spilled", "retried", "calls")
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _sync_seconds(spill: Spill | None) -> float | None:

@@ -16,12 +16,15 @@ from ingest.producer.destination import Destination
 from ingest.producer.messages import (
     Acknowledged,
     Counters,
+    Entry,
     Full,
     Message,
+    Position,
     ProducerError,
     Refusal,
     Unsendable,
     Unsent,
+    acknowledged,
 )
 from ingest.producer.outbox import Outbox
 from ingest.producer.spill import Spill
@@ -61,7 +64,7 @@ class Producer:
         *,
         buffer_bytes: int = BUFFER_BYTES,
         linger_seconds: float = LINGER_SECONDS,
-        on_acknowledged: Callable[[Sequence[Acknowledged]], None] = lambda _acknowledged: None,
+        on_acknowledged: Callable[[Sequence[Acknowledged]], None] | None = None,
         on_refused: Callable[[Message, Refusal], None] = lambda _message, _refusal: None,
         clock: Callable[[], float] = time.monotonic,
         random: randomness.Random | None = None,
@@ -195,8 +198,8 @@ class Producer:
         with self._work:
             if self._stopped:  # what came of it is not known to anybody any more: it goes again
                 return
-            acknowledged, refused = self._outbox.settle(batch, answers, self._clock())
-        self._call_back(acknowledged, refused)
+            taken, refused = self._outbox.settle(batch, answers, self._clock())
+        self._call_back(taken, refused)
         self._end_turn()
 
     def _await_due(self) -> bool:
@@ -225,11 +228,11 @@ class Producer:
             self._settled.notify_all()
 
     def _call_back(
-        self, acknowledged: Sequence[Acknowledged], refused: Sequence[tuple[Message, Refusal]]
+        self, taken: Sequence[tuple[Entry, Position]], refused: Sequence[tuple[Message, Refusal]]
     ) -> None:
         try:
-            if acknowledged:
-                self._on_acknowledged(acknowledged)
+            if taken and self._on_acknowledged is not None:
+                self._on_acknowledged(acknowledged(taken))
             for message, refusal in refused:
                 self._on_refused(message, refusal)
         except Exception:

@@ -54,8 +54,8 @@ class Queue:
                 "punctuation: use a digest of the key"
             )
 
-    def group(self, message: Message) -> str:
-        return message.key if self.in_order else ""
+    def group(self, key: str) -> str:
+        return key if self.in_order else ""
 
     def pack(self, group: str, waiting: deque[Message], room: int) -> Entry | None:
         size = len(waiting[0].data)

@@ -88,10 +88,10 @@ class Stream:
                 "address"
             )
 
-    def group(self, message: Message) -> str:
+    def group(self, key: str) -> str:
         if self.aggregate:
-            return str(self._lane(message.key))
-        return message.key if self.in_order else ""
+            return str(self._lane(key))
+        return key if self.in_order else ""
 
     def pack(self, group: str, waiting: deque[Message], room: int) -> Entry | None:
         key = waiting[0].key

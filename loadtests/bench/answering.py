@@ -14,6 +14,8 @@ ANSWER = {"ShardId": "shardId-000000000000", "SequenceNumber": "4" * 56}
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Takes everything."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1

@@ -96,7 +96,9 @@ class Figures:
 @contextmanager
 def endpoint() -> Iterator[str]:
     command = [sys.executable, "-m", "loadtests.bench.answering"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(  # noqa: S603  our own
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as server:
         try:
             yield f"http://127.0.0.1:{int(server.stdout.readline())}"  # type: ignore[union-attr]
         finally:
