@@ -4,17 +4,19 @@ The format: https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggre
 """
 
 import hashlib
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from transform import envelope
+from transform import kpl_reader
 from transform.contract_file import load_contract
-from transform.envelope import deaggregate, open_envelopes
+from transform.envelope import JSON, open_record
 from transform.kpl import KPL_MAGIC, Aggregate, aggregate, is_aggregate, members_max
+from transform.kpl_reader import deaggregate
 from transform.pipeline import Transform
-from transform.records import Delivery
+from transform.records import Delivery, Rejection
 
 SOME = settings(max_examples=150, deadline=None)
 
@@ -61,6 +63,31 @@ PLAIN = wrapped(key(b"k"), record(number(1, 0), data(3, b"one")))
 def opened(body):
     assert is_aggregate(body)
     return list(deaggregate(body))
+
+
+@dataclass
+class Found:
+    """What came out of many source records, one list entry for each message; rejects by record."""
+
+    bodies: list[bytes] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    sub: list[int] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    rejects: dict[int, Rejection] = field(default_factory=dict)
+
+
+def opened_all(bodies, groups):
+    found = Found()
+    for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
+        record = open_record(body, group, None, "kinesis", JSON, 1)
+        found.bodies += record.bodies
+        found.index += [index] * len(record.bodies)
+        found.sub += record.subs
+        found.groups += record.groups
+        for sub, child, _, whole, rejection in record.rejects:
+            assert (sub, child, whole) == (0, 0, body)
+            found.rejects[index] = rejection
+    return found
 
 
 # What others wrote
@@ -117,7 +144,7 @@ members = st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=300)), min_
 def test_what_is_aggregated_is_opened_unchanged(pairs):
     body = aggregate(pairs)
     assert opened(body) == pairs
-    assert envelope._parsed(body).SerializeToString() == body[4:-16]  # as the library writes it
+    assert kpl_reader._parsed(body).SerializeToString() == body[4:-16]  # as the library writes it
 
 
 @SOME
@@ -208,7 +235,7 @@ def test_protobuf_leaves_room_for_other_writers(body):
 )
 def test_other_bytes_are_a_plain_record_and_stay_whole(body):
     assert not is_aggregate(body)
-    elements = open_envelopes([body], ["group"])
+    elements = opened_all([body], ["group"])
     assert (elements.bodies, elements.groups) == ([body], ["group"])
     assert (elements.index, elements.sub, elements.rejects) == ([0], [0], {})
 
@@ -217,7 +244,7 @@ def test_other_bytes_are_a_plain_record_and_stay_whole(body):
 @given(st.binary(max_size=60), st.booleans())
 def test_any_bytes_are_opened_or_kept_and_nothing_is_raised(content, signed):
     body = wrapped(content) if signed else KPL_MAGIC + content
-    elements = open_envelopes([body], [None])
+    elements = opened_all([body], [None])
     assert (not elements.bodies) == bool(elements.rejects)
 
 
@@ -242,7 +269,7 @@ MALFORMED = {
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_aggregate_is_rejected_as_one(body):
     assert is_aggregate(body)
-    elements = open_envelopes([PLAIN, body, b"plain"], ["a", "b", "c"])
+    elements = opened_all([PLAIN, body, b"plain"], ["a", "b", "c"])
     assert elements.bodies == [b"one", b"plain"]  # its neighbours are opened all the same
     assert elements.index == [0, 2]
     rejection = elements.rejects[1]
@@ -278,7 +305,7 @@ def test_a_malformed_aggregate_is_quarantined_whole(body):
 
 def test_members_are_numbered_within_their_source_record():
     pairs = [("a", b"1"), ("b", b"2"), ("a", b"3")]
-    elements = open_envelopes([b"x", aggregate(pairs), b"y"], ["g", "h", None])
+    elements = opened_all([b"x", aggregate(pairs), b"y"], ["g", "h", None])
     assert elements.bodies == [b"x", b"1", b"2", b"3", b"y"]
     assert elements.index == [0, 1, 1, 1, 2]
     assert elements.sub == [0, 0, 1, 2, 0]
@@ -286,7 +313,7 @@ def test_members_are_numbered_within_their_source_record():
 
 
 def test_an_aggregate_within_an_aggregate_is_data():
-    assert open_envelopes([aggregate([("k", PLAIN)])], [None]).bodies == [PLAIN]
+    assert opened_all([aggregate([("k", PLAIN)])], [None]).bodies == [PLAIN]
 
 
 # What could not be held
@@ -295,7 +322,7 @@ def test_an_aggregate_within_an_aggregate_is_data():
 def test_an_aggregate_of_more_messages_than_its_bytes_can_hold_is_rejected_as_one():
     most = members_max(0)
     full, over = aggregate([("k", b"")] * most), aggregate([("k", b"")] * (most + 1))
-    elements = open_envelopes([PLAIN, full, over, b"plain"], ["a", "b", "c", "d"])
+    elements = opened_all([PLAIN, full, over, b"plain"], ["a", "b", "c", "d"])
     assert elements.index == [0] + [1] * most + [3]
     assert (elements.rejects[2].step, elements.rejects[2].reason) == (
         "envelope",
@@ -310,7 +337,7 @@ def test_an_aggregate_of_more_messages_than_its_bytes_can_hold_is_rejected_as_on
 def test_no_aggregate_of_messages_that_can_be_delivered_holds_too_many():
     smallest = b'{"d":"a","t":0}'
     body = aggregate([("", smallest)] * 10_000)
-    assert len(open_envelopes([body], ["k"]).bodies) == 10_000
+    assert len(opened_all([body], ["k"]).bodies) == 10_000
 
 
 def test_a_contract_of_hundreds_of_fields_takes_fewer_messages_of_one_aggregate():
@@ -321,7 +348,7 @@ def test_a_contract_of_hundreds_of_fields_takes_fewer_messages_of_one_aggregate(
 
 def test_a_partition_key_that_kinesis_would_not_take_makes_an_aggregate_malformed():
     key_of = lambda characters: aggregate([("é" * characters, b"one")])  # noqa: E731
-    elements = open_envelopes([key_of(256), key_of(257)], ["a", "b"])
+    elements = opened_all([key_of(256), key_of(257)], ["a", "b"])
     assert elements.groups == ["é" * 256]
     assert elements.rejects[1].reason == "malformed_aggregate"
     assert "over 256 characters" in elements.rejects[1].detail

@@ -31,8 +31,8 @@ from ingest.producer import (
 from ingest.producer.stream import HASH_KEYS, hash_key
 from loadtests.bench import producer as bench
 from tests.support import client
-from transform.envelope import deaggregate
 from transform.kpl import is_aggregate
+from transform.kpl_reader import deaggregate
 
 
 def opened(data):
@@ -209,7 +209,6 @@ def test_what_can_never_be_sent_to_a_stream_is_refused_at_once(site, key, data, 
         ("q", "k", b"\xff", r"not UTF-8 \(invalid start byte at byte 0\); SQS takes text only"),
         ("q", "k", b"a\x00", "control characters, which SQS does not take"),
         ("q", "k", b"", "empty"),
-        ("q.fifo", "a b", b"{}", "a message group 'a b'; a FIFO queue takes 1 to 128 letters"),
     ],
 )
 def test_what_can_never_be_sent_to_a_queue_is_refused_at_once(name, key, data, says):

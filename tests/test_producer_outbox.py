@@ -28,8 +28,8 @@ from ingest.producer.messages import acknowledged
 from ingest.producer.outbox import Outbox
 from ingest.producer.spill import Log
 from tests.test_spill import died
-from transform.envelope import deaggregate
 from transform.kpl import is_aggregate
+from transform.kpl_reader import deaggregate
 
 KEYS = ("a", "b", "c")
 URL = "https://sqs/1/"

@@ -14,8 +14,8 @@ from infra import push
 from infra.push import PushError, Sent, to_queue, to_stream
 from ingest.producer import Unsendable, courier
 from tests.support import SOME
-from transform.envelope import deaggregate
 from transform.kpl import is_aggregate
+from transform.kpl_reader import deaggregate
 
 KEY_LETTERS = st.characters(exclude_categories=["Cs"])
 REFUSED = {
@@ -313,6 +313,17 @@ def test_a_fifo_queue_is_given_the_key_as_group_and_every_message_its_own_dedupl
     names = [entry["MessageDeduplicationId"] for call in queue.calls for entry in call]
     assert len(names) == 4
     assert len(set(names)) == 3
+
+
+def test_a_key_that_can_be_no_group_is_one_by_its_digest():
+    queue = Queue()
+    keys = ["a b", "é", "x" * 129, "x" * 128, "unreadable/1", "a b"]
+    queued(queue, [(key, b"{}") for key in keys], "fleet.fifo")
+    groups, again = ([entry["MessageGroupId"] for entry in call] for call in queue.calls)
+    assert groups[3:] == keys[3:5]
+    assert again == groups[:1]
+    assert len({*groups}) == 5
+    assert all(group.isascii() and len(group) <= 128 and " " not in group for group in groups)
 
 
 def test_a_message_of_a_fifo_queue_sent_again_keeps_its_deduplication_id():

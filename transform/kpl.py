@@ -3,7 +3,8 @@
 It is `F3 89 9A C2`, a protobuf message and the MD5 of that message (see `aggregation-format.md` of
 awslabs/amazon-kinesis-producer). Three fields need no protobuf library: this is faster than one
 (0.52 against 0.72 µs a message), knows its size as it grows, and a device gateway imports it in a
-millisecond. `transform.envelope` reads aggregates, with protobuf, and so holds this to the format.
+millisecond. Bytes that are too short, have another magic or another digest are not an aggregate:
+they are a plain record, and stay whole. `transform.kpl_reader` reads aggregates, with protobuf.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -21,9 +22,10 @@ FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 class Queue:
     """An SQS queue, by its URL; `client` is boto3's. Bodies are UTF-8 text.
 
-    In a FIFO queue the key is the message group: its order is kept whatever fails, for a request
-    has one message of a group. A message's deduplication id stays with it, also through the spill,
-    so that one whose answer was lost does not count twice (within SQS's five minutes).
+    In a FIFO queue the key is the message group, or where it cannot be one, its digest is. A
+    group's order is kept whatever fails, for a request has one message of it. A message's
+    deduplication id stays with it, also through the spill, so that one whose answer was lost does
+    not count twice (within SQS's five minutes).
 
     `bytes_max` is the queue's MaximumMessageSize.
     """
@@ -46,16 +48,14 @@ class Queue:
     def full(self, messages: int, size: int) -> bool:
         return messages >= SEND_MAX or size >= SEND_BYTES_MAX
 
-    def check(self, key: str, data: bytes) -> None:
+    def check(self, key: str, data: bytes) -> None:  # noqa: ARG002  any key will do
         check_body(data, self.bytes_max)
-        if self.in_order and not GROUP.fullmatch(key):
-            raise Unsendable(
-                f"a message group {key!r}; a FIFO queue takes 1 to 128 letters, digits and "
-                "punctuation: use a digest of the key"
-            )
 
     def group(self, key: str) -> str:
-        return key if self.in_order else ""
+        if not self.in_order:
+            return ""
+        fits = GROUP.fullmatch(key)
+        return key if fits else hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
     def pack(self, group: str, waiting: deque[Message], room: int) -> Entry | None:
         size = len(waiting[0].data)
@@ -80,7 +80,7 @@ class Queue:
         if self.in_order:
             (message,) = entry.messages
             once = f"{message.run.hex()}-{message.number}"
-            request |= {"MessageGroupId": entry.key, "MessageDeduplicationId": once}
+            request |= {"MessageGroupId": entry.group, "MessageDeduplicationId": once}
         return request
 
 
