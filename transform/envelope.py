@@ -16,14 +16,8 @@ from typing import Literal, NamedTuple
 
 from transform.compressed import decompressed, is_compressed
 from transform.encoded import ENCODED_CHARACTERS_MIN, decoded
-from transform.kpl import (
-    CELLS_MAX,
-    KPL_MAGIC,
-    MEMBER_BYTES_MIN,
-    MEMBERS_ALWAYS,
-    is_aggregate,
-    members_of,
-)
+from transform.kpl import CELLS_MAX, KPL_MAGIC, MEMBER_BYTES_MIN, MEMBERS_ALWAYS, is_aggregate
+from transform.kpl_reader import members_of
 from transform.records import Rejection, Source
 from transform.sequences import SPACE, elements_of
 from transform.wrapped import Attributes, Wrapper, attributes_of, unwrapped
