@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
+from itertools import product
 
 from hypothesis import strategies as st
 
@@ -53,6 +54,38 @@ VALUES = {
     "bool": st.booleans(),
     "timestamp": moments | st.sampled_from([INT_MIN, INT_MAX, LATEST + 1, EARLIEST - 1]),
 }
+EDGES = {
+    "int64": [0, 1, -1, 2, -7, 60, 2**53 + 1, INT_MIN, INT_MIN + 1, INT_MAX],
+    "float64": [
+        0.0,
+        -0.0,
+        0.1,
+        0.285,
+        1.0,
+        -2.5,
+        3.5,
+        1e16,
+        2.0**63,
+        1e308,
+        -1e308,
+        5e-324,
+        math.nan,
+    ],
+    "string": ["", "a", "Ab", "b", "abc ", " \xe4\U0001f600", "12", "+7.5e-3", "1e400", "9" * 19],
+    "bool": [False, True],
+    "timestamp": [0, 1, -1, 1_732_500_000_123_456, EARLIEST, LATEST, LATEST + 1, INT_MIN],
+}
+PAIRS = {kind: list(product([None, *edges], repeat=2)) for kind, edges in EDGES.items()}
+HARD_ROWS = [
+    {
+        name: PAIRS[kind][number % len(PAIRS[kind])][place]
+        for kind in EDGES
+        for place, name in enumerate(name for name, of in TYPES.items() if of == kind)
+    }
+    for number in range(max(map(len, PAIRS.values())))
+]
+"""Every pair of edges of each type: where operators trip over, beside whatever else is drawn."""
+
 rows = st.fixed_dictionaries({name: st.none() | VALUES[kind] for name, kind in TYPES.items()})
 
 
@@ -61,18 +94,24 @@ rows = st.fixed_dictionaries({name: st.none() | VALUES[kind] for name, kind in T
 
 @cache
 def parts(kind, depth):
-    """Any expression of this type, its parts at most so deep."""
+    """Any expression of this type, its parts at most so deep; every form as likely."""
     leaves = st.one_of(column(kind), literal(kind))
+    return st.sampled_from([leaves, *forms(kind, depth)]).flatmap(lambda form: form)
+
+
+@cache
+def forms(kind, depth):
+    """Each form that an expression of this type can have, its parts less deep than `depth`."""
     if depth == 0:
-        return leaves
+        return []
     own = {
-        "int64": int_parts,
-        "float64": float_parts,
-        "string": string_parts,
-        "bool": bool_parts,
-        "timestamp": moment_parts,
-    }[kind](depth - 1)
-    return st.one_of(leaves, own, shared_parts(kind, depth - 1))
+        "int64": int_forms,
+        "float64": float_forms,
+        "string": string_forms,
+        "bool": bool_forms,
+        "timestamp": moment_forms,
+    }[kind]
+    return [*own(depth - 1), *shared_forms(kind, depth - 1)]
 
 
 def column(kind):
@@ -106,11 +145,11 @@ def constant(text, value):
     return Part(text, lambda _row: value)
 
 
-def shared_parts(kind, depth):
+def shared_forms(kind, depth):
     """Of every type: conditions, and the first that is not null."""
     one, test = parts(kind, depth), parts("bool", depth)
     none = st.just(constant("None", None))
-    return st.one_of(
+    return [
         st.builds(conditional, one, test, one),
         st.builds(conditional, one, test, none),
         st.lists(one, min_size=2, max_size=3).map(
@@ -119,7 +158,7 @@ def shared_parts(kind, depth):
                 lambda row: next((v for m in many if (v := m.value(row)) is not None), None),
             )
         ),
-    )
+    ]
 
 
 def conditional(yes, test, no):
@@ -130,7 +169,7 @@ def conditional(yes, test, no):
     return Part(f"({yes.text} if {test.text} else {no.text})", value)
 
 
-def int_parts(depth):
+def int_forms(depth):
     i, x, s, p, t = (parts(k, depth) for k in ("int64", "float64", "string", "bool", "timestamp"))
     whole = [
         (i, "({} + {})", i, lambda a, b: fit(a + b)),
@@ -157,7 +196,7 @@ def int_parts(depth):
         (t, "second({})", lambda m: moment(m).second),
         (t, "weekday({})", lambda m: moment(m).weekday()),
     ]
-    return st.one_of(*(twos(*w) for w in whole), *(ones(*o) for o in single))
+    return [*(twos(*w) for w in whole), *(ones(*o) for o in single)]
 
 
 @cache
@@ -169,7 +208,7 @@ def number(depth):
     return st.one_of(parts("float64", depth), as_float)
 
 
-def float_parts(depth):
+def float_forms(depth):
     x, n = parts("float64", depth), number(depth)
     s, t = parts("string", depth), parts("timestamp", depth)
     double = [
@@ -204,10 +243,10 @@ def float_parts(depth):
         (s, "float({})", text_to_float),
         (t, "epoch({})", lambda m: m / 1e6),
     ]
-    return st.one_of(*(twos(*d) for d in double), *(ones(*o) for o in single))
+    return [*(twos(*d) for d in double), *(ones(*o) for o in single)]
 
 
-def string_parts(depth):
+def string_forms(depth):
     s = parts("string", depth)
     single = [
         (s, "lower({})", lambda a: cased(a, str.lower)),
@@ -231,25 +270,23 @@ def string_parts(depth):
         (s, "min({}, {})", s, min),
         (s, "max({}, {})", s, max),
     ]
-    return st.one_of(*(ones(*o) for o in single), *(twos(*d) for d in double))
+    return [*(ones(*o) for o in single), *(twos(*d) for d in double)]
 
 
-def moment_parts(depth):
+def moment_forms(depth):
     t, n = parts("timestamp", depth), number(depth)
-    return st.one_of(
+    return [
         twos(t, "min({}, {})", t, min),
         twos(t, "max({}, {})", t, max),
         ones(n, "timestamp({})", seconds_to_moment),
-    )
+    ]
 
 
-def bool_parts(depth):
+def bool_forms(depth):
     p, s, n = parts("bool", depth), parts("string", depth), number(depth)
     any_kind = st.sampled_from(list(VALUES)).flatmap(lambda kind: parts(kind, depth))
-    ordered = [n, s, parts("timestamp", depth), parts("int64", depth)]
-    # An int64 beside a float64 is compared as one; two int64 as they are.
-    ordered[0] = parts("float64", depth)
-    return st.one_of(
+    ordered = [parts(kind, depth) for kind in ("int64", "float64", "string", "timestamp")]
+    return [
         st.builds(both, p, p),
         st.builds(either, p, p),
         ones(p, "(not {})", lambda a: not a),
@@ -269,7 +306,7 @@ def bool_parts(depth):
         ones(s, "ends_with({}, 'b')", lambda a: a.endswith("b")),
         ones(s, "contains({}, ' ')", lambda a: " " in a),
         ones(s, "matches({}, r'^[a-c]+[0-9]?')", lambda a: bool(re.match("[a-c]+[0-9]?", a))),
-    )
+    ]
 
 
 SIGNS = {
@@ -364,10 +401,11 @@ def exponential(a):
 
 
 def rounded(value, digits):
-    """Half to even of the double times the power of ten."""
-    if abs(value) >= 2.0**53:
+    """Half to even of the double times the power of ten, if that has any decimals."""
+    shifted = value * 10**digits
+    if abs(value) >= 2.0**53 or shifted == math.floor(shifted):
         return value
-    return float(round(value * 10**digits)) / 10**digits
+    return float(round(shifted)) / 10**digits
 
 
 def text_to_int(text):

@@ -212,24 +212,39 @@ def test_two_readings_of_one_text_are_equal():
     assert parse("a + 1", TYPES) != parse("a + 2", TYPES)
 
 
-KINDS = list(oracle.VALUES)
+FORMS = [(kind, number) for kind in oracle.VALUES for number in range(len(oracle.forms(kind, 1)))]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data(), rows=st.lists(oracle.rows, max_size=6), kind=st.sampled_from(KINDS))
+@pytest.mark.parametrize(("kind", "number"), FORMS)
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_every_form_gives_what_plain_python_does_row_by_row(kind, number, data):
+    part = data.draw(oracle.forms(kind, 1)[number])
+    agree(part, kind, oracle.HARD_ROWS)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    data=st.data(), rows=st.lists(oracle.rows, max_size=6), kind=st.sampled_from([*oracle.VALUES])
+)
 def test_any_expression_gives_what_plain_python_does_row_by_row(data, rows, kind):
-    part = data.draw(oracle.parts(kind, data.draw(st.integers(0, 3))))
-    note(part.text)
-    made = parse(part.text, oracle.TYPES)
-    assert made.type == kind
-    found = made.evaluate(columns(rows), len(rows))
-    assert found.type == ARROW_TYPES[kind]
-    values = found.cast(pa.int64()).to_pylist() if kind == "timestamp" else found.to_pylist()
-    assert values == [part.value(row) for row in rows]
-    assert set(made.names) <= set(oracle.TYPES)
+    part = data.draw(oracle.parts(kind, data.draw(st.integers(2, 3))))
+    agree(part, kind, [*rows, *oracle.HARD_ROWS])
 
 
 # ---- Helpers ----
+
+
+def agree(part, kind, rows):
+    note(part.text)
+    made = parse(part.text, oracle.TYPES)
+    assert made.type == kind
+    assert set(made.names) <= set(oracle.TYPES)
+    found = made.evaluate(columns(rows), len(rows))
+    assert found.type == ARROW_TYPES[kind]
+    values = found.cast(pa.int64()).to_pylist() if kind == "timestamp" else found.to_pylist()
+    for row, value in zip(rows, values, strict=True):
+        assert value == part.value(row), (part.text, row)
 
 
 def columns(rows):
