@@ -18,7 +18,7 @@ from infra.push import Sent
 from sinks import distinct, hot
 from sinks.table import Table
 from transform.contract import Contract
-from transform.pipeline import hot_mask
+from transform.tables import hot_mask
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
     attempts = settlement.attempts_at(set(sent.places()))
     landing = {a.landing_key: a.landing_bytes for a in attempts if a.landing_key}
     quarantine = {a.quarantine_key for a in attempts if a.quarantine_key}
-    dropped = sum(a.dropped for a in attempts)
+    dropped = {a.dropped_key for a in attempts if a.dropped_key}
     landed = lake.landing(contract, sorted(landing))
     rejected = lake.quarantine(contract, sorted(quarantine))
     with duckdb.connect() as db:
@@ -95,9 +95,12 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
         db.register("sent", _positions(sent, parked))
         db.register("landed", landed)
         db.register("rejected", rejected)
+        db.register("dropped", lake.dropped(contract, sorted(dropped)))
+        tables = distinct.Tables("landed", "rejected", "dropped")
         for view, sql in (
-            ("delivered", distinct.delivered("landed", "rejected")),
-            ("set_aside", distinct.set_aside("landed", "rejected")),
+            ("delivered", tables.delivered()),
+            ("set_aside", tables.set_aside()),
+            ("left_out", tables.left_out()),
         ):
             db.execute(
                 f"CREATE TABLE {view} AS SELECT * FROM ({sql}) "
@@ -114,13 +117,13 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
             ).fetchall()
         )
         unaccounted, parked_messages = _one(db, _UNACCOUNTED)
-        unaccounted = max(unaccounted - dropped, 0)
+        (left_out,) = _one(db, "SELECT count(*) FROM left_out")
         kept = db.sql("SELECT * FROM delivered").to_arrow_table()
     expected = set(hot.keys_of(kept.filter(hot_mask(kept, contract)), contract))
     return Account(
         sent=sent.total(),
         delivered=rows,
-        dropped=dropped,
+        dropped=left_out,
         parked=parked_messages,
         quarantined=reasons,
         unaccounted=unaccounted,
@@ -148,6 +151,8 @@ _UNACCOUNTED = f"""
             SELECT {distinct.POSITION} FROM delivered
             UNION ALL
             SELECT {distinct.POSITION} FROM set_aside
+            UNION ALL
+            SELECT {distinct.POSITION} FROM left_out
         )
         GROUP BY ALL
     ) AS found USING ({distinct.POSITION}))

@@ -1,7 +1,8 @@
 """The checks of `millrace verify`: each one SQL statement whose rows are what is wrong.
 
-`VIEWS` give every position its fate by law 5, from tables of what the stores say (`infra.verify`
-loads them); `CHECKS` look for what contradicts. A row of a check is a name and a detail.
+`VIEWS` give every position its fate by law 5, from tables of what the stores say (`infra.tables`
+loads them); `CHECKS` look for what contradicts. A row of a check is a name and a detail, and the
+name of another finding that explains it, where one does.
 """
 
 from __future__ import annotations
@@ -16,20 +17,41 @@ FATES = ("delivered", "quarantined", "dropped", "parked", "redriven", "waiting",
 
 POSITION = distinct.POSITION
 AT = "concat_ws('/', _stream, _shard, _sequence)"
-COMMON = f"""_contract, {distinct.ELEMENT}, _raw, _index, _elements, _epoch, _version, _generation,
-    _digest, _object, _arrival"""
+LINEAGE = f"""_contract, {distinct.ELEMENT}, _raw, _index, _elements, _epoch, _version,
+    _generation, _object, _arrival"""
+COMMON = f"{LINEAGE}, _digest"
+MARK = f"{LINEAGE}, NULL, 'dropped'"
+FATE = """CASE WHEN bool_or(verdict NOT IN ('delivered', 'dropped')) THEN 'quarantined'
+    WHEN bool_or(verdict = 'delivered') THEN 'delivered' ELSE 'dropped' END"""
+TABLES = distinct.Tables("landing", "quarantine", "left_out")
+
+
+def _wrong(which: str, fate: str, differs: str = "") -> str:
+    """Attempts whose object is gone, or is not of the size they counted."""
+    return f"""
+        SELECT execution, '{which}' AS which, {which}_key AS key, {which}_rows AS counted,
+            '{fate}' AS fate,
+            coalesce('it has ' || rows || ' in ' || bytes || ' bytes', 'there is no such object')
+                AS found
+        FROM attempts LEFT JOIN objects ON key = {which}_key
+        WHERE {which}_key <> '' AND (key IS NULL OR rows <> {which}_rows {differs})
+    """
+
 
 VIEWS = {
     # What counts, by law 5, and every row there is.
-    "delivered": distinct.delivered("landing", "quarantine"),
-    "set_aside": distinct.set_aside("landing", "quarantine"),
+    "delivered": TABLES.delivered(),
+    "set_aside": TABLES.set_aside(),
+    "dropped_elements": TABLES.left_out(),
     "every_row": f"""
         SELECT {COMMON}, 'delivered' AS verdict FROM landing
         UNION ALL SELECT {COMMON}, _reason FROM quarantine
+        UNION ALL SELECT {MARK} FROM left_out
     """,
     "counted": f"""
         SELECT {COMMON}, 'delivered' AS verdict FROM delivered
         UNION ALL SELECT {COMMON}, _reason FROM set_aside
+        UNION ALL SELECT {MARK} FROM dropped_elements
     """,
     # Source records that an attempt reported as done: in its part, and not handed back.
     "done": f"""
@@ -42,12 +64,6 @@ VIEWS = {
         )
     """,
     "settled": f"SELECT DISTINCT {POSITION} FROM done",
-    # Those done to which their rules give no row at all.
-    "dropped": f"""
-        SELECT DISTINCT {POSITION} FROM done
-        SEMI JOIN judged USING (_generation)
-        ANTI JOIN expected USING (_raw, _index, _generation)
-    """,
     "members": f"""
         SELECT {POSITION}, min(_source) AS _source, min(_raw) AS _raw, min(_sha) AS _sha,
             min(_arrival) AS _arrival
@@ -104,18 +120,15 @@ VIEWS = {
     """,
     "fates": f"""
         SELECT {POSITION}, _raw, CASE
-            WHEN aside THEN 'quarantined'
-            WHEN aside IS NOT NULL THEN 'delivered'
-            WHEN dropped.ok THEN 'dropped'
+            WHEN fate IS NOT NULL THEN fate
             WHEN parked.ok THEN 'parked'
             WHEN redriven.ok THEN 'redriven'
             WHEN waiting.ok THEN 'waiting'
             ELSE 'missing' END AS fate
         FROM members
         LEFT JOIN (
-            SELECT {POSITION}, bool_or(verdict <> 'delivered') AS aside FROM counted GROUP BY ALL
+            SELECT {POSITION}, {FATE} AS fate FROM counted GROUP BY ALL
         ) USING ({POSITION})
-        LEFT JOIN (SELECT *, true AS ok FROM dropped) AS dropped USING ({POSITION})
         LEFT JOIN (SELECT *, true AS ok FROM parked) AS parked USING ({POSITION})
         LEFT JOIN (SELECT *, true AS ok FROM redriven) AS redriven USING ({POSITION})
         LEFT JOIN (SELECT *, true AS ok FROM waiting) AS waiting USING ({POSITION})
@@ -138,17 +151,32 @@ VIEWS = {
             QUALIFY count(*) OVER (PARTITION BY _object) <= rows
         )
     """,
+    # Objects that are gone or have lost rows, and the records that an attempt had put there. What
+    # had gone into which of an attempt's objects, its rules say again.
+    "wrong_objects": f"""
+        {_wrong("landing", "delivered", "OR bytes <> landing_bytes")}
+        UNION ALL {_wrong("quarantine", "quarantined")}
+        UNION ALL {_wrong("dropped", "dropped")}
+    """,
+    "explained": f"""
+        SELECT {POSITION}, max_by(key, (x.fate = w.fate) IS NOT DISTINCT FROM true) AS cause
+        FROM done JOIN wrong_objects AS w USING (execution)
+        LEFT JOIN (
+            SELECT _raw, _index, _generation, {FATE} AS fate FROM expected GROUP BY ALL
+        ) AS x USING (_raw, _index, _generation)
+        GROUP BY {POSITION}
+    """,
     # What each attempt's objects say about the attempt.
-    "attempt_rows": """
-        SELECT execution, _index, bool_or(aside) AS aside, max(back) AS back
+    "attempt_rows": f"""
+        SELECT execution, _index, {FATE} AS fate, max(back) AS back
         FROM (
-            SELECT a.execution, r._index, r.aside, EXISTS (
+            SELECT a.execution, r._index, r.verdict, EXISTS (
                 FROM handed_back b
                 WHERE b.execution = a.execution AND r._index >= b.low AND r._index < b.high
             ) AS back
             FROM attempts a JOIN (
-                SELECT DISTINCT _object, _index, verdict <> 'delivered' AS aside FROM every_row
-            ) r ON r._object = a.landing_key OR r._object = a.quarantine_key
+                SELECT DISTINCT _object, _index, verdict FROM every_row
+            ) r ON r._object IN (a.landing_key, a.quarantine_key, a.dropped_key)
         )
         GROUP BY ALL
     """,
@@ -164,14 +192,10 @@ class Check:
     sql: str
 
 
-def _object_of(which: str, count: str) -> str:
-    """Attempts whose object is gone, or is not of the size they counted."""
+def _object_of(which: str) -> str:
     return f"""
-        SELECT {which}_key, concat('attempt ', execution, ' wrote ', {which}_rows,
-            ' rows there; ', coalesce('it has ' || rows || ' in ' || bytes || ' bytes',
-            'there is no such object'))
-        FROM attempts LEFT JOIN objects ON key = {which}_key
-        WHERE {which}_key <> '' AND (key IS NULL OR rows <> {which}_rows {count})
+        SELECT key, concat('attempt ', execution, ' wrote ', counted, ' rows there; ', found)
+        FROM wrong_objects WHERE which = '{which}'
     """
 
 
@@ -181,10 +205,11 @@ CHECKS = (
         "record",
         f"""
         SELECT {AT}, concat('in ', _raw, ', and nowhere else',
-            coalesce('; attempt ' || execution || ' reported it as done', ''))
+            coalesce('; attempt ' || execution || ' reported it as done', '')), cause
         FROM fates LEFT JOIN (
             SELECT {POSITION}, min(execution) AS execution FROM done GROUP BY ALL
         ) USING ({POSITION})
+        LEFT JOIN explained USING ({POSITION})
         WHERE fate = 'missing'
         """,
     ),
@@ -192,8 +217,10 @@ CHECKS = (
         "missing",
         "element",
         f"""
-        SELECT {AT}, concat(count(*), ' of its ', max(_elements), ' elements are there')
+        SELECT {AT}, concat(count(*), ' of its ', max(_elements), ' elements are there'),
+            any_value(cause)
         FROM counted ANTI JOIN waiting USING ({POSITION})
+        LEFT JOIN explained USING ({POSITION})
         GROUP BY {POSITION} HAVING count(*) < max(_elements)
         """,
     ),
@@ -323,8 +350,10 @@ CHECKS = (
         GROUP BY _raw
         """,
     ),
-    Check("unexplained", "landing_object", _object_of("landing", "OR bytes <> landing_bytes")),
-    Check("unexplained", "quarantine_object", _object_of("quarantine", "")),
+    *(
+        Check("unexplained", f"{which}_object", _object_of(which))
+        for which in ("landing", "quarantine", "dropped")
+    ),
     Check(
         "unexplained",
         "raw_object",
@@ -341,13 +370,14 @@ CHECKS = (
         """
         SELECT execution, concat('says delivered ', delivered, ', dropped ', dropped,
             ', quarantined ', quarantined, ' of ', received, '; its objects have ',
-            good, ' and ', bad, ', handed back are ', back)
+            good, ', ', left_out, ' and ', bad, ', handed back are ', back)
         FROM (
             SELECT a.execution, any_value(a.delivered) AS delivered,
                 any_value(a.dropped) AS dropped,
                 any_value(a.quarantined) AS quarantined, any_value(a.received) AS received,
-                count(*) FILTER (r.aside = false AND NOT r.back) AS good,
-                count(*) FILTER (r.aside AND NOT r.back) AS bad,
+                count(*) FILTER (r.fate = 'delivered' AND NOT r.back) AS good,
+                count(*) FILTER (r.fate = 'dropped' AND NOT r.back) AS left_out,
+                count(*) FILTER (r.fate = 'quarantined' AND NOT r.back) AS bad,
                 any_value(coalesce(b.back, 0)) AS back
             FROM attempts a
             LEFT JOIN attempt_rows r USING (execution)
@@ -356,9 +386,10 @@ CHECKS = (
             ) b USING (execution)
             WHERE (a.landing_key = '' OR a.landing_key IN (SELECT key FROM objects))
                 AND (a.quarantine_key = '' OR a.quarantine_key IN (SELECT key FROM objects))
+                AND (a.dropped_key = '' OR a.dropped_key IN (SELECT key FROM objects))
             GROUP BY a.execution
         )
-        WHERE delivered <> good OR quarantined <> bad
+        WHERE delivered <> good OR dropped <> left_out OR quarantined <> bad
             OR delivered + dropped + quarantined + back <> received
         """,
     ),

@@ -26,8 +26,15 @@ from sinks.ledger import Attempt
 from sinks.table import Key, Table
 from transform.contract import Contract
 from transform.contract_file import parse_contract
-from transform.pipeline import MICROS, Transform, hot_mask
-from transform.records import POSITION, QUARANTINE_SCHEMA, RAW_SCHEMA, ROW_FIELDS
+from transform.pipeline import Transform
+from transform.records import (
+    DROPPED_SCHEMA,
+    POSITION,
+    QUARANTINE_SCHEMA,
+    RAW_SCHEMA,
+    ROW_FIELDS,
+)
+from transform.tables import MICROS, hot_mask
 
 READERS = 8
 
@@ -51,6 +58,7 @@ LANDING = pa.schema(
     ]
 )
 QUARANTINE = pa.schema([*QUARANTINE_SCHEMA, pa.field("_object", pa.string())])
+DROPPED = pa.schema([*DROPPED_SCHEMA, pa.field("_object", pa.string())])
 HELD = pa.schema([*((name, pa.string()) for name in POSITION), ("_sha", pa.string())])
 
 
@@ -118,6 +126,7 @@ class Evidence:
     raw_tables: Mapping[str, pa.Table]
     landing: pa.Table
     quarantine: pa.Table
+    dropped: pa.Table
     attempts: Sequence[Attempt]
     objects: Mapping[str, Object]
     rules: Rules
@@ -150,7 +159,8 @@ def gather(stores: Stores) -> Evidence:
     rules = rules_of(stores.bucket, stores.contracts)
     raws = list(_read(stores.bucket, f"{raw.PREFIX}/", _raw))
     landed = list(_read(stores.bucket, f"{landing.LANDING}/", partial(_landing, rules)))
-    rejected = list(_read(stores.bucket, f"{landing.QUARANTINE}/", _quarantine))
+    rejected = list(_read(stores.bucket, f"{landing.QUARANTINE}/", partial(_marked, QUARANTINE)))
+    left_out = list(_read(stores.bucket, f"{landing.DROPPED}/", partial(_marked, DROPPED)))
     more = [place.rows().select(LANDING.names).cast(LANDING) for place in stores.delivered]
     return Evidence(
         stores=stores,
@@ -158,8 +168,9 @@ def gather(stores: Stores) -> Evidence:
         raw_tables={found.key: table for found, table in raws},
         landing=_joined(LANDING, [*(table for _, table in landed), *more]),
         quarantine=_joined(QUARANTINE, (table for _, table in rejected)),
+        dropped=_joined(DROPPED, (table for _, table in left_out)),
         attempts=list(ledger.attempts(stores.ledger)),
-        objects={found.key: found for found, _ in (*raws, *landed, *rejected)},
+        objects={found.key: found for found, _ in (*raws, *landed, *rejected, *left_out)},
         rules=rules,
     )
 
@@ -236,10 +247,11 @@ def _never(count: int) -> pa.Array:
     return pa.nulls(count, pa.int64())
 
 
-def _quarantine(key: str, data: bytes) -> pa.Table:
+def _marked(schema: pa.Schema, key: str, data: bytes) -> pa.Table:
+    """Rows of a schema that has the object's key behind their own columns."""
     table = parquet.decode(data)
-    columns = [table.column(name) for name in QUARANTINE_SCHEMA.names]
-    return pa.table([*columns, _constant(key, table)], schema=QUARANTINE)
+    columns = [table.column(name) for name in schema.names[:-1]]
+    return pa.table([*columns, _constant(key, table)], schema=schema)
 
 
 def _constant(text: str, table: pa.Table) -> pa.Array:

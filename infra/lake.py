@@ -14,15 +14,16 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from infra import clocks
 from sinks import distinct, landing, ledger, raw
 from sinks.bucket import Bucket
 from sinks.table import Table
 from transform.contract import Contract
-from transform.records import QUARANTINE_SCHEMA, RAW_SCHEMA
+from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA, RAW_SCHEMA
 
 READERS = 8
 INTERRUPT_SECONDS = 0.1
-VIEWS = ("records", "quarantine", "ledger", "raw")
+VIEWS = ("records", "quarantine", "dropped", clocks.VIEW, "ledger", "raw")
 CATALOG_WORDS = ("show", "information_schema")  # SQL that asks which views there are
 
 
@@ -46,6 +47,10 @@ class Lake:
         """Every quarantined row of a contract, or of some objects."""
         return self._rows(f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA, keys)
 
+    def dropped(self, contract: Contract, keys: Iterable[str] | None = None) -> pa.Table:
+        """Every mark of what a contract's rules dropped, or those of some objects."""
+        return self._rows(f"{landing.DROPPED}/{contract.name}/", DROPPED_SCHEMA, keys)
+
     def raw(self) -> pa.Table:
         """Every archived source record, with its object and its place in it."""
         return self._rows(f"{raw.PREFIX}/", RAW_SCHEMA, None)
@@ -61,8 +66,8 @@ class Lake:
     def query(self, sql: str) -> pa.Table:
         """The answer to one SQL statement over the views it names.
 
-        Views: `records`, `quarantine`, `ledger`, `raw`, and one named after each contract (with `_`
-        for `-`), which are its records. Raises `QueryError`.
+        Views: `records`, `quarantine`, `dropped`, `device_clocks`, `ledger`, `raw`, and one named
+        after each contract (with `_` for `-`), which are its records. Raises `QueryError`.
         """
         if not sql.strip():
             raise QueryError("there is no SQL; try: SELECT * FROM records LIMIT 5")
@@ -78,21 +83,24 @@ class Lake:
     def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
         """Make the views that the SQL may name, and read no more than they need."""
         own = {contract.name.replace("-", "_"): contract for contract in self._contracts}
-        rejects = []
+        rejects, drops, skews = [], [], []
         schemas: dict[str, pa.Schema] = {}
         for view, contract in own.items():
-            if named.isdisjoint({view, "records", "quarantine"}):
+            if named.isdisjoint({view, "records", "quarantine", "dropped", clocks.VIEW}):
                 continue
             rows = self.landing(contract)
             schemas[view] = rows.schema
             connection.register(f"_landing_{view}", rows)
             connection.register(f"_quarantine_{view}", self.quarantine(contract))
-            tables = f"_landing_{view}", f"_quarantine_{view}"
-            shown = _readable(distinct.records(*tables))
+            connection.register(f"_dropped_{view}", self.dropped(contract))
+            tables = distinct.Tables(f"_landing_{view}", f"_quarantine_{view}", f"_dropped_{view}")
+            shown = _readable(tables.records())
             connection.execute(f"CREATE VIEW _records_{view} AS {shown}")
             if view not in VIEWS:
                 connection.execute(f'CREATE VIEW "{view}" AS SELECT * FROM _records_{view}')
-            rejects.append(_readable(distinct.set_aside(*tables)))
+            rejects.append(_readable(tables.set_aside()))
+            drops.append(tables.left_out())
+            skews.append(clocks.device_clocks(contract, f"_records_{view}"))
         if "records" in named and own:
             as_text = _clashing(schemas.values())
             parts = [
@@ -102,6 +110,10 @@ class Lake:
             connection.execute("CREATE VIEW records AS " + " UNION ALL BY NAME ".join(parts))
         if "quarantine" in named and rejects:
             connection.execute("CREATE VIEW quarantine AS " + " UNION ALL ".join(rejects))
+        if "dropped" in named and drops:
+            connection.execute("CREATE VIEW dropped AS " + " UNION ALL ".join(drops))
+        if clocks.VIEW in named and skews:
+            connection.execute(f"CREATE VIEW {clocks.VIEW} AS " + " UNION ALL ".join(skews))
         if "ledger" in named:
             connection.register("ledger", self.ledger())
         if "raw" in named:

@@ -90,6 +90,7 @@ def _of(lake: Lake, contract: Contract, wanted: Wanted) -> pa.Table:
         db.execute("SET TimeZone = 'UTC'")
         db.register("landing", lake.landing(contract))
         db.register("quarantine", lake.quarantine(contract))
+        db.register("dropped", lake.dropped(contract))
         rows = db.sql(_ELEMENTS).to_arrow_table()
     if not wanted.resolved:
         rows = rows.filter(rows.column("_open"))
@@ -104,7 +105,7 @@ def _of(lake: Lake, contract: Contract, wanted: Wanted) -> pa.Table:
 
 
 _ELEMENTS = f"""
-    WITH open_rows AS ({distinct.set_aside("landing", "quarantine")})
+    WITH open_rows AS ({distinct.Tables("landing", "quarantine", "dropped").set_aside()})
     SELECT *, true AS _open FROM open_rows
     UNION ALL
     SELECT *, false FROM (

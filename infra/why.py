@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from infra.checks import AT, POSITION
 from infra.evidence import Stores, gather
 from infra.lake import plain
-from infra.verify import loaded
+from infra.tables import loaded
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,7 +84,7 @@ _PARTS = {
         SELECT settled_at, execution, epoch, version, generation, raw_key AS raw, _index AS index,
             first, received, outcome, reason, EXISTS (
                 FROM done d WHERE d.execution = attempts.execution AND d._index = r._index
-            ) AS done, landing_key, quarantine_key
+            ) AS done, landing_key, quarantine_key, dropped_key
         FROM attempts JOIN raw_rows r
             ON _raw = raw_key AND _index >= first AND _index < first + received
         WHERE {AT} = $name ORDER BY settled_at, execution, _index

@@ -19,19 +19,19 @@ import pyarrow.compute as pc
 
 from ingest.rounds import Ran, Round, Rounds
 from ingest.settings import Wiring
+from ingest.sweep import KEPT_DAYS, sweep
 from sinks import control, distinct, fates, hot, landing, raw
 from sinks.bucket import Bucket
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
+from sinks.errors import SinkError
 from transform.contract import Contract
-from transform.pipeline import hot_mask
+from transform.tables import hot_mask
 
 PREFIX = "reprocessed"
 ROUND_RECORDS = 5_000  # as many as a stream's mapping delivers at once
-SPAN_HOURS = 14 * 24  # between the records of one Delivery: no source keeps them longer
 PASSES_MAX = 10  # over the listing: traffic that goes on adds to it until it runs under the epoch
 DELETE_SECONDS = 600.0
-HOUR = timedelta(hours=1)
 
 LINEAGE = ("_stream", "_shard", "_sequence", "_sub", "_child", "_epoch", "_generation")
 KEYS = pa.schema(
@@ -62,6 +62,7 @@ class Report:
     changed: int = 0
     hot_keys_removed: int = 0
     hot_keys_left: int = 0
+    hot_rows_owed: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -96,6 +97,7 @@ def reprocess(
         _remove(wiring, rules, which, report)
     if report.complete:
         control.finish(wiring.bucket, which)
+        _sweep(wiring, report)
     return report
 
 
@@ -105,15 +107,16 @@ def preview(wiring: Wiring, from_micros: int, to_micros: int) -> Report:
     which = Reprocessed(rules.epoch, from_micros, to_micros, rules.contract.digest)
     report = Report(which.epoch)
     known = fates.read(wiring.bucket, rules.contract)
-    landed, rejected = [known.landed], [known.rejected]
+    landed, rejected, dropped = [known.landed], [known.rejected], [known.dropped]
     for key in _keys(wiring.bucket, which):
         rows = raw.read(wiring.bucket, key)
         for first, received in _parts(rows, which):
             batch = rules.apply(rows.slice(first, received), key, first)
             landed.append(batch.rows.select(fates.LANDED.names).cast(fates.LANDED))
             rejected.append(batch.rejects)
+            dropped.append(batch.drops)
             report.rounds += 1
-    would = fates.Fates(pa.concat_tables(landed), pa.concat_tables(rejected))
+    would = fates.Fates(*map(pa.concat_tables, (landed, rejected, dropped)))
     _count(would, which, report)
     return report
 
@@ -160,7 +163,8 @@ def _rounds(wiring: Wiring, which: Reprocessed) -> Iterator[tuple[str, Round]]:
 
 def _keys(bucket: Bucket, which: Reprocessed) -> list[str]:
     """Raw objects that may hold arrivals of the range: they are filed by their earliest one."""
-    earliest = _hour(which.from_micros) - SPAN_HOURS * HOUR
+    # Between the records of one Delivery lie at most as many days as a source keeps them.
+    earliest = _hour(which.from_micros) - timedelta(days=KEPT_DAYS)
     low, high = f"{raw.PREFIX}/{earliest:%Y-%m-%d/%H}", f"{_hour(which.to_micros - 1):%Y-%m-%d/%H}"
     return [
         key
@@ -214,8 +218,12 @@ _ELEMENTS = """
     SELECT _stream, _shard, _sequence, 'delivered' AS fate, _record_id || hex(_digest) AS said
     FROM ({delivered}) UNION ALL
     SELECT _stream, _shard, _sequence, 'quarantined', _reason || coalesce(_field, '')
-    FROM ({set_aside})
+    FROM ({set_aside}) UNION ALL
+    SELECT _stream, _shard, _sequence, 'dropped', _rule FROM ({left_out})
 """
+
+
+_WORST = "max_by(fate, list_position(['dropped', 'delivered', 'quarantined'], fate))"
 
 
 def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
@@ -223,12 +231,14 @@ def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
     inside = f"epoch_us(_arrival) >= {which.from_micros} AND epoch_us(_arrival) < {which.to_micros}"
     sides = {}
     for side, more in (("before", f" AND _epoch < {which.epoch}"), ("after", "")):
-        tables = [f"(SELECT * FROM {name} WHERE {inside}{more})" for name in ("landed", "rejected")]
+        tables = distinct.Tables(
+            *(f"(SELECT * FROM {name} WHERE {inside}{more})" for name in vars(known))
+        )
         elements = _ELEMENTS.format(
-            delivered=distinct.delivered(*tables), set_aside=distinct.set_aside(*tables)
+            delivered=tables.delivered(), set_aside=tables.set_aside(), left_out=tables.left_out()
         )
         sides[side] = known.ask(
-            f"SELECT _stream, _shard, _sequence, max(fate) AS fate, list_sort(list(said)) AS said "
+            f"SELECT _stream, _shard, _sequence, {_WORST} AS fate, list_sort(list(said)) AS said "
             f"FROM ({elements}) GROUP BY _stream, _shard, _sequence"
         ).to_arrow_table()
     report.before, report.after = (_tally(sides[side]) for side in ("before", "after"))
@@ -240,10 +250,10 @@ def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
 
 def _tally(side: pa.Table) -> dict[str, int]:
     told = side.column("fate").to_pylist()
-    return {fate: told.count(fate) for fate in ("delivered", "quarantined")}
+    return {fate: told.count(fate) for fate in ("delivered", "dropped", "quarantined")}
 
 
-# Hot items that nothing wants any more
+# Hot items that nothing wants any more, and those that nobody owes
 
 
 def _remove(wiring: Wiring, rules: Contract, which: Reprocessed, report: Report) -> None:
@@ -254,13 +264,21 @@ def _remove(wiring: Wiring, rules: Contract, which: Reprocessed, report: Report)
     report.hot_keys_left = len(left)
 
 
+def _sweep(wiring: Wiring, report: Report) -> None:
+    """Rows whose raw has expired still count, and debts of theirs were left to this run."""
+    try:
+        report.hot_rows_owed = sweep(wiring).rows
+    except SinkError as error:
+        report.problems.append(f"hot rows that nobody owes were not looked for: {error}")
+
+
 def _stale(wiring: Wiring, rules: Contract, which: Reprocessed) -> list[tuple[str, str]]:
     """Keys that older generations of the range made and no chosen row of the contract wants."""
     known = fates.read(wiring.bucket, rules)
     prefix = f"{landing.LANDING}/{rules.name}/"
     made = [_keys_made(wiring, rules, key) for key in wiring.bucket.keys(prefix)]
     keys = pa.concat_tables([KEYS.empty_table(), *made])
-    chosen = distinct.delivered("landed", "rejected")
+    chosen = fates.TABLES.delivered()
     found = known.ask(
         f"SELECT DISTINCT pk, sk FROM keys WHERE _epoch < {which.epoch} "
         f"AND epoch_us(_arrival) >= {which.from_micros} "

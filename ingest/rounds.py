@@ -21,7 +21,10 @@ Fate = Literal["delivered", "dropped", "quarantined", "retry"]
 
 @dataclass(frozen=True)
 class Round:
-    """A part of a raw object to be run under an epoch: `received` records from `first` on."""
+    """A part of a raw object to be run under an epoch: `received` records from `first` on.
+
+    `rejects` says whether the breaker judges them.
+    """
 
     stream: str
     raw_key: str
@@ -29,6 +32,7 @@ class Round:
     first: int
     received: int
     epoch: int
+    rejects: breaker.Rejects = "judge"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Rounds:
             "received": what.received,
             "ledger_bucket": ledger.bucket_of(what.raw_key),
             "epoch": what.epoch,
+            "rejects": what.rejects,
             "deadline_ms": int(deadline.at * 1000),
         }
         try:
@@ -82,8 +87,8 @@ class Rounds:
         """Fates by record: the account has only counts, so the objects themselves are read."""
         outcome = account(output, what.received)
         done = output["transform"]
-        quarantined = self._indexes(done.get("quarantine_key", ""))
-        landed = self._indexes(done.get("landing_key", ""))
+        quarantined = landing.indexes(self.wiring.bucket, done.get("quarantine_key", ""))
+        landed = landing.indexes(self.wiring.bucket, done.get("landing_key", ""))
         back = {what.first + index for index in outcome.retry_indexes()}
         fates: list[Fate] = []
         for index in range(what.first, what.first + what.received):
@@ -95,8 +100,3 @@ class Rounds:
                 fates.append("delivered" if index in landed else "dropped")
         reason = output["account"]["reason"]
         return Ran(what.raw_key, what.epoch, fates, done["contract"], done["generation"], reason)
-
-    def _indexes(self, key: str) -> set[int]:
-        if not key:
-            return set()
-        return set(landing.read(self.wiring.bucket, key, ["_index"]).column("_index").to_pylist())

@@ -2,14 +2,16 @@
 
 Attempts at one position overlap: answers get lost, batch edges move, contracts change in between.
 So for each position exactly one generation counts, with all its rows: the greatest epoch; in it
-delivered over quarantined; then the greatest version. A generation whose attempts all died before
-they had written every element of the position comes after those that are whole, or a deployment
-rolled back in between would hide good rows. Within it each element counts once, however often it
-was written. After that, repeats of a producer are removed by identity: equal record id and
+delivered over dropped over quarantined; then the greatest version. A generation whose attempts all
+died before they had written every element of the position comes after those that are whole, or a
+deployment rolled back in between would hide good rows. Within it each element counts once, however
+often it was written. After that, repeats of a producer are removed by identity: equal record id and
 equal bytes. Equal ids with other bytes are a conflict: both are kept.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 POSITION = "_stream, _shard, _sequence"
 ELEMENT = f"{POSITION}, _sub, _child"
@@ -20,12 +22,15 @@ GENERATION = "_epoch, _version, _generation"
 _CHOSEN = f"""
     SELECT {POSITION}, _generation
     FROM (
-        SELECT {POSITION}, {GENERATION}, max(_set_aside) AS _worst,
+        SELECT {POSITION}, {GENERATION},
+            CASE WHEN max(_fate) = 2 THEN 2 ELSE min(_fate) END AS _worst,
             count(DISTINCT (_sub, _child)) >= max(_elements) AS _whole
         FROM (
-            SELECT {ELEMENT}, {GENERATION}, _elements, 0 AS _set_aside FROM {{landing}}
+            SELECT {ELEMENT}, {GENERATION}, _elements, 0 AS _fate FROM {{landing}}
             UNION ALL
-            SELECT {ELEMENT}, {GENERATION}, _elements, 1 AS _set_aside FROM {{quarantine}}
+            SELECT {ELEMENT}, {GENERATION}, _elements, 1 AS _fate FROM {{dropped}}
+            UNION ALL
+            SELECT {ELEMENT}, {GENERATION}, _elements, 2 AS _fate FROM {{quarantine}}
         )
         GROUP BY ALL
     )
@@ -42,19 +47,32 @@ _MEMBERS = f"""
 """
 
 
-def delivered(landing: str, quarantine: str) -> str:
-    """Every delivered element of every position, once: producers' repeats are still in it."""
-    return _MEMBERS.format(table=landing, landing=landing, quarantine=quarantine)
+@dataclass(frozen=True)
+class Tables:
+    """The names of the three tables that law 5 is about, or sub-selects in their place."""
 
+    landing: str
+    quarantine: str
+    dropped: str
 
-def set_aside(landing: str, quarantine: str) -> str:
-    """Every quarantined element of every position, once."""
-    return _MEMBERS.format(table=quarantine, landing=landing, quarantine=quarantine)
+    def delivered(self) -> str:
+        """Every delivered element of every position, once: producers' repeats are still in it."""
+        return self._members(self.landing)
 
+    def set_aside(self) -> str:
+        """Every quarantined element of every position, once."""
+        return self._members(self.quarantine)
 
-def records(landing: str, quarantine: str) -> str:
-    """One row per identity: what analysts count. The earliest arrival stands for its repeats."""
-    return f"""
-        SELECT * FROM ({delivered(landing, quarantine)})
-        QUALIFY row_number() OVER (PARTITION BY _record_id, _digest ORDER BY {EARLIEST}) = 1
-    """
+    def left_out(self) -> str:
+        """Every dropped element of every position, once."""
+        return self._members(self.dropped)
+
+    def records(self) -> str:
+        """One row per identity: what analysts count. The earliest stands for its repeats."""
+        return f"""
+            SELECT * FROM ({self.delivered()})
+            QUALIFY row_number() OVER (PARTITION BY _record_id, _digest ORDER BY {EARLIEST}) = 1
+        """
+
+    def _members(self, table: str) -> str:
+        return _MEMBERS.format(table=table, **vars(self))

@@ -1,4 +1,4 @@
-"""What law 5 makes of everything a contract's landing and quarantine objects say.
+"""What law 5 makes of everything a contract's landing, quarantine and dropped objects say.
 
 Only lineage is read of a landing object, so a run over many costs little. For operators' tools: it
 reads every object, where a path would follow the ledger.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -16,17 +17,33 @@ import pyarrow as pa
 from sinks import distinct, landing
 from sinks.bucket import Bucket
 from transform.contract import Contract
-from transform.records import QUARANTINE_SCHEMA, ROW_FIELDS
+from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA, ROW_FIELDS
 
 Place = tuple[str, str, str]
 
 LANDED = pa.schema(ROW_FIELDS)
+PLACED = pa.schema(
+    [
+        *(
+            LANDED.field(name)
+            for name in (
+                *("_stream", "_shard", "_sequence", "_sub", "_child", "_elements"),
+                *("_epoch", "_version", "_generation", "_raw", "_index", "_arrival"),
+            )
+        ),
+        pa.field("_object", pa.string()),
+        pa.field("_row", pa.int64()),
+    ]
+)
+TABLES = distinct.Tables("landed", "rejected", "dropped")
 _WITH_FATE = f"""
     SELECT {distinct.POSITION}
     FROM (
         SELECT {distinct.ELEMENT}, _generation, _elements FROM landed
         UNION ALL
         SELECT {distinct.ELEMENT}, _generation, _elements FROM rejected
+        UNION ALL
+        SELECT {distinct.ELEMENT}, _generation, _elements FROM dropped
     )
     GROUP BY {distinct.POSITION}, _generation
     HAVING count(DISTINCT (_sub, _child)) >= max(_elements)
@@ -34,17 +51,18 @@ _WITH_FATE = f"""
 _OPEN = f"""
     SELECT {distinct.POSITION}, epoch_us(_arrival) AS _arrival, _raw, _index, _generation,
         _step, _reason, _field, _detail
-    FROM ({distinct.set_aside("landed", "rejected")})
+    FROM ({TABLES.set_aside()})
     ORDER BY _arrival, {distinct.ELEMENT}
 """
 
 
 @dataclass(frozen=True)
 class Fates:
-    """Lineage of every landing row and every quarantine row of a contract."""
+    """Lineage of every landing row, every quarantine row and every dropped mark of a contract."""
 
     landed: pa.Table
     rejected: pa.Table
+    dropped: pa.Table
 
     def places(self) -> set[Place]:
         """Positions with a fate: some generation wrote all their elements."""
@@ -55,10 +73,10 @@ class Fates:
         yield from self.ask(_OPEN).to_arrow_table().to_pylist()
 
     def ask(self, sql: str, **tables: pa.Table) -> duckdb.DuckDBPyRelation:
-        """Ask SQL over `landed` and `rejected`, and further tables by name."""
-        connection = duckdb.connect()
+        """Ask SQL over `landed`, `rejected` and `dropped`, and further tables by name."""
+        connection = _database().cursor()  # whose tables are its own
         connection.execute("SET TimeZone = 'UTC'")
-        for name, table in {"landed": self.landed, "rejected": self.rejected, **tables}.items():
+        for name, table in {**vars(self), **tables}.items():
             connection.register(name, table)
         return connection.sql(sql)
 
@@ -68,7 +86,32 @@ def read(bucket: Bucket, contract: Contract) -> Fates:
     return Fates(
         _rows(bucket, f"{landing.LANDING}/{contract.name}/", LANDED),
         _rows(bucket, f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA),
+        _rows(bucket, f"{landing.DROPPED}/{contract.name}/", DROPPED_SCHEMA),
     )
+
+
+def placed(bucket: Bucket, contract: Contract) -> Fates:
+    """What law 5 asks of each row, with the object that has it and its place there (`PLACED`)."""
+    return Fates(
+        _placed(bucket, f"{landing.LANDING}/{contract.name}/"),
+        _placed(bucket, f"{landing.QUARANTINE}/{contract.name}/"),
+        _placed(bucket, f"{landing.DROPPED}/{contract.name}/"),
+    )
+
+
+def _placed(bucket: Bucket, prefix: str) -> pa.Table:
+    tables = []
+    for key in bucket.keys(prefix):
+        rows = landing.read(bucket, key, PLACED.names[:-2])
+        own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
+        tables.append(pa.table([*rows.columns, *own], PLACED.names).cast(PLACED))
+    return pa.concat_tables([PLACED.empty_table(), *tables])
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One for the process: to begin a new one takes longer than to ask it."""
+    return duckdb.connect()
 
 
 def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:

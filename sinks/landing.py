@@ -1,7 +1,7 @@
-"""`landing/` and `quarantine/`: what Transform made of a Delivery, one object each at most.
+"""`landing/`, `quarantine/`, `dropped/`: what Transform made of a Delivery, an object each at most.
 
-Both are Parquet with a declared schema, under the contract's name and the arrival hour, so the good
-and the rejected are queried with the same tool.
+All are Parquet with a declared schema, under the contract's name and the arrival hour, so the good,
+the rejected and the marks of what a rule dropped are queried with the same tool.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from transform.records import Batch, ConservationError
 
 LANDING = "landing"
 QUARANTINE = "quarantine"
+DROPPED = "dropped"
 CONTRACT = b"millrace.contract"  # in a landing object's metadata: digest of the contract behind it
 
 
@@ -31,30 +32,47 @@ class Landed:
     landing_bytes: int
     quarantine_key: str
     quarantine_rows: int
+    dropped_key: str
+    dropped_rows: int
+
+    @classmethod
+    def nothing(cls) -> Landed:
+        return cls("", 0, 0, "", 0, "", 0)
 
 
 def write(bucket: Bucket, contract: Contract, batch: Batch, deadline: Deadline) -> Landed:
     """Make a Batch durable. Rows are counted from the footers of what was written.
 
-    Quarantine first: a record is never reported as done before what was set aside is safe.
+    Landing last: a record is never reported as done before what was set aside is safe.
     """
     set_aside = _put(bucket, f"{QUARANTINE}/{contract.name}", batch.rejects, deadline)
+    dropped = _put(bucket, f"{DROPPED}/{contract.name}", batch.drops, deadline)
     rows = batch.rows.replace_schema_metadata({CONTRACT: contract.digest})
     landed = _put(bucket, f"{LANDING}/{contract.name}", rows, deadline)
-    if landed.rows != batch.rows.num_rows or set_aside.rows != batch.rejects.num_rows:
-        raise ConservationError(f"written {landed.rows} + {set_aside.rows} rows of a batch")
+    written = (landed.rows, set_aside.rows, dropped.rows)
+    if written != (batch.rows.num_rows, batch.rejects.num_rows, batch.drops.num_rows):
+        raise ConservationError(f"written {written} rows of a batch")
     return Landed(
         landing_key=landed.key,
         landing_rows=landed.rows,
         landing_bytes=landed.size,
         quarantine_key=set_aside.key,
         quarantine_rows=set_aside.rows,
+        dropped_key=dropped.key,
+        dropped_rows=dropped.rows,
     )
 
 
 def read(bucket: Bucket, key: str, columns: list[str] | None = None) -> pa.Table:
-    """A landing object's rows, or some of its columns."""
+    """The rows of an object of Transform's, or some of its columns."""
     return parquet.decode(bucket.get(key), columns)
+
+
+def indexes(bucket: Bucket, key: str) -> set[int]:
+    """Which records of their raw object an object has rows of; none where the key is empty."""
+    if not key:
+        return set()
+    return set(read(bucket, key, ["_index"]).column("_index").to_pylist())
 
 
 def open_(bucket: Bucket, key: str) -> Landing:

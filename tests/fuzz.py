@@ -59,9 +59,10 @@ from sinks.table import (
     Table,
 )
 from tests.support import TOPOLOGY, Clock, Context, InProcessWorkflow
-from transform.envelope import KPL_MAGIC, MD5_BYTES, aggregate, is_aggregate
-from transform.pipeline import hot_mask
+from transform.envelope import JSON, open_record
+from transform.kpl import KPL_MAGIC, MD5_BYTES, aggregate
 from transform.records import Delivery
+from transform.tables import hot_mask
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUND = 1_000  # events a seed; hypothesis remembers a round's, so rounds are kept short
@@ -677,11 +678,22 @@ def _fates(world: World, source: str, event: Any) -> dict[int, list[dict[str, An
             seen.add(element)
             if row["_sequence"] != delivery.sequences[index]:
                 raise Violation(f"a row of record {index} has another position")
-            body = delivery.bodies[index]
-            if not is_aggregate(body) and row.get("_body", body) != body:
+            if "_body" in row and row["_body"] != _element(delivery, row):
                 raise Violation(f"record {index} was set aside with other bytes")
             fates.setdefault(index, []).append(row)
     return fates
+
+
+def _element(delivery: Delivery, row: dict[str, Any]) -> bytes:
+    """The bytes that are at the row's place in its source record."""
+    index, place = row["_index"], (row["_sub"], row["_child"])
+    body, attributes = delivery.bodies[index], delivery.attributes[index]
+    if row["_reason"] == "killer":
+        return body
+    found = open_record(body, None, attributes, delivery.source, JSON, 1)
+    elements = dict(zip(zip(found.subs, found.children, strict=True), found.bodies, strict=True))
+    elements |= {(reject.sub, reject.child): reject.body for reject in found.rejects}
+    return elements[place]
 
 
 def _holds(data: bytes, delivery: Delivery) -> bool:

@@ -100,26 +100,32 @@ class Counted:
     delivered: list[Row]
     set_aside: list[Row]
     records: list[Row]
+    left_out: list[Row]
 
 
-def counted(landing: Iterable[Row], quarantine: Iterable[Row] = ()) -> Counted:
+def counted(
+    landing: Iterable[Row], quarantine: Iterable[Row] = (), dropped: Iterable[Row] = ()
+) -> Counted:
     """What the SQL makes of these objects."""
-    landed, rejected = list(landing), list(quarantine)
-    by_origin = {(row.raw, row.index, row.sub, row.child, row.generation): row for row in landed}
-    by_origin |= {(row.raw, row.index, row.sub, row.child, row.generation): row for row in rejected}
+    landed, rejected, left_out = list(landing), list(quarantine), list(dropped)
+    every = landed + rejected + left_out
+    by_origin = {(row.raw, row.index, row.sub, row.child, row.generation): row for row in every}
     db = database()
-    there = whole(landed + rejected)
+    there = whole(every)
+    tables = distinct.Tables("landing", "quarantine", "dropped")
     db.register("landing", table(landed, there))
     db.register("quarantine", table(rejected, there))
+    db.register("dropped", table(left_out, there).drop_columns(["_record_id", "_digest"]))
 
     def rows(sql: str) -> list[Row]:
         found = db.sql(sql).select("_raw, _index, _sub, _child, _generation").fetchall()
         return sorted(by_origin[origin] for origin in found)
 
     return Counted(
-        rows(distinct.delivered("landing", "quarantine")),
-        rows(distinct.set_aside("landing", "quarantine")),
-        rows(distinct.records("landing", "quarantine")),
+        rows(tables.delivered()),
+        rows(tables.set_aside()),
+        rows(tables.records()),
+        rows(tables.left_out()),
     )
 
 
@@ -129,13 +135,15 @@ def database() -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def rule(landing: Iterable[Row], quarantine: Iterable[Row]) -> Counted:
+def rule(landing: Iterable[Row], quarantine: Iterable[Row], dropped: Iterable[Row]) -> Counted:
     """The same in words of Python: one generation for a position, one row for an element."""
-    landed, rejected = list(landing), list(quarantine)
+    landed, rejected, left_out = list(landing), list(quarantine), list(dropped)
+    every = landed + rejected + left_out
     chosen = {}
-    for position in {row.position for row in landed + rejected}:
+    for position in {row.position for row in every}:
         bad = {row.generation for row in rejected if row.position == position}
-        there = [row for row in landed + rejected if row.position == position]
+        good = {row.generation for row in landed if row.position == position}
+        there = [row for row in every if row.position == position]
         found = whole(there)
         claimed = {
             row.generation: max(r.elements for r in there if r.generation == row.generation)
@@ -143,10 +151,15 @@ def rule(landing: Iterable[Row], quarantine: Iterable[Row]) -> Counted:
         }
 
         def rank(
-            row: Row, bad: set[str] = bad, found: Any = found, claimed: Any = claimed
-        ) -> tuple[bool, int, bool, int]:
+            row: Row,
+            bad: set[str] = bad,
+            good: set[str] = good,
+            found: Any = found,
+            claimed: Any = claimed,
+        ) -> tuple[bool, int, bool, bool, int]:
             complete = found[row.position, row.generation] >= claimed[row.generation]
-            return (complete, row.epoch, row.generation not in bad, row.version)
+            fate = (row.generation not in bad, row.generation in good)
+            return (complete, row.epoch, fate[0], all(fate), row.version)
 
         chosen[position] = max(there, key=rank).generation
 
@@ -161,7 +174,7 @@ def rule(landing: Iterable[Row], quarantine: Iterable[Row]) -> Counted:
     firsts: dict[tuple[str, str], Row] = {}
     for row in sorted(delivered, key=lambda row: (row.arrival, row.element)):
         firsts.setdefault(row.identity, row)
-    return Counted(delivered, members(rejected), sorted(firsts.values()))
+    return Counted(delivered, members(rejected), sorted(firsts.values()), members(left_out))
 
 
 def batch(raw: str, *rows: Row) -> list[Row]:
@@ -287,6 +300,38 @@ def test_an_identity_seen_under_two_generations_at_two_positions_is_one_record()
     assert sequences(found.records) == ["1"]
 
 
+# ---- Dropped by a rule ----
+
+
+def test_what_a_rule_dropped_is_neither_delivered_nor_set_aside():
+    kept, out = batch("raw/a", A, B)
+    found = counted([kept], [], [out])
+    assert sequences(found.records) == ["1"]
+    assert sequences(found.left_out) == ["2"]
+    assert found.set_aside == []
+
+
+def test_in_one_epoch_dropped_comes_after_delivered_and_before_quarantined():
+    """A rule that was deployed between two attempts at one position."""
+    old, new = batch("raw/a", A), batch("raw/b", replace(A, version=2))
+    assert sequences(counted(old, [], new).delivered) == ["1"]
+    assert counted(old, [], new).left_out == []
+    assert sequences(counted([], old, new).left_out) == ["1"]
+    assert sequences(counted([], new, old).left_out) == ["1"]
+
+
+def test_a_greater_epoch_takes_out_what_its_rules_drop():
+    found = counted(batch("raw/a", A, B), [], batch("raw/a", replace(A, epoch=1)))
+    assert sequences(found.records) == ["2"]
+    assert sequences(found.left_out) == ["1"]
+
+
+def test_a_message_of_which_a_rule_dropped_some_is_whole_without_them():
+    found = counted(members(0, 2), [], members(1))
+    assert [row.sub for row in found.delivered] == [0, 2]
+    assert [row.sub for row in found.left_out] == [1]
+
+
 # ---- Aggregates ----
 
 
@@ -355,9 +400,10 @@ ATTEMPTS = st.lists(  # epoch, version, first position, positions, died before l
 @given(HOLDS, ATTEMPTS, st.randoms(use_true_random=False))
 def test_the_sql_is_the_rule(holds, attempts, random):
     """Any attempts at any positions, with verdicts that depend on element and generation alone."""
-    verdicts: dict[object, bool] = {}
+    verdicts: dict[object, list[Row]] = {}
     landing: list[Row] = []
     quarantine: list[Row] = []
+    dropped: list[Row] = []
     for number, (epoch, version, first, count, died) in enumerate(attempts):
         for index, position in enumerate(range(first, min(first + count, len(holds)))):
             for sub, (record, digest, arrival) in enumerate(holds[position]):
@@ -373,10 +419,11 @@ def test_the_sql_is_the_rule(holds, attempts, random):
                     arrival=arrival,
                     elements=len(holds[position]),
                 )
-                good = verdicts.setdefault((row.element, row.generation), random.random() < 0.7)
-                if not (good and died):  # what is set aside is written first
-                    (landing if good else quarantine).append(row)
-    assert counted(landing, quarantine) == rule(landing, quarantine)
+                fates = (landing, landing, landing, quarantine, dropped)
+                fate = verdicts.setdefault((row.element, row.generation), random.choice(fates))
+                if not (fate is landing and died):  # what is set aside is written first
+                    fate.append(row)
+    assert counted(landing, quarantine, dropped) == rule(landing, quarantine, dropped)
 
 
 def test_an_attempt_that_died_half_way_hides_nothing():

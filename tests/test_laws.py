@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest import kinesis, repair, sqs, telemetry
+from ingest import kinesis, repair, sqs
 from ingest.process import process
 from ingest.settings import Wiring
 from ingest.stages import transform, write_hot
@@ -41,21 +40,20 @@ from tests.support import (
     reading,
 )
 from transform.contract_file import load_contract
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.pipeline import Transform
-from transform.records import QUARANTINE_SCHEMA, ConservationError, Delivery, Outcome
+from transform.records import (
+    DROPPED_SCHEMA,
+    QUARANTINE_SCHEMA,
+    ConservationError,
+    Delivery,
+    Outcome,
+)
 
+TABLES = distinct.Tables("rows", "rejects", "drops")
 CONTRACT = load_contract("telemetry")
 ATTEMPTS_MAX = 60  # of one shard: with the faults below it drains in a few
 FAULTS = ("archive", "died before", "died after", "refused", "ledger")
-
-
-@pytest.fixture(autouse=True)
-def namespace() -> Iterator[None]:
-    """What a deployment sets in the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-        yield
 
 
 def test_law_1_conservation_received_is_delivered_dropped_quarantined_or_retry() -> None:
@@ -125,8 +123,8 @@ def test_law_5_one_position_has_one_fate_whatever_was_deployed_between() -> None
     rows = pa.concat_tables([batch.rows for batch in batches])
     rejects = pa.concat_tables([batch.rejects for batch in batches])
     assert (rows.num_rows, rejects.num_rows) == (1, 2)
-    assert count(distinct.records("rows", "rejects"), rows, rejects) == 1
-    assert count(distinct.set_aside("rows", "rejects"), rows, rejects) == 0
+    assert count(TABLES.records(), rows, rejects) == 1
+    assert count(TABLES.set_aside(), rows, rejects) == 0
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -140,10 +138,10 @@ def test_laws_1_5_and_6_whatever_fails_and_however_batches_move(seed: int) -> No
         path.drain(shard([body for body, *_ in records]))
         rows, rejects = path.landed(), path.rejected()
         good = sum(good for _, good, _ in records)
-        assert count(distinct.delivered("rows", "rejects"), rows, rejects) == good
+        assert count(TABLES.delivered(), rows, rejects) == good
         bad = sum(bad for _, _, bad in records)
-        assert count(distinct.set_aside("rows", "rejects"), rows, rejects) == bad
-        kept = select(distinct.records("rows", "rejects"), rows, rejects)
+        assert count(TABLES.set_aside(), rows, rejects) == bad
+        kept = select(TABLES.records(), rows, rejects)
         assert set(account.items()) == set(hot.items_of(kept, CONTRACT)[0])
         done = Counter(attempt.outcome for attempt in ledger.attempts(account.ledger))
         assert done["done"] >= 1
@@ -326,6 +324,7 @@ def select(sql: str, rows: pa.Table, rejects: pa.Table) -> pa.Table:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("rows", rows)
         connection.register("rejects", rejects)
+        connection.register("drops", DROPPED_SCHEMA.empty_table())
         return connection.sql(sql).to_arrow_table()
 
 

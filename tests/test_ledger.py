@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,17 +15,11 @@ from infra.topology import WORKFLOWS
 from sinks import ledger
 from sinks.bucket import Bucket
 from sinks.ledger import BUCKETS, Attempt
-from tests.support import NOON, SOME, TOPOLOGY, Cloud, cloud, evaluated
+from tests.support import NOON, SOME, TOPOLOGY, Cloud, evaluated
 
 MACHINE = json.loads((WORKFLOWS / TOPOLOGY.workflow.definition).read_text())
 SETTLE = MACHINE["States"]["Settle"]["Arguments"]
 EXECUTION = "arn:aws:states:us-east-1:123456789012:express:millrace-telemetry-batch:e:1"
-
-
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 def state(**account: Any) -> dict[str, Any]:
@@ -53,6 +46,8 @@ def state(**account: Any) -> dict[str, Any]:
             "landing_bytes": 12_345,
             "quarantine_key": "",
             "quarantine_rows": 0,
+            "dropped_key": "dropped/telemetry/y",
+            "dropped_rows": 2,
             "hot_rows": 60,
             "millis": 12.5,
         },
@@ -106,6 +101,8 @@ def test_an_item_comes_back_as_the_attempt_it_was():
         landing_bytes=12_345,
         quarantine_key="",
         quarantine_rows=0,
+        dropped_key="dropped/telemetry/y",
+        dropped_rows=2,
         hot_rows=60,
         hot_written=57,
         repair_rows=1,

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ingest import reprocess as module
-from ingest import telemetry
 from ingest.process import process
 from ingest.reprocess import Report, preview, reprocess
 from ingest.settings import EPOCH_SECONDS
 from ingest.workflow import ExecutionFailed
 from sinks import control
-from tests.support import NOON, SECOND, Cloud, Context, cloud, delivery, reading
-from tests.test_replay import HOT, STREAM, WIDER, Crash, Edge, rules
+from tests.edge import HOT, STREAM, WIDER, Crash, Edge, rules
+from tests.support import NOON, SECOND, Cloud, Context, delivery, reading
 
 HOUR = 3_600 * SECOND
 ANONYMOUS = ('record_id = ["device_id", "event_time", "sequence"]', "")
 BY_FIRMWARE = ('device = "device_id"', 'device = "firmware"')
 OTHER_TIME = ('path = "ts"', 'path = "taken"')
-
-
-@pytest.fixture(autouse=True)
-def namespace() -> Iterator[None]:
-    """What a deployment sets in the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-        yield
-
-
-@pytest.fixture
-def edge() -> Iterator[Edge]:
-    with cloud() as account:
-        yield Edge(account)
 
 
 def again(edge: Edge, low: int = NOON, high: int = NOON + HOUR, **more: Any) -> Report:
@@ -57,8 +42,8 @@ def test_what_was_rejected_is_delivered_under_the_new_epoch(edge: Edge, tmp_path
     report = again(edge)
     assert report.complete
     assert (report.epoch, report.positions, report.changed) == (1, 3, 1)
-    assert report.before == {"delivered": 1, "quarantined": 2}
-    assert report.after == {"delivered": 2, "quarantined": 1}
+    assert report.before == {"delivered": 1, "dropped": 0, "quarantined": 2}
+    assert report.after == {"delivered": 2, "dropped": 0, "quarantined": 1}
     assert edge.delivered().column("_epoch").to_pylist() == [1, 1]
     assert report.hot_keys_removed == 0
     assert len(edge.account.items()) == 2
@@ -84,7 +69,7 @@ def test_what_is_rejected_now_leaves_the_hot_table(edge: Edge, tmp_path) -> None
     edge.ingest([reading(seq=1), reading(seq=2, fw="1")])
     edge.deploy(rules(tmp_path, BY_FIRMWARE))
     report = again(edge)
-    assert report.after == {"delivered": 1, "quarantined": 1}
+    assert report.after == {"delivered": 1, "dropped": 0, "quarantined": 1}
     assert report.hot_keys_removed == 2
     assert [pk.partition("#")[0] for pk, _ in edge.account.items()] == ["1"]
 

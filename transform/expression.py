@@ -27,10 +27,10 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from transform.contract import ARROW_TYPES, FieldType
 from transform.expression_compiler import Compiler
 from transform.expression_kernels import Values, finite, moments
 from transform.expression_nodes import ExpressionError, Node
+from transform.field_types import ARROW_TYPES, FieldType
 
 __all__ = ["Expression", "ExpressionError", "parse"]
 

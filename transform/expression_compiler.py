@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transform.contract import FieldType
 from transform.expression_functions import ARITHMETIC, FUNCTIONS, NAMES, OF_ONE_TYPE
 from transform.expression_kernels import Values, concat, int_negate, is_in
 from transform.expression_nodes import (
@@ -31,6 +30,7 @@ from transform.expression_nodes import (
     unified,
     value_of,
 )
+from transform.field_types import FieldType
 
 DEPTH_MAX = 50  # of one part in another: far under Python's own limit
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform import expression_kernels as kernels
-from transform.contract import FieldType
 from transform.expression_kernels import Values, settled
+from transform.field_types import FieldType
 from transform.timestamps import TimestampError, parse_timestamp
 
 DECIMALS_MAX = 15  # of a double's 15 to 17 significant digits

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transform.contract import INT64_MAX, INT64_MIN
+from transform.field_types import INT64_MAX, INT64_MIN
 from transform.timestamps import EARLIEST, LATEST
 
 Values: TypeAlias = pa.Array

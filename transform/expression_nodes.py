@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from transform.contract import ARROW_TYPES, INT64_MAX, INT64_MIN, FieldType
 from transform.expression_functions import Fixed, OfOneType, Signature
 from transform.expression_kernels import Values, as_float
+from transform.field_types import ARROW_TYPES, INT64_MAX, INT64_MIN, FieldType
 
 Kind: TypeAlias = FieldType | Literal["null"]
 Run: TypeAlias = Callable[[Mapping[str, Values]], Values]

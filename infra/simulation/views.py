@@ -18,8 +18,9 @@ from infra.simulation import contracts
 from infra.simulation.oracle import Oracle, Row, Violation, position_of
 from infra.simulation.sources import Position
 from sinks import distinct
-from transform.records import QUARANTINE_SCHEMA
+from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA
 
+TABLES = distinct.Tables("rows", "rejects", "drops")
 SCHEMA = contracts.contract(contracts.NEWEST).landing_schema()
 
 
@@ -41,7 +42,8 @@ class Views:
         db = _database()
         db.register("rows", rows)
         db.register("rejects", rejects)
-        delivered, aside = _elements(db, distinct.delivered), _elements(db, distinct.set_aside)
+        db.register("drops", DROPPED_SCHEMA.empty_table())
+        delivered, aside = _elements(db, TABLES.delivered()), _elements(db, TABLES.set_aside())
         records = _identities(db)
         for seed, oracle in self.oracles.items():
             wanted = (oracle.elements(delivered=True), oracle.elements(delivered=False))
@@ -67,8 +69,8 @@ def _marked(seed: int, row: Row) -> Row:
     return row | own
 
 
-def _elements(db: Any, view: Any) -> dict[int, list[tuple[Position, int]]]:
-    sql = f"SELECT {distinct.ELEMENT} FROM ({view('rows', 'rejects')})"  # noqa: S608  our own names
+def _elements(db: Any, view: str) -> dict[int, list[tuple[Position, int]]]:
+    sql = f"SELECT {distinct.ELEMENT} FROM ({view})"  # noqa: S608  our own names
     found: dict[int, list[tuple[Position, int]]] = {}
     for stream, shard, sequence, sub, _ in db.execute(sql).fetchall():
         seed, _, name = stream.partition("/")
@@ -78,7 +80,7 @@ def _elements(db: Any, view: Any) -> dict[int, list[tuple[Position, int]]]:
 
 
 def _identities(db: Any) -> dict[int, list[bytes]]:
-    view = distinct.records("rows", "rejects")
+    view = TABLES.records()
     found: dict[int, list[bytes]] = {}
     for record, digest in db.execute(f"SELECT _record_id, _digest FROM ({view})").fetchall():  # noqa: S608
         found.setdefault(int(record.partition("/")[0]), []).append(digest)
