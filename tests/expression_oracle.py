@@ -202,10 +202,14 @@ def int_forms(depth):
 @cache
 def number(depth):
     """An int64 or a float64, where either is taken as the float64."""
-    as_float = parts("int64", depth).map(
+    return st.one_of(parts("float64", depth), as_float(depth))
+
+
+def as_float(depth):
+    """An int64 that is taken as the nearest float64, beside another."""
+    return parts("int64", depth).map(
         lambda part: Part(part.text, lambda row: none_or(float, part.value(row)))
     )
-    return st.one_of(parts("float64", depth), as_float)
 
 
 def float_forms(depth):
@@ -299,6 +303,7 @@ def bool_forms(depth):
         ),
         *(twos(o, f"({{}} {sign} {{}})", o, f) for o in ordered for sign, f in SIGNS.items()),
         *(st.builds(chained, o, o, o) for o in ordered),
+        st.builds(chained, as_float(depth), parts("float64", depth), as_float(depth)),
         ones(parts("int64", depth), "({} in (0, 7, -1))", lambda a: a in (0, 7, -1)),
         ones(parts("float64", depth), "({} not in (0, 2.5))", lambda a: a not in (0.0, 2.5)),
         ones(s, "({} in ('', 'Ab'))", lambda a: a in ("", "Ab")),

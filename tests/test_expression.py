@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from tests import expression_oracle as oracle
-from transform.contract import ARROW_TYPES
 from transform.expression import ExpressionError, parse
 from transform.expression_kernels import TEXT_MAX_BYTES
+from transform.field_types import ARROW_TYPES
 from transform.records import UTC_MICROS
 
 TYPES = {"a": "int64", "x": "float64", "s": "string", "t": "timestamp", "ok": "bool"}
@@ -101,6 +101,9 @@ MISTAKES = [
     ("s in ()", 6, "`in` without a list"),
     ("s in (s, 'a')", 7, "not a literal"),
     ("s in ('a', 1)", 12, "in of a string and an int64"),
+    ("1 < a in (1, 2)", 10, "`is` or `in` in a chain; allowed: `and` between comparisons"),
+    ("a is None is None", 6, "`is` or `in` in a chain"),
+    ("1 < a < None", 9, "a comparison with None"),
     ("a & ok", 5, "no operator '&'; allowed: and"),
     ("a @ a", 5, "no operator MatMult"),
     ("a && ok", 3, "no operator '&&'; allowed: and"),
@@ -195,6 +198,13 @@ def test_a_text_made_too_long_is_null_before_it_is_made():
         deep = f"replace({deep}, 'b', 'bbbbbbbbbb')"
     assert value(deep, rows)[1] is None
     assert value("length(s)", rows)[3] == TEXT_MAX_BYTES
+
+
+def test_chains_in_chains_do_not_double():
+    text = "a"
+    for _ in range(22):
+        text = f"int(0 < {text} < 3)"
+    assert value(text) == [1, 0, None, 0]
 
 
 def test_words_of_the_language_as_field_names():

@@ -75,7 +75,7 @@ Columns: TypeAlias = "pa.Array | pa.ChunkedArray"
 
 def parse(text: str, types: Mapping[str, FieldType]) -> Expression:
     """The expression in `text` over columns of these types. Raises `ExpressionError`."""
-    compiler = Compiler(text, types)
+    compiler = Compiler(types)
     node = compiler.node(_tree(text))
     names = tuple(compiler.names)
     kind = _named(node)
