@@ -329,6 +329,16 @@ def test_sqs_visibility_is_shortened_entry_by_entry(sqs):
     assert back["MessageId"] == got[0]["MessageId"]
 
 
+def test_sqs_visibility_of_one_message_is_ended(sqs):
+    sqs.client.send_message(QueueUrl=sqs.url, MessageBody="one")
+    (got,) = sqs.client.receive_message(QueueUrl=sqs.url)["Messages"]
+    sqs.client.change_message_visibility(
+        QueueUrl=sqs.url, ReceiptHandle=got["ReceiptHandle"], VisibilityTimeout=0
+    )
+    (back,) = sqs.client.receive_message(QueueUrl=sqs.url)["Messages"]
+    assert back["MessageId"] == got["MessageId"]
+
+
 def test_sqs_batches_are_sent_deleted_and_counted(sqs):
     entries = [{"Id": str(n), "MessageBody": str(n)} for n in range(3)]
     answer = sqs.client.send_message_batch(QueueUrl=sqs.url, Entries=entries)

@@ -254,8 +254,10 @@ def nobody_sweeps(patch: pytest.MonkeyPatch) -> None:
 
 def a_sweep_of_all_that_landed(patch: pytest.MonkeyPatch) -> None:
     """A sweep owes what landed, whether it counts or not."""
-    patch.setattr(ingest.sweep, "_DUE", "SELECT _object, _row FROM landed -- {kept}")
-    patch.setattr(ingest.sweep, "_whole", lambda _: set())
+    every = "SELECT _object, _row FROM landed -- {kept}"
+    patch.setattr(ingest.sweep, "_DUE", every)
+    patch.setattr(ingest.sweep._SeenTo, "whole", set(), raising=False)
+    patch.setattr(ingest.sweep._SeenTo, "open_rows", lambda _, landed, __: landed)
 
 
 def a_breaker_that_only_tells(patch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ class Simulation:
         parked = self.known.parked_positions
         if self.scenario.budget and parked:
             self.lambdas.deployed.version = 2
-            self._operate(lambda: self.operators.replay("last"))
+            self._operate(lambda: self.operators.replay("last", QUIET))  # letters are shown again
         for pause in (QUIET, KEPT) if parked else (QUIET,):
             for _ in range(SWEEPS_MAX):
                 self._operate(partial(self.operators.sweep, pause))
