@@ -78,6 +78,14 @@ class Transform:
         return Plans.of(self.contract, self.older)
 
     @cached_property
+    def certain(self) -> bool:
+        """Whether a message with a good value in every field is sure to be delivered."""
+        only = self.plans.only
+        plain_fields = all(not field.judged_late for field in self.contract.fields)
+        drops = self.contract.filters or self.contract.sample is not None
+        return only is not None and only.simple and plain_fields and not drops
+
+    @cached_property
     def verbs(self) -> dict[Plan, Verbs]:
         return {p: Verbs.of(p.contract, p.fields, self.hash_key) for p in self.plans.every()}
 
