@@ -18,7 +18,7 @@ from infra.push import Sent
 from sinks import distinct, hot
 from sinks.table import Table
 from transform.contract import Contract
-from transform.pipeline import hot_mask
+from transform.tables import hot_mask
 
 
 @dataclass(frozen=True)

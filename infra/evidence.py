@@ -26,7 +26,7 @@ from sinks.ledger import Attempt
 from sinks.table import Key, Table
 from transform.contract import Contract
 from transform.contract_file import parse_contract
-from transform.pipeline import MICROS, Transform, hot_mask
+from transform.pipeline import Transform
 from transform.records import (
     DROPPED_SCHEMA,
     POSITION,
@@ -34,6 +34,7 @@ from transform.records import (
     RAW_SCHEMA,
     ROW_FIELDS,
 )
+from transform.tables import MICROS, hot_mask
 
 READERS = 8
 

@@ -62,8 +62,8 @@ from sinks.table import (
 from tests.support import TOPOLOGY, Clock, Context, InProcessWorkflow
 from transform.envelope import JSON, open_record
 from transform.kpl import KPL_MAGIC, MD5_BYTES, aggregate
-from transform.pipeline import hot_mask
 from transform.records import Delivery
+from transform.tables import hot_mask
 
 GOLDEN = Path(__file__).parent / "golden"
 ROUND = 1_000  # events a seed; hypothesis remembers a round's, so rounds are kept short

@@ -425,8 +425,8 @@ def test_a_question_can_be_given_up(up):
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000) b"
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     questions = [up.home.start("query", endless) for _ in numbers]
-    time.sleep(3)
     for question, number in zip(questions, numbers, strict=True):
+        await_work(question.process.pid, 1.5)  # what it takes to begin is half a second or so
         question.signal(number)
     for question in questions:
         done = question.wait()
@@ -633,6 +633,17 @@ def test_ctrl_c_at_any_moment(tmp_path):
 def made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def await_work(pid: int, seconds: float) -> None:
+    """Wait until the process has had so much of a processor's time."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    worked = 0.0
+    while worked < seconds:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        worked = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        assert time.monotonic() < until
+        time.sleep(POLL_SECONDS)
 
 
 def await_imports(pid: int) -> None:

@@ -7,6 +7,7 @@ file only.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,14 @@ from typing import Any
 import pytest
 
 import infra.simulation.run
+import ingest.feed
 import ingest.handlers.kinesis
+import ingest.handlers.sqs
 import ingest.killers
 import ingest.process
+import ingest.replay
+import ingest.stages
+import ingest.sweep
 import sinks.bucket
 import sinks.distinct
 import sinks.hot
@@ -27,7 +33,7 @@ import transform.pipeline
 from infra.simulation.many import many
 from sinks.distinct import Tables
 from sinks.errors import SinkError
-from transform.records import DIGEST_BYTES, Batch, Delivery, Outcome
+from transform.records import DIGEST_BYTES, Delivery, Outcome
 
 SEEDS_MAX = 500
 CHUNK_SEEDS = 10
@@ -115,13 +121,14 @@ def key_from_the_clock(patch: pytest.MonkeyPatch) -> None:
 
 def verdict_from_the_clock(patch: pytest.MonkeyPatch) -> None:
     """Too far ahead is judged by the clock: a second attempt passes what the first did not."""
-    real = transform.pipeline.Transform._judge
+    real = transform.pipeline._Judged.run
 
-    def judge(rules: Any, elements: Any, arrivals: list[int], good: Any, bad: Any) -> None:
-        now = round(vars(rules)["clock"]() * 1_000_000)
-        real(rules, elements, [now] * len(arrivals), good, bad)
+    def run(judged: Any) -> None:
+        now = round(vars(judged._rules)["clock"]() * 1_000_000)
+        judged._arrivals[:] = [now] * len(judged._arrivals)
+        real(judged)
 
-    patch.setattr(transform.pipeline.Transform, "_judge", judge)
+    patch.setattr(transform.pipeline._Judged, "run", run)
 
 
 def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
@@ -136,24 +143,18 @@ def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
 
 def identity_from_the_messages_bytes(patch: pytest.MonkeyPatch) -> None:
     """A reading's digest is of the whole record it came in: in another batch it is another one."""
-    real = transform.pipeline.Transform.apply
+    real = transform.pipeline._Judged.run
 
-    def apply(rules: Any, raw: Any, *arguments: Any) -> Batch:
-        bodies = raw.column("_body").to_pylist()
-        real_judge = transform.pipeline.Transform._judge
-
-        def judge(rules: Any, elements: Any, arrivals: Any, good: Any, bad: Any) -> None:
-            real_judge(rules, elements, arrivals, good, bad)
+    def run(judged: Any) -> None:
+        real(judged)
+        bodies = judged._raw.column("_body").to_pylist()
+        for good in judged.good.values():
             good.digests = [
                 hashlib.blake2b(bodies[index], digest_size=DIGEST_BYTES).digest()
                 for index in good.index
             ]
 
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(transform.pipeline.Transform, "_judge", judge)
-            return real(rules, raw, *arguments)
-
-    patch.setattr(transform.pipeline.Transform, "apply", apply)
+    patch.setattr(transform.pipeline._Judged, "run", run)
 
 
 def two_fates_for_one_position(patch: pytest.MonkeyPatch) -> None:
@@ -229,6 +230,60 @@ def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sinks.hot, "keys_of", keys_of)
 
 
+def a_refused_event_fails_the_delivery(patch: pytest.MonkeyPatch) -> None:
+    """Producers must have been told: or else what is settled goes back."""
+    definition = copy.deepcopy(infra.simulation.run.definition())
+    del definition["States"]["Tell producers"]["Catch"]
+    patch.setattr(infra.simulation.run, "definition", lambda: definition)
+
+
+def half_of_the_rejects_told(patch: pytest.MonkeyPatch) -> None:
+    """An event counts its examples for all there are."""
+    real = ingest.feed._event
+
+    def event(rows: Any, contract: Any) -> Any:
+        return real(rows.slice(0, 1), contract)
+
+    patch.setattr(ingest.feed, "_event", event)
+
+
+def nobody_sweeps(patch: pytest.MonkeyPatch) -> None:
+    """What landed and was settled otherwise has no hot item, and nobody looks for it."""
+    patch.setattr(ingest.sweep, "due", lambda _: [])
+
+
+def a_sweep_of_all_that_landed(patch: pytest.MonkeyPatch) -> None:
+    """A sweep owes what landed, whether it counts or not."""
+    patch.setattr(ingest.sweep, "_DUE", "SELECT _object, _row FROM landed -- {kept}")
+    patch.setattr(ingest.sweep, "_whole", lambda _: set())
+
+
+def a_breaker_that_only_tells(patch: pytest.MonkeyPatch) -> None:
+    """When nearly all is bad it is set aside all the same."""
+    patch.setattr(ingest.stages, "_found", lambda *_: None)
+
+
+def fifo_answered_as_standard(patch: pytest.MonkeyPatch) -> None:
+    """Of a FIFO group only the failed message comes again: what came behind it overtakes it."""
+
+    def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
+        failed = [delivery.sequences[index] for index in outcome.retry_indexes()]
+        return {"batchItemFailures": [{"itemIdentifier": name} for name in failed]}
+
+    patch.setattr(ingest.handlers.sqs, "respond", respond)
+
+
+def a_replay_under_new_positions(patch: pytest.MonkeyPatch) -> None:
+    """What is replayed comes as if it were new: the old reject stays open."""
+    real = ingest.replay._delivery
+
+    def delivery(chunk: Any) -> Delivery:
+        made = real(chunk)
+        return dataclasses.replace(made, sequences=[f"{n}0" for n in made.sequences])
+
+    patch.setattr(ingest.replay, "_delivery", delivery)
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -248,6 +303,13 @@ PLANTED: dict[str, Plant] = {
         unprocessed_items_ignored,
         an_answer_is_success,
         hot_items_named_by_arrival,
+        a_refused_event_fails_the_delivery,
+        half_of_the_rejects_told,
+        nobody_sweeps,
+        a_sweep_of_all_that_landed,
+        a_breaker_that_only_tells,
+        fifo_answered_as_standard,
+        a_replay_under_new_positions,
     )
 }
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 from botocore.config import Config
 
-from ingest import kinesis, sqs, stages, telemetry
+from ingest import kinesis, sqs, stages
 from ingest.events import EventError
 from ingest.process import process
 from ingest.repair import pay, read, respond
@@ -35,7 +35,6 @@ from tests.support import (
     Context,
     InProcessWorkflow,
     answer,
-    cloud,
     delivery,
     drop,
     json_error,
@@ -77,17 +76,6 @@ class Sending:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
-
-
-@pytest.fixture(autouse=True)
-def namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-
-
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 @pytest.fixture
@@ -427,7 +415,7 @@ def test_rows_that_a_reprocess_made_again_are_left(
 ):
     owed.devices.clear()
     before = account.items()
-    control.write(account.bucket, "epoch", {"epoch": 1, "reprocessed": [span]})
+    control.write(account.bucket, "epoch", {"epoch": 1, "reprocessed": [{**span, "contract": ""}]})
     assert pay(messages(account), wiring, Context()) == []
     assert (account.items() != before) == written
 

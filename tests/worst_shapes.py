@@ -342,7 +342,9 @@ class Measure:
         self.shape = shape
         self.folder = contract.parent
         self.wiring = wiring(str(contract))
-        self.wiring.transform(0).decoder.decode(GOOD)  # made once per process, before any event
+        self.wiring.transform(0).plans.only.message.decode(
+            GOOD
+        )  # made once per process, before any event
 
     def ingest(self) -> dict[str, Any]:
         made = self.wiring

@@ -40,6 +40,11 @@ Reason = Literal[
     "out_of_range",  # check: a number outside the contract's range, or outside int64
     "not_allowed",  # check: a value that is not in the contract's list
     "bad_timestamp",  # check: text or number that names no moment
+    "unknown_field",  # check: the contract takes no field that it does not name
+    "no_value",  # check: a required field that is made of others came to nothing
+    "no_readings",  # check: the list that would be exploded is empty
+    "unknown_type",  # check: the message names a type that the contract has no case for
+    "unknown_schema",  # check: the message names a version of the contract that is not here
     "future_time",  # check: event time too far beyond arrival
     "too_long",  # check: a device id that no DynamoDB key can hold
 ]

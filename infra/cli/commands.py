@@ -6,6 +6,7 @@ from importlib import metadata
 
 import click
 
+from infra.cli.contract import contract
 from infra.cli.demo import demo
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
@@ -15,6 +16,7 @@ from infra.cli.replay import replay
 from infra.cli.reprocess import reprocess
 from infra.cli.resume import resume
 from infra.cli.run import Group
+from infra.cli.sweep import sweep
 from infra.cli.up import up
 from infra.cli.verify import verify
 from infra.cli.why import why
@@ -52,8 +54,8 @@ def group() -> None:
 
 
 COMMANDS = (
-    *(demo, up, ingest, query, hot),
-    *(verify, why, quarantine, replay, reprocess, resume),
+    *(demo, up, contract, ingest, query, hot),
+    *(verify, why, quarantine, replay, reprocess, sweep, resume),
 )
 
 for command in COMMANDS:

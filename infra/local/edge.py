@@ -21,6 +21,8 @@ def wiring_of(topology: Topology, client: Client, url: str = "") -> Wiring:
     wiring = Wiring(Settings.of(environment))
     wiring.bucket = Bucket(client("s3"), topology.bucket)
     wiring.hot_table = Table(client("dynamodb"), topology.hot_table.name)
+    wiring.ledger_table = Table(client("dynamodb"), topology.ledger_table.name)
+    wiring.sqs = client("sqs")
 
     def make(service: str, config: Any) -> Any:
         return emulator.client(
@@ -43,5 +45,8 @@ def parking_of(topology: Topology, client: Client) -> Parking:
         prefix=topology.stream_mapping.on_failure_prefix,
         sqs=client("sqs"),
         kinesis=client("kinesis"),
-        letters={topology.queue.name: resources.queue_url(client, topology.dead_letters)},
+        letters={
+            queue.name: resources.queue_url(client, letters)
+            for queue, letters in resources.queues_of(topology, client)
+        },
     )

@@ -35,12 +35,13 @@ class StateError(RuntimeError):
 
 @dataclass(frozen=True)
 class Running:
-    """The process that runs a pipeline on this state."""
+    """The process that runs a pipeline on this state, and whether its queue is a FIFO queue."""
 
     pid: int
     emulator_pid: int
     url: str
     pipeline: str
+    fifo: bool = False
 
 
 class State:

@@ -1,0 +1,97 @@
+"""Two contracts compared: each change safe or breaking, for whom, why, and what to do.
+
+There is one rule for each key of a contract (a test holds them complete), so that no change goes
+unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from infra.contracts.diff_rules import (
+    CONTRACT_RULES,
+    EVERYBODY,
+    FIELD_RULES,
+    PRODUCERS,
+    READERS,
+    RENAME,
+    TELL,
+    WRITTEN,
+    Rule,
+    Says,
+    Whom,
+    breaks,
+    safe,
+)
+from transform.contract import Contract, Field
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between two contracts; `key` is such as `field 'humidity': max`."""
+
+    key: str
+    old: Any
+    new: Any
+    breaking: bool
+    whom: tuple[Whom, ...]
+    why: str
+    todo: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def changes(old: Contract, new: Contract) -> list[Change]:
+    """Every change, breaking ones first."""
+    found = [*_compared("", old, new, CONTRACT_RULES), *_fields(old, new)]
+    if new.version == old.version and any(one.breaking for one in found):
+        stays = f"set version = {old.version + 1}"
+        says = breaks(READERS, "its rows cannot be told from those of the old rules", stays)
+        found.append(_change("version", old.version, new.version, says))
+    return sorted(found, key=lambda one: not one.breaking)
+
+
+def _compared(
+    prefix: str, old: Any, new: Any, rules: Mapping[str, Rule | None]
+) -> Iterator[Change]:
+    """Changes of the keys of two contracts, or of a field in both."""
+    for key in fields(old):
+        rule, before, after = rules[key.name], getattr(old, key.name), getattr(new, key.name)
+        if rule is not None and before != after:
+            written = prefix + WRITTEN.get(key.name, key.name)
+            yield _change(written, before, after, rule(before, after))
+
+
+def _fields(old: Contract, new: Contract) -> Iterator[Change]:
+    """Fields that went, came, or have another name, and what changed in those of both."""
+    before, after = ({f.name: f for f in contract.fields} for contract in (old, new))
+    come = {field.path: field for name, field in after.items() if name not in before}
+    for name, field in before.items():
+        fresh = after.get(name) or come.pop(field.path, None)
+        if fresh is None:
+            yield _change(f"field {name!r}", name, None, _removed(field))
+            continue
+        if fresh.name != name:
+            says = breaks(READERS, f"its column is called {fresh.name!r} from now on", RENAME)
+            yield _change(f"field {name!r}: name", name, fresh.name, says)
+        yield from _compared(f"field {fresh.name!r}: ", field, fresh, FIELD_RULES)
+    for field in come.values():
+        yield _change(f"field {field.name!r}", None, field.name, _added(field))
+
+
+def _change(key: str, old: Any, new: Any, says: Says) -> Change:
+    return Change(key, old, new, says.breaking, says.whom, says.why, says.todo)
+
+
+def _added(field: Field) -> Says:
+    if field.required:
+        return breaks(PRODUCERS, "messages without it are rejected", f"{TELL}; or not `required`")
+    return safe(EVERYBODY, "rows from before have no value there, or have it in _rescued")
+
+
+def _removed(field: Field) -> Says:
+    where = ".".join(field.path)
+    return breaks(READERS, f"its column goes; what is at {where} is in _rescued then", RENAME)
