@@ -741,7 +741,7 @@ def _one_fate(rows: list[dict[str, Any]], index: int) -> None:
 
 def _hot_follows(world: World, acknowledged: set[int]) -> None:
     """Every hot row of an acknowledged record is in the hot table, or owed to it."""
-    contract = world.wiring.transform(0).contract
+    contract = world.wiring.contract
     items = world.tables.items.get(TOPOLOGY.hot_table.name, {})
     debts = [debt_of(body) for body in world.queues.sent]
     owed = {(debt.landing_key, place) for debt in debts for place in debt.places}

@@ -476,6 +476,17 @@ def test_readings_of_a_stopped_state_can_be_asked(stopped):
     assert stopped.processes() == []
 
 
+def test_drift_of_a_stopped_state_is_told_with_patches(stopped):
+    told = stopped.run("contract", "drift", "--json").json
+    found = {(one["what"], one["field"]): one["count"] for one in told}
+    assert sum(found.values()) == 10
+    assert {one["contract"] for one in told} == {"fleet"}
+    shown = stopped.run("contract", "drift")
+    assert shown.code == 0
+    assert f"fleet: {len(found)} drifts" in shown.out
+    assert stopped.processes() == []
+
+
 # ---- Real messages ----
 
 
