@@ -61,7 +61,7 @@ def begin(wiring: Wiring, choice: Choice, run: str) -> None:
     """Note what the run is asked, if it is new."""
     key = f"{PREFIX}/{run}/run.json"
     if wiring.bucket.find(key) is None:
-        contract = wiring.transform(0).contract
+        contract = wiring.contract
         told = {
             "run": run,
             "began": _iso(wiring.clock()),

@@ -131,7 +131,7 @@ def _due(debt: Debt, wiring: Wiring, redone: list[Reprocessed], deadline: Deadli
     deadline.check(f"pay {debt.id}")
     try:
         landed = landing.open_(wiring.bucket, debt.landing_key)
-        own = wiring.transform(0).contract
+        own = wiring.contract
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
     except Gone as error:
         raise DebtError(f"debt {debt.id} of {debt.landing_key}: {error}") from error

@@ -36,18 +36,20 @@ logger = Logger()
 def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[str, Any]:
     """Raw object to landing and quarantine objects; counts come from what was written."""
     started = time.perf_counter()
-    rules = wiring.transform(state["epoch"])
     deadline = _deadline(state, wiring, context)
     answer = {
         "outcome": "retry",
-        "contract": rules.contract.name,
-        "version": rules.generation.version,
-        "generation": rules.generation.digest,
+        "contract": wiring.contract.name,
+        "version": 0,
+        "generation": "",
         **vars(landing.Landed.nothing()),
         "hot_rows": 0,
     }
     try:
         deadline.check("transform")
+        rules = wiring.transform(state["epoch"])
+        answer["version"] = rules.generation.version
+        answer["generation"] = rules.generation.digest
         rows = raw.read(wiring.bucket, state["raw_key"])
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
@@ -56,7 +58,7 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         back, told = _judged(state, rules, wiring, batch)
         if not back:
             if batch.rows.num_rows:
-                wiring.contracts.keep(wiring.bucket, rules.contract, deadline)
+                wiring.contracts.keep(wiring.bucket, rules, deadline)
             landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
         logger.warning("transform handed back", reason=error.reason, error=str(error))
@@ -121,7 +123,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
     time; else it is handed back by index. Items are made by the contract that made the object.
     """
     started = time.perf_counter()
-    own = wiring.transform(state["epoch"]).contract
+    own = wiring.contract
     deadline = _deadline(state, wiring, context)
     done = state["transform"]
     owed: tuple[Debt, ...] = ()

@@ -109,7 +109,7 @@ def due(wiring: Wiring) -> list[Debt]:
     """
     redone = control.reprocessed(wiring.bucket)
     books = ledger.books(wiring.ledger_table)
-    own = wiring.transform(0).contract
+    own = wiring.contract
     before = wiring.clock() - QUIET_SECONDS
     written = wiring.bucket.written(f"{landing.LANDING}/{own.name}/")
     quiet = [key for key, at in written if at < before]
@@ -139,7 +139,7 @@ def _of(wiring: Wiring, key: str, places: list[int], redone: list[Reprocessed]) 
     Not what a reprocess that is running will make again. One that was left undone runs no more.
     """
     landed = landing.open_(wiring.bucket, key)
-    contract = wiring.contracts.behind(wiring.bucket, landed, wiring.transform(0).contract)
+    contract = wiring.contracts.behind(wiring.bucket, landed, wiring.contract)
     rows = landed.rows([*hot.columns_of(contract), "_epoch", "_raw"])
     rows = rows.take(pa.array(places, pa.int64()))
     running = [span for span in redone[-1:] if not span.done]

@@ -5,6 +5,7 @@ They are read once per Delivery at most, and never hold a record.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,6 +16,8 @@ from sinks.bucket import Bucket
 
 PREFIX = "control"
 EPOCH = "epoch"
+HASH_KEY = "hash-key"
+HASH_KEY_BYTES = 32
 
 
 def read(bucket: Bucket, name: str) -> dict[str, Any] | None:
@@ -26,6 +29,18 @@ def read(bucket: Bucket, name: str) -> dict[str, Any] | None:
 def write(bucket: Bucket, name: str, decision: dict[str, Any]) -> None:
     """Replace the decision of this name."""
     bucket.put(_key(name), orjson.dumps(decision))
+
+
+def hash_key(bucket: Bucket) -> bytes:
+    """The bucket's own key for what contracts hash, made when it is first asked for.
+
+    It lies beside raw, where everything is in the clear: who reads tables alone has neither.
+    """
+
+    def made(held: bytes | None) -> bytes:
+        return held or orjson.dumps({"key": secrets.token_hex(HASH_KEY_BYTES)})
+
+    return bytes.fromhex(orjson.loads(bucket.change(_key(HASH_KEY), made))["key"])
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class Edge:
         return replays.replay(self.wiring, self.parking(), Choice(**choice), run, pace)
 
     def fates(self) -> fates.Fates:
-        return fates.read(self.account.bucket, self.wiring.transform(0).contract)
+        return fates.read(self.account.bucket, self.wiring.contract)
 
     def delivered(self) -> pa.Table:
         return self.fates().ask(fates.TABLES.delivered()).to_arrow_table()

@@ -360,6 +360,33 @@ def test_a_device_has_one_partition_key():
     assert list(device_keys(bodies, rules)) == ["a", "unreadable/1", "b", "a", "x" * 256]
 
 
+# ---- contract ----
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "holds no record; give NDJSON"),
+        (b"\x00\xff" * 9, "is neither JSON nor gzip"),
+        (b"[1]", "holds no JSON object"),
+        (b'{"device": "a"}', "no field can be the event time: it must be a time in every record"),
+    ],
+)
+def test_a_sample_that_gives_no_contract(millrace, data, says):
+    result = millrace("contract", "new", file_of(data))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("millrace: ")
+    assert says in result.stderr
+
+
+def test_a_mistake_has_its_line_wherever_a_contract_is_given(millrace):
+    Path("mine.toml").write_text('name = "mine"\n[[field]]\nname = "x"\ntype = "int"\n')
+    for command in (["ingest", file_of(reading())], ["up"]):
+        result = millrace(*command, "--contract", "mine.toml")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("millrace: mine.toml:4:1: field 'x': type: 'int'")
+
+
 # ---- What is printed ----
 
 

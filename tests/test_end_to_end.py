@@ -66,7 +66,7 @@ default = "eco"
 """
 MALFORMED = {  # text all of it, so that SQS takes it too
     '{"sensor": "x", "at": "2026-01-01T00:00:00Z", "celsius": 1': "malformed_json",
-    "[1, 2]": "not_an_object",
+    "12": "not_an_object",
     '"text"': "not_an_object",
     '{"sensor": "x", "at": "2026-01-01T00:00:00Z"}': "missing_field",
     '{"sensor": 7, "at": "2026-01-01T00:00:00Z", "celsius": 1}': "wrong_type",
@@ -473,6 +473,17 @@ def test_readings_of_a_stopped_state_can_be_asked(stopped):
             (21, "2026-01-01T00:00:21.000000Z", "boost"),
         )
     ]
+    assert stopped.processes() == []
+
+
+def test_drift_of_a_stopped_state_is_told_with_patches(stopped):
+    told = stopped.run("contract", "drift", "--json").json
+    found = {(one["what"], one["field"]): one["count"] for one in told}
+    assert sum(found.values()) == 10
+    assert {one["contract"] for one in told} == {"fleet"}
+    shown = stopped.run("contract", "drift")
+    assert shown.code == 0
+    assert f"fleet: {len(found)} drifts" in shown.out
     assert stopped.processes() == []
 
 

@@ -178,6 +178,7 @@ def test_the_metrics_are_those_that_are_declared(wiring: Wiring, said: Any):
         "LandingBytes": 4_096,
         "HotRefused": 0,
         "HotOwed": 0,
+        "NotTold": 0,
         "Killers": 0,
         "BreakerTripped": 0,
     }

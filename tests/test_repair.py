@@ -43,6 +43,7 @@ from tests.support import (
     stall,
 )
 from transform.contract_file import load_contract, parse_contract
+from transform.pipeline import Transform
 from transform.records import Delivery
 
 TELEMETRY = load_contract("telemetry")
@@ -546,11 +547,11 @@ def test_the_contract_is_in_the_bucket_before_landing_and_asked_for_once(account
     soon = Deadline(clock.now + 9, clock)
     known = Contracts()
     for _ in range(3):
-        known.keep(bucket, TELEMETRY, soon)
+        known.keep(bucket, Transform(TELEMETRY), soon)
     key = f"{contracts.PREFIX}/telemetry/{TELEMETRY.digest}.toml"
     assert asked == [key]
     assert account.bucket.get(key) == TELEMETRY.source
-    Contracts().keep(bucket, TELEMETRY, soon)  # another process: it is there, which is success
+    Contracts().keep(bucket, Transform(TELEMETRY), soon)  # another process: it is there
     assert asked == [key] * 2
     other = parse_contract(WIDER, "wider")
     process(delivery([reading()]), wired(account, clock), INGEST)

@@ -155,9 +155,8 @@ def _aliases(reader: Reader, kind: FieldType, unit: str) -> tuple[Alias, ...]:
     found: list[Alias] = []
     for number, item in enumerate(given):
         table = item if isinstance(item, dict) else {"path": item}
-        at = (*reader.at, "aliases", number) if isinstance(item, dict) else reader.at
         key = f"{reader.key}: aliases {number + 1}"
-        inner = Reader(at, key, table)
+        inner = Reader((*reader.at, "aliases", number), key, table)
         path = read_path(inner, "path")
         from_unit = inner.text("unit", default="")
         found.append(Alias(path, _conversion(inner, "unit", kind, unit, from_unit)))
