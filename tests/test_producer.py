@@ -226,6 +226,30 @@ def test_a_request_smaller_than_a_record():
         Stream(None, "s", lanes=0)
 
 
+def test_a_message_that_the_service_refuses_is_told():
+    class Choosy:
+        """Takes no message that says so."""
+
+        def send_message_batch(self, **asked):
+            answer = {"Successful": [], "Failed": []}
+            for entry in asked["Entries"]:
+                if "bad" in entry["MessageBody"]:
+                    fault = {"Code": "InvalidMessageContents", "SenderFault": True, "Message": "no"}
+                    answer["Failed"].append({"Id": entry["Id"], **fault})
+                else:
+                    answer["Successful"].append({"Id": entry["Id"], "MessageId": "id"})
+            return answer
+
+    gone = []
+    queue = Queue(Choosy(), "https://sqs/1/q")
+    with Producer(queue, on_refused=lambda *told: gone.append(told)) as producer:
+        for body in ("1", "bad", "2"):
+            producer.put("k", body)
+    told = producer.counters()
+    assert (told.acknowledged, told.failed) == (2, {"InvalidMessageContents": 1})
+    assert [(message.data, refusal.detail) for message, refusal in gone] == [(b"bad", "no")]
+
+
 # The network is away
 
 

@@ -28,7 +28,7 @@ def opened(directory, run=RUN, **more):
 
 def died(log):
     """What `kill -9` leaves: open files are closed by the system, and nothing else happens."""
-    for file in (log._file, log._cursor, log._lock):
+    for file in (log._file, log._cursor.file, log._lock):
         if file >= 0:
             os.close(file)
 

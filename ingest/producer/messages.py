@@ -43,6 +43,14 @@ class Message(NamedTuple):
     run: bytes  # 16 random bytes of the process that accepted it
 
 
+MESSAGE_OVERHEAD_BYTES = 300  # of memory, beside a message's key and data
+
+
+def memory_of(message: Message) -> int:
+    """How many bytes of memory a message takes."""
+    return len(message.key) + len(message.data) + MESSAGE_OVERHEAD_BYTES
+
+
 @dataclass(slots=True)
 class Entry:
     """One entry of a request: a message, or an aggregate of several."""

@@ -26,12 +26,12 @@ from ingest.producer.messages import (
     Position,
     Refusal,
     Unsendable,
+    memory_of,
 )
 from ingest.producer.spill import Log, Spill
 
 RUN_BYTES = 16
 KEY_CHARACTERS_MAX = 256  # what Kinesis takes of a partition key, here for any source
-MESSAGE_OVERHEAD_BYTES = 300  # of memory, beside a message's key and data
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Outbox:
         self._held: dict[int, Message] = {}  # in memory, by number, oldest first
         self._held_bytes = 0
         self._log = None if spill is None else Log(spill, self._run)
-        self._sync_seconds = _sync_seconds(spill)
+        self._sync_seconds = None if spill is None else spill.sync_seconds
         self._sync_at = 0.0
         self._always = spill is not None and spill.when == "always"
         self._spilling = self._always  # whether what is accepted goes to the log
@@ -97,11 +97,11 @@ class Outbox:
         self._destination.check(key, data)
 
     def _fits(self, message: Message) -> bool:
-        return not self._held or self._held_bytes + _size(message) <= self._buffer_bytes
+        return not self._held or self._held_bytes + memory_of(message) <= self._buffer_bytes
 
     def _hold(self, message: Message, now: float) -> None:
         self._held[message.number] = message
-        self._held_bytes += _size(message)
+        self._held_bytes += memory_of(message)
         if not self._courier.messages:
             self._since = now
         self._courier.add(message)
@@ -217,10 +217,11 @@ class Outbox:
         return gone
 
     def _set_aside(self, entry: Entry, refusal: Refusal) -> bool:
-        """Whether the refused messages are kept, if there is where to."""
+        """Whether the refused messages are kept; without a spill the callback has them."""
+        if self._log is None:
+            return True
         try:
-            for message in entry.messages if self._log is not None else ():
-                assert self._log is not None  # noqa: S101  for mypy
+            for message in entry.messages:
                 self._log.set_aside(message, f"{refusal.code}: {refusal.detail}")
         except (Full, OSError) as error:
             self._last_error = str(error)
@@ -247,7 +248,7 @@ class Outbox:
         """These are done with."""
         for message in messages:
             del self._held[message.number]
-            self._held_bytes -= _size(message)
+            self._held_bytes -= memory_of(message)
         if self._log is None or not self._spilling:
             return
         unread = not self._log.caught_up
@@ -299,12 +300,3 @@ _COUNTED = ("accepted", "resumed", "acknowledged", "spilled", "retried", "calls"
 
 def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _sync_seconds(spill: Spill | None) -> float | None:
-    return spill.fsync_seconds if spill is not None and spill.fsync == "interval" else None
-
-
-def _size(message: Message) -> int:
-    """What a message takes of the memory."""
-    return len(message.key) + len(message.data) + MESSAGE_OVERHEAD_BYTES

@@ -19,18 +19,14 @@ come with an index, and rows to delete one by one), persist-queue 170 µs.
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
-import logging
 import os
-import zlib
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ingest.producer.directory import Cursor, bytes_in, locked, sync_directory, tolerated
 from ingest.producer.messages import Full, Message, SpillError
 from ingest.producer.segments import (
     HEADER,
@@ -45,9 +41,6 @@ from ingest.producer.segments import (
 SEGMENT_BYTES_MAX = 4 * 1024 * 1024  # room is given back, and memory filled, in such pieces
 SEGMENTS_MIN = 8  # that a spill is divided into
 SPILL_BYTES_MIN = 1024 * 1024
-NUMBER_BYTES = 8
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +69,11 @@ class Spill:
             raise ValueError(f"a spill of {self.bytes_max} bytes; at least {SPILL_BYTES_MIN}")
 
     @property
+    def sync_seconds(self) -> float | None:
+        """How often it is synced from time to time; None if not by time."""
+        return self.fsync_seconds if self.fsync == "interval" else None
+
+    @property
     def segment_bytes(self) -> int:
         return min(SEGMENT_BYTES_MAX, self.bytes_max // SEGMENTS_MIN)
 
@@ -91,12 +89,11 @@ class Log:
         self._file = -1  # of the last segment, while it is written
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self._directory)
-            self._cursor = os.open(self._directory / "cursor", os.O_RDWR | os.O_CREAT, 0o644)
-            self.acknowledged = _number_in(self._cursor)
+            self._lock = locked(self._directory)
+            self._cursor = Cursor(self._directory)
             self._segments = deque(found(self._directory))
-            self.bytes = _bytes_in(self._directory, "*.segment", "*.damaged", "refused.ndjson")
-            self.damaged_bytes = _bytes_in(self._directory, "*.damaged")
+            self.bytes = bytes_in(self._directory, "*.segment", "*.damaged", "refused.ndjson")
+            self.damaged_bytes = bytes_in(self._directory, "*.damaged")
         except OSError as error:
             raise SpillError(f"the spill {self._directory}: {error}") from error
         self._unread = deque(self._segments)
@@ -133,7 +130,7 @@ class Log:
     def sync(self) -> None:
         """What was appended survives a loss of power from here on."""
         if self._file >= 0:
-            with _tolerated("sync"):
+            with tolerated("sync"):
                 os.fsync(self._file)
         self.unsynced = False
 
@@ -156,6 +153,11 @@ class Log:
     # Reading
 
     @property
+    def acknowledged(self) -> int:
+        """All messages with smaller numbers are done with."""
+        return self._cursor.number
+
+    @property
     def caught_up(self) -> bool:
         """Whether all that was appended has been read."""
         return all(segment.all_read for segment in self._unread)
@@ -166,7 +168,7 @@ class Log:
             segment = self._unread[0]
             messages, lost = rest_of(segment)
             self.lost += lost
-            self.damaged_bytes = _bytes_in(self._directory, "*.damaged")
+            self.damaged_bytes = bytes_in(self._directory, "*.damaged")
             if self._file < 0 or segment is not self._segments[-1]:
                 self._unread.popleft()
             messages = [m for m in messages if m.number >= self.acknowledged]
@@ -175,22 +177,16 @@ class Log:
         return []
 
     def acknowledge(self, before: int) -> None:
-        """All messages with numbers below this are done with; their room is given back.
-
-        The mark is not synced: after a loss of power some messages may be sent once more.
-        """
+        """All messages with numbers below this are done with; their room is given back."""
         if before > self.acknowledged:
-            self.acknowledged = before
-            number = before.to_bytes(NUMBER_BYTES, "little")
-            with _tolerated("mark what is acknowledged"):
-                os.pwrite(self._cursor, number + _checksum(number), 0)
+            self._cursor.move(before)
             self._forget()
 
     def close(self) -> None:
         """Let go of the directory. What is done with is removed."""
         self._end()
         self._forget()
-        os.close(self._cursor)
+        os.close(self._cursor.file)
         os.close(self._lock)
 
     # Segments
@@ -228,7 +224,7 @@ class Log:
             raise
         self._file = file
         if self._spill.fsync != "never":
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
         segment = Segment(path, self._run, number)
         self._segments.append(segment)
         self._unread.append(segment)
@@ -263,53 +259,8 @@ class Log:
             if self._file >= 0 and len(self._segments) == 1:
                 return
             segment = self._segments.popleft()
-            with _tolerated("remove a segment"):
+            with tolerated("remove a segment"):
                 segment.path.unlink(missing_ok=True)
             if self._unread and self._unread[0] is segment:
                 self._unread.popleft()
             self.bytes -= segment.size
-
-
-def _locked(directory: Path) -> int:
-    """The lock on the directory, which the system lets go of when the process ends."""
-    file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        raise SpillError(
-            f"the spill {directory} is in use: give each producer a directory of its own"
-        ) from None
-    return file
-
-
-def _number_in(cursor: int) -> int:
-    """The number that a cursor holds; 0, where everything is sent again, if it is not whole."""
-    content = os.pread(cursor, NUMBER_BYTES + 4, 0)
-    number = content[:NUMBER_BYTES]
-    return int.from_bytes(number, "little") if content[NUMBER_BYTES:] == _checksum(number) else 0
-
-
-def _checksum(number: bytes) -> bytes:
-    return zlib.crc32(number).to_bytes(4, "little")
-
-
-def _bytes_in(directory: Path, *patterns: str) -> int:
-    return sum(path.stat().st_size for pattern in patterns for path in directory.glob(pattern))
-
-
-@contextmanager
-def _tolerated(what: str) -> Iterator[None]:
-    """What a disk may refuse: later messages go once more, or are written when the system will."""
-    try:
-        yield
-    except OSError as error:
-        log.warning("spill: refused by the disk", extra={"action": what, "error": str(error)})
-
-
-def _sync_directory(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
