@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from transform.contract import ROW_MARKS, Field
-from transform.contract_fields import FIELDS_MAX, PATH_KEYS_MAX
+from transform.contract_fields import FIELDS_MAX
 from transform.contract_file import (
     DEFAULT_BODY_BYTES,
     DEFAULT_FUTURE_SECONDS,
@@ -16,6 +16,7 @@ from transform.contract_file import (
     load_contract,
     parse_contract,
 )
+from transform.contract_paths import PATH_KEYS_MAX
 from transform.records import ROW_FIELDS, UTC_MICROS
 
 FILE = "probe.toml"

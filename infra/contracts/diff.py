@@ -25,7 +25,7 @@ from infra.contracts.diff_rules import (
     breaks,
     safe,
 )
-from transform.contract import Contract, Field
+from transform.contract import Contract, Field, dotted
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,5 @@ def _added(field: Field) -> Says:
 
 
 def _removed(field: Field) -> Says:
-    where = ".".join(field.path)
+    where = dotted(field.path)
     return breaks(READERS, f"its column goes; what is at {where} is in _rescued then", RENAME)

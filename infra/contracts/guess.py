@@ -10,7 +10,8 @@ from infra.contracts import toml_text
 from infra.contracts.naming import Path, names, words
 from infra.contracts.observed import Kind, Seen, is_time
 from infra.contracts.quantities import NONE, Quantity, quantity
-from transform.contract_fields import FIELDS_MAX, KEY, PATH_KEYS_MAX
+from transform.contract_fields import FIELDS_MAX
+from transform.contract_paths import KEY, PATH_KEYS_MAX
 from transform.field_types import FieldType, Value
 from transform.timestamps import TimestampFormat
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transform.contract import Contract, Field, Tree, leaves, tree_of
+from transform.contract import Contract, Field, Tree, leaves, of_list, tree_of
 from transform.exact_reader import DEVICE_ID_MAX_BYTES
 from transform.field_types import INT64_MAX, INT64_MIN
 from transform.timestamps import DIGITS_MAX
@@ -35,6 +35,8 @@ def json_schema(contract: Contract) -> dict[str, Any]:
 
 
 def _object(tree: Tree, contract: Contract) -> dict[str, Any]:
+    if of_list(tree):
+        return _list(tree, contract)
     members = {
         key: _field(branch, contract) if isinstance(branch, Field) else _branch(branch, contract)
         for key, branch in tree.items()
@@ -43,9 +45,19 @@ def _object(tree: Tree, contract: Contract) -> dict[str, Any]:
     return {"type": "object", "properties": members, **({"required": needed} if needed else {})}
 
 
+def _list(tree: Tree, contract: Contract) -> dict[str, Any]:
+    places = [tree.get(place, True) for place in range(max(tree) + 1)]
+    items = [
+        branch is True or (_field if isinstance(branch, Field) else _branch)(branch, contract)
+        for branch in places
+    ]
+    needed = max((place for place in tree if _needed(tree[place])), default=-1) + 1
+    return {"type": "array", "prefixItems": items, **({"minItems": needed} if needed else {})}
+
+
 def _branch(tree: Tree, contract: Contract) -> dict[str, Any]:
     schema = _object(tree, contract)
-    return schema if _needed(tree) else schema | {"type": ["object", "null"]}
+    return schema if _needed(tree) else schema | {"type": [schema["type"], "null"]}
 
 
 def _needed(branch: Any) -> bool:

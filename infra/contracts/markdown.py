@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from transform.contract import Contract, Field
+from transform.contract import Contract, Field, dotted
 from transform.timestamps import EPOCH, MICROSECOND
 
 
@@ -41,7 +41,7 @@ def _table(contract: Contract) -> str:
     for field in contract.fields:
         cells = (
             f"`{field.name}`",
-            "`" + ".".join(field.path) + "`",
+            "`" + dotted(field.path) + "`",
             f"{field.type}, {field.format}" if field.format else field.type,
             _rules(field),
             field.unit,

@@ -17,6 +17,7 @@ from infra.contracts.edits import field_table, with_key, without_key
 from infra.contracts.observed import Seen, is_time
 from transform.contract import Contract, Field
 from transform.contract_file import BODY_MAX_BYTES
+from transform.sender import step
 from transform.timestamps import TimestampFormat
 
 ALLOWED_MAX = 20  # values that a patch adds to a list
@@ -66,14 +67,14 @@ def propose(reason: str, rejects: Rejects) -> Proposal:
     return rule(rejects)
 
 
-def member(body: bytes, path: Iterable[str]) -> Any:
+def member(body: bytes, path: Iterable[str | int]) -> Any:
     """The value at a path of a message; None where it has none or cannot be read."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
+        value = step(value, key)
     return value
 
 
