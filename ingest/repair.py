@@ -16,16 +16,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
 
 from ingest import telemetry
 from ingest.events import malformed, records_of, text
 from ingest.settings import Context, Wiring
 from sinks import control, hot, landing, ledger
+from sinks.control import Reprocessed
 from sinks.deadline import Deadline
-from sinks.errors import SinkError
+from sinks.errors import Gone, SinkError
 from sinks.ledger import Paid
-from sinks.repair import Debt, DebtError, debt_of
+from sinks.repair import Debt, DebtError, debt_of, spans
 from sinks.table import Item, Key
 from transform.contract import Contract
 from transform.contract_file import ContractError
@@ -39,11 +39,15 @@ logger = Logger()
 
 @dataclass(frozen=True)
 class Due:
-    """A debt with the items it still asks for, and how many of its rows ask for none."""
+    """A debt with the items it still asks for, and how many of its rows ask for none.
+
+    `superseded` are the places of those that a reprocess was to make again.
+    """
 
     debt: Debt
     items: Mapping[Key, Item]
     skipped: int
+    superseded: tuple[int, ...]
 
 
 def read(event: Any) -> dict[str, str]:
@@ -74,7 +78,7 @@ def pay(bodies: Mapping[str, str], wiring: Wiring, context: Context) -> list[str
     paid: set[str] = set()
     failure = ""
     try:
-        redone = _reprocessed(wiring)
+        redone = control.reprocessed(wiring.bucket)
         for message, body in bodies.items():
             try:
                 due[message] = _due(debt_of(body), wiring, redone, deadline)
@@ -108,7 +112,13 @@ def _pay(due: Collection[Due], wiring: Wiring, deadline: Deadline) -> set[str]:
     undone = wiring.hot_table.put_all(items, until, wiring.waiting)
     now = datetime.fromtimestamp(wiring.clock(), UTC).isoformat(timespec="milliseconds")
     marks = [
-        Paid(each.debt.id, each.debt.landing_key, each.debt.rows, now.replace("+00:00", "Z"))
+        Paid(
+            debt=each.debt.id,
+            landing_key=each.debt.landing_key,
+            rows=each.debt.rows,
+            paid_at=now.replace("+00:00", "Z"),
+            superseded=spans(each.superseded),
+        )
         for each in due
         if undone.isdisjoint(each.items)
     ]
@@ -116,51 +126,47 @@ def _pay(due: Collection[Due], wiring: Wiring, deadline: Deadline) -> set[str]:
     return {mark.debt for mark in marks} - unmarked
 
 
-def _due(debt: Debt, wiring: Wiring, redone: list[dict[str, int]], deadline: Deadline) -> Due:
+def _due(debt: Debt, wiring: Wiring, redone: list[Reprocessed], deadline: Deadline) -> Due:
     """What a debt asks for now. Raises `DebtError` where it points at nothing."""
     deadline.check(f"pay {debt.id}")
     try:
         landed = landing.open_(wiring.bucket, debt.landing_key)
-        own = wiring.transform(0).contract
+        own = wiring.contract
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
-    except ClientError as error:
+    except Gone as error:
         raise DebtError(f"debt {debt.id} of {debt.landing_key}: {error}") from error
     rows = landed.rows([*hot.columns_of(contract), "_epoch"])
     if debt.places[-1] >= rows.num_rows:
         raise DebtError(f"debt {debt.id}: {debt.landing_key} has only {rows.num_rows} rows")
     rows = rows.take(pa.array(debt.places, pa.int64()))
-    wanted = rows.filter(_wanted(rows, contract, redone, wiring.clock()))
+    later = [span for span in redone if span.epoch > debt.epoch]
+    gone = superseded(rows, later)
+    wanted = rows.filter(pc.and_not(living(rows, contract, wiring.clock()), gone))
     _, items = hot.items_of(wanted, contract)
-    return Due(debt, items, rows.num_rows - wanted.num_rows)
+    places = pa.array(debt.places).filter(gone).to_pylist()
+    return Due(debt, items, rows.num_rows - wanted.num_rows, tuple(places))
 
 
-def _wanted(
-    rows: pa.Table, contract: Contract, redone: list[dict[str, int]], now: float
-) -> pa.ChunkedArray:
-    """Which rows the hot table should still get.
-
-    Not those that it would expire at once, and not those that a reprocess has made again since:
-    their items may have other keys now, and these would stay beside them.
-    """
+def living(rows: pa.Table, contract: Contract, now: float) -> pa.ChunkedArray:
+    """Which rows have a hot item that the table would not expire at once."""
     wanted = hot_mask(rows, contract)
     if contract.hot_ttl_seconds is not None:
         born = int(now * MICROS) - contract.hot_ttl_seconds * MICROS
         moments = rows.column(contract.event_time).cast(pa.int64())
         wanted = pc.and_(wanted, pc.greater(moments, born))
-    arrivals = rows.column("_arrival").cast(pa.int64())
-    for span in redone:
-        superseded = pc.and_(
-            pc.less(rows.column("_epoch"), span["epoch"]),
-            pc.and_(
-                pc.greater_equal(arrivals, span["from_micros"]),
-                pc.less(arrivals, span["to_micros"]),
-            ),
-        )
-        wanted = pc.and_not(wanted, superseded)
     return wanted
 
 
-def _reprocessed(wiring: Wiring) -> list[dict[str, int]]:
-    """The spans of arrival that were run again, and under which epoch."""
-    decided = control.read(wiring.bucket, "epoch") or {}
-    return list(decided.get("reprocessed", []))
+def superseded(rows: pa.Table, redone: Iterable[Reprocessed]) -> pa.ChunkedArray:
+    """Which rows these reprocesses have made again, or will.
+
+    Their items may have other keys now, and those of these rows would stay beside them.
+    """
+    arrivals = rows.column("_arrival").cast(pa.int64())
+    gone = pc.less(arrivals, 0)
+    for span in redone:
+        inside = pc.and_(
+            pc.greater_equal(arrivals, span.from_micros), pc.less(arrivals, span.to_micros)
+        )
+        gone = pc.or_(gone, pc.and_(inside, pc.less(rows.column("_epoch"), span.epoch)))
+    return gone

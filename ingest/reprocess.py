@@ -19,19 +19,19 @@ import pyarrow.compute as pc
 
 from ingest.rounds import Ran, Round, Rounds
 from ingest.settings import Wiring
+from ingest.sweep import KEPT_DAYS, sweep
 from sinks import control, distinct, fates, hot, landing, raw
 from sinks.bucket import Bucket
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
+from sinks.errors import SinkError
 from transform.contract import Contract
 from transform.tables import hot_mask
 
 PREFIX = "reprocessed"
 ROUND_RECORDS = 5_000  # as many as a stream's mapping delivers at once
-SPAN_HOURS = 14 * 24  # between the records of one Delivery: no source keeps them longer
 PASSES_MAX = 10  # over the listing: traffic that goes on adds to it until it runs under the epoch
 DELETE_SECONDS = 600.0
-HOUR = timedelta(hours=1)
 
 LINEAGE = ("_stream", "_shard", "_sequence", "_sub", "_child", "_epoch", "_generation")
 KEYS = pa.schema(
@@ -62,6 +62,7 @@ class Report:
     changed: int = 0
     hot_keys_removed: int = 0
     hot_keys_left: int = 0
+    hot_rows_owed: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -96,6 +97,7 @@ def reprocess(
         _remove(wiring, rules, which, report)
     if report.complete:
         control.finish(wiring.bucket, which)
+        _sweep(wiring, report)
     return report
 
 
@@ -161,7 +163,8 @@ def _rounds(wiring: Wiring, which: Reprocessed) -> Iterator[tuple[str, Round]]:
 
 def _keys(bucket: Bucket, which: Reprocessed) -> list[str]:
     """Raw objects that may hold arrivals of the range: they are filed by their earliest one."""
-    earliest = _hour(which.from_micros) - SPAN_HOURS * HOUR
+    # Between the records of one Delivery lie at most as many days as a source keeps them.
+    earliest = _hour(which.from_micros) - timedelta(days=KEPT_DAYS)
     low, high = f"{raw.PREFIX}/{earliest:%Y-%m-%d/%H}", f"{_hour(which.to_micros - 1):%Y-%m-%d/%H}"
     return [
         key
@@ -250,7 +253,7 @@ def _tally(side: pa.Table) -> dict[str, int]:
     return {fate: told.count(fate) for fate in ("delivered", "dropped", "quarantined")}
 
 
-# Hot items that nothing wants any more
+# Hot items that nothing wants any more, and those that nobody owes
 
 
 def _remove(wiring: Wiring, rules: Contract, which: Reprocessed, report: Report) -> None:
@@ -259,6 +262,14 @@ def _remove(wiring: Wiring, rules: Contract, which: Reprocessed, report: Report)
     left = wiring.hot_table.delete_all(stale, deadline, wiring.waiting)
     report.hot_keys_removed = len(stale) - len(left)
     report.hot_keys_left = len(left)
+
+
+def _sweep(wiring: Wiring, report: Report) -> None:
+    """Rows whose raw has expired still count, and debts of theirs were left to this run."""
+    try:
+        report.hot_rows_owed = sweep(wiring).rows
+    except SinkError as error:
+        report.problems.append(f"hot rows that nobody owes were not looked for: {error}")
 
 
 def _stale(wiring: Wiring, rules: Contract, which: Reprocessed) -> list[tuple[str, str]]:

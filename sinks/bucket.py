@@ -7,18 +7,19 @@ key taken (412) has succeeded, and a retry that writes other bytes writes anothe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from sinks.deadline import Deadline
-from sinks.errors import Unavailable, translated
+from sinks.errors import Gone, Unavailable, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
 TAKEN = 412  # HTTP: the key exists, and `If-None-Match: *` was asked for
 RACE = 409  # HTTP: another writer of the key was faster to begin and is not done
@@ -67,7 +68,7 @@ class Bucket:
         raise Unavailable(f"{what}: another writer of the same key kept it busy")
 
     def get(self, key: str) -> bytes:
-        """The object's bytes. Raises `Unavailable`, `Misconfigured`, or botocore's for no key."""
+        """The object's bytes. Raises `Gone`, `Unavailable`, `Misconfigured`."""
         with translated(f"get s3://{self.name}/{key}"):
             return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
@@ -75,20 +76,68 @@ class Bucket:
         """The object's bytes, None where there is none. Raises `Unavailable`, `Misconfigured`."""
         try:
             return self.get(key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in {"NoSuchKey", "404"}:
-                raise
+        except Gone:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object that may be replaced: an operator's control, never a record's."""
-        with translated(f"put s3://{self.name}/{key}"):
-            self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        """Write an object that may be replaced: an operator's control, never a record's.
+
+        Raises `Unavailable`, `Misconfigured`.
+        """
+        what = f"put s3://{self.name}/{key}"
+        try:
+            with translated(what):
+                self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != RACE:
+                raise
+            raise Unavailable(f"{what}: {error}") from error
+
+    def change(self, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
+        """Replace an object by what `change` makes of it (None: there is none); returns that.
+
+        Nobody's change gets lost: where another writer was faster, `change` is asked again. So it
+        is after a lost answer, and must come to the same. Raises `Unavailable`, `Misconfigured`.
+        """
+        what = f"change s3://{self.name}/{key}"
+        for _ in range(RACES_MAX):
+            held, condition = self._held(key)
+            data = change(held)
+            if data == held:
+                return data
+            try:
+                with translated(what):
+                    self.client.put_object(Bucket=self.name, Key=key, Body=data, **condition)
+            except Gone:
+                continue
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in {RACE, TAKEN}:
+                    raise
+                continue
+            return data
+        raise Unavailable(f"{what}: other writers of the same key kept it busy")
+
+    def _held(self, key: str) -> tuple[bytes | None, dict[str, Any]]:
+        """An object's bytes, and the condition under which a write replaces just these."""
+        try:
+            with translated(f"get s3://{self.name}/{key}"):
+                found = self.client.get_object(Bucket=self.name, Key=key)
+                return found["Body"].read(), {"IfMatch": found["ETag"]}
+        except Gone:
+            return None, {"IfNoneMatch": "*"}
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under `prefix`, in S3's order."""
+        for entry in self._listed(prefix):
+            yield entry["Key"]
+
+    def written(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """Every key under `prefix` and when its object was written, in seconds since 1970."""
+        for entry in self._listed(prefix):
+            yield entry["Key"], entry["LastModified"].timestamp()
+
+    def _listed(self, prefix: str) -> Iterator[ObjectTypeDef]:
         with translated(f"list s3://{self.name}/{prefix}"):
             pages = self.client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.name, Prefix=prefix):
-                for entry in page.get("Contents", []):
-                    yield entry["Key"]
+                yield from page.get("Contents", [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -21,6 +22,19 @@ from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA, ROW_FIELDS
 Place = tuple[str, str, str]
 
 LANDED = pa.schema(ROW_FIELDS)
+PLACED = pa.schema(
+    [
+        *(
+            LANDED.field(name)
+            for name in (
+                *("_stream", "_shard", "_sequence", "_sub", "_child", "_elements"),
+                *("_epoch", "_version", "_generation", "_raw", "_index", "_arrival"),
+            )
+        ),
+        pa.field("_object", pa.string()),
+        pa.field("_row", pa.int64()),
+    ]
+)
 TABLES = distinct.Tables("landed", "rejected", "dropped")
 _WITH_FATE = f"""
     SELECT {distinct.POSITION}
@@ -60,7 +74,7 @@ class Fates:
 
     def ask(self, sql: str, **tables: pa.Table) -> duckdb.DuckDBPyRelation:
         """Ask SQL over `landed`, `rejected` and `dropped`, and further tables by name."""
-        connection = duckdb.connect()
+        connection = _database().cursor()  # whose tables are its own
         connection.execute("SET TimeZone = 'UTC'")
         for name, table in {**vars(self), **tables}.items():
             connection.register(name, table)
@@ -74,6 +88,30 @@ def read(bucket: Bucket, contract: Contract) -> Fates:
         _rows(bucket, f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA),
         _rows(bucket, f"{landing.DROPPED}/{contract.name}/", DROPPED_SCHEMA),
     )
+
+
+def placed(bucket: Bucket, contract: Contract) -> Fates:
+    """What law 5 asks of each row, with the object that has it and its place there (`PLACED`)."""
+    return Fates(
+        _placed(bucket, f"{landing.LANDING}/{contract.name}/"),
+        _placed(bucket, f"{landing.QUARANTINE}/{contract.name}/"),
+        _placed(bucket, f"{landing.DROPPED}/{contract.name}/"),
+    )
+
+
+def _placed(bucket: Bucket, prefix: str) -> pa.Table:
+    tables = []
+    for key in bucket.keys(prefix):
+        rows = landing.read(bucket, key, PLACED.names[:-2])
+        own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
+        tables.append(pa.table([*rows.columns, *own], PLACED.names).cast(PLACED))
+    return pa.concat_tables([PLACED.empty_table(), *tables])
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One for the process: to begin a new one takes longer than to ask it."""
+    return duckdb.connect()
 
 
 def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:

@@ -4,15 +4,17 @@
     sk = <the execution's ARN>                   can find everything since a moment by its key
 
 The item is put by the state machine itself (`infra/workflows/batch.asl.json`); this module reads.
-Beside attempts lie the marks of paid debts, put by the repair function:
+Beside attempts lie the marks of debts: those paid, put by the repair function, and those that no
+attempt took on but a sweep (`ingest/sweep.py`):
 
     pk = paid#<debt id>, sk = paid
+    pk = owed#<debt id>, sk = owed
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +23,10 @@ from sinks.deadline import Deadline
 from sinks.table import Item, Table, Waiting
 
 PAID = "paid#"
+OWED = "owed#"
+Span = tuple[int, int]
+"""Places in a landing object, from the first to behind the last."""
+
 BUCKETS = 8  # of 1,000 writes a second each, DynamoDB's ceiling for one partition
 
 
@@ -90,18 +96,70 @@ def settled_since(table: Table, since: datetime, until: datetime) -> Iterator[At
 def attempts(table: Table) -> Iterator[Attempt]:
     """Every attempt there is, by scanning the table."""
     for item in table.scan():
-        if not _is_paid(item):
+        if not str(item["pk"]["S"]).startswith((PAID, OWED)):
             yield attempt(item)
 
 
 @dataclass(frozen=True)
 class Paid:
-    """A debt that the hot table owes no longer: its rows are written, or no longer wanted."""
+    """A debt that the hot table owes no longer: its rows are written, or no longer wanted.
+
+    `superseded` are those left out because a reprocess was to make them again.
+    """
 
     debt: str
     landing_key: str
-    rows: tuple[tuple[int, int], ...]
+    rows: tuple[Span, ...]
     paid_at: str
+    superseded: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Owed:
+    """A debt that a sweep took on: the message is durable in the repair queue."""
+
+    debt: str
+    landing_key: str
+    rows: tuple[Span, ...]
+    owed_at: str
+
+
+@dataclass(frozen=True)
+class Books:
+    """The whole ledger, by one scan: attempts, and by debt id what sweeps took on and is paid."""
+
+    attempts: tuple[Attempt, ...]
+    swept: Mapping[str, Owed]
+    paid: Mapping[str, Paid]
+
+    @property
+    def owed(self) -> dict[str, Attempt]:
+        """Debts not paid yet, each with an attempt that took it on."""
+        taken = {debt: made for made in self.attempts for debt in made.repair}
+        return {debt: made for debt, made in taken.items() if debt not in self.paid}
+
+    @property
+    def open_swept(self) -> list[Owed]:
+        """What sweeps took on and the repair function has not paid yet."""
+        return [mark for debt, mark in self.swept.items() if debt not in self.paid]
+
+
+def books(table: Table) -> Books:
+    """Read the whole ledger."""
+    found: list[Attempt] = []
+    swept: dict[str, Owed] = {}
+    paid: dict[str, Paid] = {}
+    for item in table.scan():
+        name = str(item["pk"]["S"])
+        if name.startswith(PAID):
+            mark = _paid(item)
+            paid[mark.debt] = mark
+        elif name.startswith(OWED):
+            taken = _owed(item)
+            swept[taken.debt] = taken
+        else:
+            found.append(attempt(item))
+    return Books(tuple(found), swept, paid)
 
 
 def debts(table: Table) -> tuple[dict[str, Attempt], dict[str, Paid]]:
@@ -109,16 +167,8 @@ def debts(table: Table) -> tuple[dict[str, Attempt], dict[str, Paid]]:
 
     A paid debt may be no attempt's: its message was sent, and the execution ended before Settle.
     """
-    taken: dict[str, Attempt] = {}
-    paid: dict[str, Paid] = {}
-    for item in table.scan():
-        if _is_paid(item):
-            mark = _paid(item)
-            paid[mark.debt] = mark
-        else:
-            made = attempt(item)
-            taken.update(dict.fromkeys(made.repair, made))
-    return {debt: made for debt, made in taken.items() if debt not in paid}, paid
+    known = books(table)
+    return known.owed, dict(known.paid)
 
 
 def mark_paid(table: Table, paid: Iterable[Paid], deadline: Deadline, waiting: Waiting) -> set[str]:
@@ -129,6 +179,7 @@ def mark_paid(table: Table, paid: Iterable[Paid], deadline: Deadline, waiting: W
             "sk": {"S": "paid"},
             "landing_key": {"S": mark.landing_key},
             "rows": {"S": json.dumps(mark.rows)},
+            "superseded": {"S": json.dumps(mark.superseded)},
             "paid_at": {"S": mark.paid_at},
         }
         for mark in paid
@@ -137,17 +188,43 @@ def mark_paid(table: Table, paid: Iterable[Paid], deadline: Deadline, waiting: W
     return {pk.removeprefix(PAID) for pk, _ in undone}
 
 
-def _is_paid(item: Item) -> bool:
-    return str(item["pk"]["S"]).startswith(PAID)
+def mark_owed(table: Table, owed: Iterable[Owed], deadline: Deadline, waiting: Waiting) -> set[str]:
+    """Put the marks; returns the debts whose mark was not acknowledged by the deadline."""
+    items = {
+        (OWED + mark.debt, "owed"): {
+            "pk": {"S": OWED + mark.debt},
+            "sk": {"S": "owed"},
+            "landing_key": {"S": mark.landing_key},
+            "rows": {"S": json.dumps(mark.rows)},
+            "owed_at": {"S": mark.owed_at},
+        }
+        for mark in owed
+    }
+    undone = table.put_all(items, deadline, waiting)
+    return {pk.removeprefix(OWED) for pk, _ in undone}
 
 
 def _paid(item: Item) -> Paid:
     return Paid(
         debt=item["pk"]["S"].removeprefix(PAID),
         landing_key=item["landing_key"]["S"],
-        rows=tuple((low, high) for low, high in json.loads(item["rows"]["S"])),
+        rows=_spans(item["rows"]),
         paid_at=item["paid_at"]["S"],
+        superseded=_spans(item.get("superseded", {"S": "[]"})),
     )
+
+
+def _owed(item: Item) -> Owed:
+    return Owed(
+        debt=item["pk"]["S"].removeprefix(OWED),
+        landing_key=item["landing_key"]["S"],
+        rows=_spans(item["rows"]),
+        owed_at=item["owed_at"]["S"],
+    )
+
+
+def _spans(value: Mapping[str, str]) -> tuple[Span, ...]:
+    return tuple((low, high) for low, high in json.loads(value["S"]))
 
 
 def attempt(item: Item) -> Attempt:

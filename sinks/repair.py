@@ -42,7 +42,8 @@ class Debt:
     """Rows of a landing object that the hot table owes.
 
     `rows` are places in the landing object, `records` those of their source records in the raw
-    object: how the rows came to be, for who reads the queue.
+    object: how the rows came to be, for who reads the queue. They are owed as of an `epoch`: what
+    was reprocessed under a later one may have made the rows' items others. 0 is that of each row.
     """
 
     pipeline: str
@@ -50,11 +51,12 @@ class Debt:
     rows: tuple[Span, ...]
     raw_key: str
     records: tuple[Span, ...]
+    epoch: int = 0
 
     @cached_property
     def id(self) -> str:
-        """Of the rows: whoever owes them again owes the same debt."""
-        named = orjson.dumps([self.landing_key, self.rows])
+        """Of the rows: whoever owes them again, as of the same epoch, owes the same debt."""
+        named = orjson.dumps([self.landing_key, self.rows, *filter(None, [self.epoch])])
         return hashlib.blake2b(named, digest_size=16).hexdigest()
 
     @property
@@ -71,6 +73,7 @@ class Debt:
                 "rows": self.rows,
                 "raw_key": self.raw_key,
                 "records": self.records,
+                "epoch": self.epoch,
             }
         ).decode()
 
@@ -85,6 +88,7 @@ def debt_of(message: str) -> Debt:
             rows=_spans(said["rows"]),
             raw_key=_text(said["raw_key"]),
             records=_spans(said["records"]),
+            epoch=int(said.get("epoch", 0)),
         )
         known = said["debt"]
     except (KeyError, TypeError, ValueError) as error:
@@ -96,8 +100,13 @@ def debt_of(message: str) -> Debt:
     return debt
 
 
-def debts_of(
-    pipeline: str, landing_key: str, raw_key: str, rows: Sequence[int], indexes: Sequence[int]
+def debts_of(  # noqa: PLR0913, PLR0917  what a debt says
+    pipeline: str,
+    landing_key: str,
+    raw_key: str,
+    rows: Sequence[int],
+    indexes: Sequence[int],
+    epoch: int = 0,
 ) -> list[Debt]:
     """The debts for these rows, in ascending order, and the source record of each."""
     return [
@@ -107,6 +116,7 @@ def debts_of(
             rows=spans(rows[at : at + DEBT_ROWS_MAX]),
             raw_key=raw_key,
             records=spans(sorted(set(indexes[at : at + DEBT_ROWS_MAX]))),
+            epoch=epoch,
         )
         for at in range(0, len(rows), DEBT_ROWS_MAX)
     ]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import copy
+import gzip
 import hashlib
 import io
 import json
@@ -213,6 +214,23 @@ def _aggregated(body: bytes, rng: random.Random) -> bytes:
     return aggregate([(key, member) for member in members])
 
 
+def _packed(body: bytes, rng: random.Random) -> bytes:
+    """Compressed or base64, by chance bent and packed again, as deep as is opened and deeper."""
+    if rng.random() < 0.2:
+        body = rng.choice((_cut, _flipped, _inserted))(body, rng)
+    zstd: bytes = pa.compress(body, codec="zstd", asbytes=True)
+    body = rng.choice((gzip.compress(body, mtime=0), zstd, base64.b64encode(body)))
+    return _packed(body, rng) if rng.random() < 0.4 else body
+
+
+def _listed(body: bytes, rng: random.Random) -> bytes:
+    """An array or lines of the message and bent ones, by chance packed."""
+    bends = rng.choices(BODY_BENDS[:9], k=rng.randrange(4))
+    found = [body, *(bend(body, rng) for bend in bends)]
+    listed = rng.choice((b"[" + b",".join(found) + b"]", b"\n".join(found), b"\x1e".join(found)))
+    return _packed(listed, rng) if rng.random() < 0.3 else listed
+
+
 def _many_members(body: bytes, rng: random.Random) -> bytes:
     return aggregate([("k", body)] + [("k", b"")] * rng.choice((1, 31, 32, 500)))
 
@@ -228,7 +246,7 @@ def _resealed(body: bytes, rng: random.Random) -> bytes:
 BODY_BENDS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     *(_changed_json, _changed_json, _changed_json, _spliced, _cut, _lost, _flipped, _inserted),
     *(_repeated, _replaced, _random, _swelled, _aggregated, _aggregated, _resealed, _resealed),
-    _many_members,
+    *(_many_members, _packed, _listed, _listed),
 )
 
 
@@ -723,7 +741,7 @@ def _one_fate(rows: list[dict[str, Any]], index: int) -> None:
 
 def _hot_follows(world: World, acknowledged: set[int]) -> None:
     """Every hot row of an acknowledged record is in the hot table, or owed to it."""
-    contract = world.wiring.transform(0).contract
+    contract = world.wiring.contract
     items = world.tables.items.get(TOPOLOGY.hot_table.name, {})
     debts = [debt_of(body) for body in world.queues.sent]
     owed = {(debt.landing_key, place) for debt in debts for place in debt.places}

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,19 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
+from infra.cli.verify import stores_of
 from infra.local import chaos
 from infra.local.chaos import Chaos, Kind, Plan, Rule
+from infra.local.embedded import embedded
 from infra.local.emulator import Emulator
 from infra.local.emulator import client as make_client
-from infra.local.proxy import Answer, Forward, Proxy, Request
+from infra.local.proxy import Answer, Forward, Proxy, Request, with_body
+from infra.local.state import State
+from infra.topology import Topology
+from infra.verify import verify
+from sinks import ledger
 from sinks.errors import Unavailable, translated
-from tests.support import TOPOLOGY, Exchange, answer, client, create_table, loopback
+from tests.support import TOPOLOGY, Exchange, answer, client, create_table, loopback, reading
 
 ROOT = Path(__file__).parent.parent
 ITEM = {"pk": {"S": "a"}, "sk": {"S": "b"}}
@@ -377,6 +384,66 @@ def test_the_pipeline_in_chaos_keeps_all_but_the_size_of_its_batches() -> None:
 
 
 @pytest.mark.timeout(300)
+class HotPartition(Chaos):
+    """No bad weather but this: the table takes nothing of one device, until it cools down."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(0, ())
+        self.device, self.refused = device, 0
+
+    def refuses(self) -> bool:
+        return False
+
+    def over(self, topology: Topology) -> Topology:
+        return replace(topology, hot=replace(topology.hot, timeout_seconds=16))
+
+    async def meddle(self, request: Request, forward: Forward) -> Answer:
+        if self._calm or chaos.operation_of(request) != "BatchWriteItem":
+            return await forward(request)
+        ((table, puts),) = json.loads(request.body)["RequestItems"].items()
+        device = {"S": self.device}
+        left = [p for p in puts if p["PutRequest"]["Item"].get("device_id") == device]
+        self.refused += len(left)
+        if taken := [put for put in puts if put not in left]:
+            body = json.dumps({"RequestItems": {table: taken}}).encode()
+            await forward(replace(request, head=with_body(request.head, body, {}), body=body))
+        told = {"UnprocessedItems": {table: left} if left else {}}
+        return chaos._signed_off(json.dumps(told).encode())
+
+
+def test_a_hot_partition_is_owed_and_paid_when_it_cools_down(tmp_path: Path) -> None:
+    """Functions, queue and repair as they run here: the debt is taken, open, paid, and proven."""
+    state, weather = State(tmp_path / "state"), HotPartition("busy")
+    now = time.time_ns() // 1_000
+    devices = ["busy"] * 5 + [f"calm-{number}" for number in range(45)]
+    records = [
+        {"Data": reading(device, now, seq=number), "PartitionKey": device}
+        for number, device in enumerate(devices)
+    ]
+    with state.owned(), embedded(state, "telemetry", chaos=weather) as system:
+        system.client("kinesis").put_records(
+            StreamName=system.topology.stream.name, Records=records
+        )
+        eventually(lambda: ledger.debts(system.ledger_table)[0])
+        assert {pk.partition("#")[0] for pk, _ in system.hot_table.all_keys()} == set(devices[5:])
+        assert weather.refused > 5
+        weather.calm()
+        eventually(lambda: not ledger.debts(system.ledger_table)[0])
+        system.mappings.stop(10)
+        books = ledger.books(system.ledger_table)
+        assert sum(attempt.repair_rows for attempt in books.attempts) == 5
+        assert len(list(system.hot_table.all_keys())) == 50
+        assert verify(stores_of(state, system.client)).findings == ()
+
+
+def eventually(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something holds, a minute at most."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
 def test_a_demo_in_chaos_accounts_for_every_record(tmp_path: Path) -> None:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     done = subprocess.run(

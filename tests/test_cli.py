@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 from infra.cli import commands, run, shown
 from infra.cli.hot import span
 from infra.cli.ingest import device_keys, read_bodies
+from infra.cli.moments import MOMENT
 from infra.local import preflight
 from infra.local.state import State
 from infra.topology import BUCKET
@@ -219,7 +220,8 @@ def test_a_time_that_makes_no_sense(millrace, arguments, says):
     ],
 )
 def test_the_span_asked_for(last, start, stop, low, high):
-    assert span(last, start, stop, NOW) == (low, high)
+    given = (None if text is None else MOMENT.convert(text, None, None) for text in (start, stop))
+    assert span(last, *given, NOW) == (low, high)
 
 
 # ---- The state ----
@@ -349,6 +351,33 @@ def test_a_device_has_one_partition_key():
     assert list(device_keys(bodies, rules)) == ["a", "unreadable/1", "b", "a", "x" * 256]
 
 
+# ---- contract ----
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "holds no record; give NDJSON"),
+        (b"\x00\xff" * 9, "is neither JSON nor gzip"),
+        (b"[1]", "holds no JSON object"),
+        (b'{"device": "a"}', "no field can be the event time: it must be a time in every record"),
+    ],
+)
+def test_a_sample_that_gives_no_contract(millrace, data, says):
+    result = millrace("contract", "new", file_of(data))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("millrace: ")
+    assert says in result.stderr
+
+
+def test_a_mistake_has_its_line_wherever_a_contract_is_given(millrace):
+    Path("mine.toml").write_text('name = "mine"\n[[field]]\nname = "x"\ntype = "int"\n')
+    for command in (["ingest", file_of(reading())], ["up"]):
+        result = millrace(*command, "--contract", "mine.toml")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("millrace: mine.toml:4:1: field 'x': type: 'int'")
+
+
 # ---- What is printed ----
 
 
@@ -382,7 +411,7 @@ def names() -> list[str]:
 def test_the_commands():
     assert names() == [
         *("contract", "demo", "hot", "ingest", "quarantine", "query"),
-        *("replay", "reprocess", "resume", "up", "verify", "why"),
+        *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from infra.contracts.mistakes import mistakes
-from transform.contract_file import SHIPPED, ContractError, parse_contract
+from transform.contract_file import SHIPPED, ContractError, files_beside, parse_contract
 
 FILE = "fleet.toml"
 MARK = "#!"
@@ -130,6 +130,86 @@ CASES: dict[str, tuple[str, ...]] = {
         "either a field or an ob",
     ),
     field('type = "int64"', "unit = 7  #!"): ("wrong type", "text"),
+    # Where values come from
+    field('type = "int64"', 'path = "x"', 'expr = "1"  #!'): ("beside `path`", "one place"),
+    field('type = "int64"', 'attribute = "x"', 'lookup = "y"  #!'): ("beside `attri", "one place"),
+    field('type = "int64"', 'attribute = ""  #!'): ("it is empty", "a name"),
+    field('type = "int64"', 'expr = "1"', 'aliases = ["y"]  #!'): (
+        "beside `expr`",
+        "with one of path",
+    ),
+    field('type = "int64"', 'column = "y"  #!'): ("beside `path`", "with one of lookup"),
+    field('type = "int64"', 'expr = "1"', 'of = "reading"  #!'): ("beside `expr`", "one of path"),
+    field('type = "int64"', 'aliases = "y"  #!'): ("wrong type", "a list of paths"),
+    field('type = "int64"', 'aliases = ["a..b"]  #!'): ("empty key", "a list of keys"),
+    field('type = "int64"', 'aliases = ["device"]  #!'): ("lie on one path", "either a field or"),
+    field('type = "float64"', 'aliases = [{path = "y", units = "V"}]  #!'): (
+        "no such key",
+        "did you mean unit",
+    ),
+    field('type = "float64"', 'aliases = [{path = "y", unit = "V"}]  #!'): (
+        "converted to what",
+        "`unit`",
+    ),
+    field('type = "int64"', 'from_unit = "degF"  #!', 'unit = "Cel"'): ("not converted", "float64"),
+    field('type = "float64"', 'from_unit = "degF"  #!'): ("converted to what", "`unit` says"),
+    field('type = "float64"', 'from_unit = "degF"  #!', 'unit = "V"'): (
+        "units of one kind",
+        "UCUM",
+    ),
+    field('type = "float64"', 'from_unit = "fahrenhate"  #!', 'unit = "Cel"'): (
+        "units of one kind",
+    ),
+    field('type = "int64"', 'privacy = "secret"  #!'): ("'secret'", "one of redact, hash"),
+    field('type = "int64"', 'privacy = "hash"  #!'): ("is not hashed", "`hash` on a string field"),
+    top('type = "string"', 'type = "string"\nprivacy = "redact"  #!'): ("not redacted", '"hash"'),
+    field('type = "float64"', 'expr = "y * 2"  #!'): ("expr", "y"),
+    field('type = "float64"', 'expr = "1 +"  #!'): ("expr", "operators, functions"),
+    field('type = "float64"', 'expr = ""  #!'): ("it is empty", "an expression"),
+    field('type = "float64"', "expr = 1  #!"): ("wrong type", "an expression"),
+    field('type = "int64"', 'expr = "1.5"  #!'): ("it is a float64", '`type = "float64"`'),
+    field('type = "timestamp"', 'format = "iso8601"  #!', 'expr = "at"'): (
+        "a moment already",
+        "remove",
+    ),
+    field('type = "float64"', 'expr = "z + 1"  #!')
+    + '[[field]]\nname = "z"\ntype = "float64"\nexpr = "1.0"\n': (
+        "made further down",
+        "move it up",
+    ),
+    field('type = "string"', 'lookup = "sites"  #!'): ("no lookup is called", "[[lookup]] table"),
+    TOP + '[[lookup]]  #!\nname = "sites"\non = "device"\n': ("file: is missing", ".csv, .ndjson"),
+    TOP + '[[lookup]]\nname = "sites"\nfile = "../a.csv"  #!\non = "device"\n': ("own folder",),
+    TOP + '[[lookup]]\nname = "sites"\nfile = "a.csv"\non = "devise"  #!\n': (
+        "did you mean device",
+    ),
+    # What becomes of rows
+    TOP + '[[filter]]\nname = "low"\nkeep = "device"  #!\n': ("it is a string", "true or false"),
+    TOP + '[[filter]]\nname = "low"\nkeep = "devise == 1"  #!\n': ("devise",),
+    TOP + '[[filter]]  #!\nname = "low"\n': ("one of `keep` and `drop`", "a condition"),
+    TOP + '[[filter]]\nname = "sample"  #!\ndrop = "true"\n': ("is taken", "names differ"),
+    TOP + '[hot]\nwhen = "device"  #!\n': ("it is a string", "true or false"),
+    TOP + '[hot]\nfields = ["temp"]  #!\n': ("no field is called 'temp'", "one of device, at"),
+    TOP + "[sample]\nkeep = 10  #!\n": ("keep: 10", "over 0 and under 1"),
+    TOP + "[limits]\nmax_lateness_seconds = -1  #!\n": ("-1", "0 to"),
+    # What messages are
+    TOP.replace("[identity]", 'unknown = "ignore"  #!\n[identity]'): ("'ignore'", "rescue, drop"),
+    TOP + '[envelope]\nbody = "csv"  #!\n': ("'csv'", "one of json, ndjson"),
+    TOP + '[envelope]\nunwrap = ["sqs"]  #!\n': ("'sqs'", "did you mean sns", "sns, eventbridge"),
+    TOP + '[envelope]\nunwrap = "sns"  #!\n': ("wrong type", "a list of one of sns"),
+    TOP + '[explode]\npath = "list"  #!\n': ("no field is of a reading", '`of = "reading"`'),
+    TOP + '[explode]  #!\nempty = "drop"\n': ("path: is missing", "a list of keys"),
+    field('type = "int64"', 'of = "reading"  #!'): ("there is no list", "an [explode] table"),
+    field('type = "int64"', 'of = "readings"  #!'): ("did you mean reading", "reading, message"),
+    TOP + '[choose]  #!\npath = "kind"\n': ("case: there is none", "[[choose.case]]"),
+    TOP + '[choose]  #!\n[[choose.case]]\nvalue = "a"\n': ("one of `path` and `attribute`",),
+    TOP + '[choose]\npath = "k"\n[[choose.case]]  #!\n': ("value: is missing", "a list of values"),
+    TOP + '[choose]\npath = "k"\n[[choose.case]]\nvalue = "a"\nfields = ["b"]  #!\n': ("no field",),
+    TOP + '[choose]\npath = "k"\notherwise = "keep"  #!\n[[choose.case]]\nvalue = "a"\n': (
+        "'keep'",
+        "one of reject, drop",
+    ),
+    TOP + "[schema]  #!\n": ("one of `path` and `attribute`", "where the message says it"),
     # Examples
     TOP + "[[example]]  #!\n" + GOOD + "\nrows = 1\n": ("name: is missing", "text"),
     TOP + '[[example]]  #!\nname = "one"\nrows = 1\n': ("message: is missing", "as text, or as an"),
@@ -194,6 +274,18 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines():
         (24, 1, "field 'y': unit"),
         (28, 1, "field 'z': colour"),
     ]
+
+
+def test_a_lookup_that_cannot_be_read_is_told_where_it_is_named(tmp_path):
+    text = TOP + '[[lookup]]\nname = "sites"\nfile = "sites.csv"\non = "device"\n'
+    text += '[[field]]\nname = "site"\ntype = "string"\nlookup = "sites"\n'
+    files = files_beside(tmp_path / FILE)
+    [told] = mistakes(text.encode(), FILE, files)
+    assert (told.line, told.key) == (14, "lookup 'sites': file")
+    assert "cannot be read" in told.wrong
+    (tmp_path / "sites.csv").write_text("device,site\na,x\na,y\n")
+    [told] = mistakes(text.encode(), FILE, files)
+    assert (told.line, told.allowed) == (14, "one row for each key")
 
 
 def test_what_only_follows_from_another_mistake_is_not_told():

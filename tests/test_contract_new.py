@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 from pathlib import Path
@@ -11,15 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.contracts import quantities
 from infra.contracts.drafts import contract_name, draft
 from infra.contracts.mistakes import mistakes
 from infra.contracts.naming import names, snake
 from infra.contracts.observed import PATHS_MAX
 from infra.contracts.samples import SAMPLE_MAX_BYTES, Sample, SampleError, read_sample, sample_of
+from infra.contracts.trial import applied
 from tests.support import NOON, SOME
 from transform.contract import Contract
 from transform.contract_fields import FIELDS_MAX, NAME
 from transform.contract_file import CONTRACT_NAME, load_contract
+from transform.units import conversion
 
 SENSORS = Path(__file__).parent.parent.parent / "shared" / "data" / "environment-sensors.ndjson"
 
@@ -91,7 +95,7 @@ def test_lists_mixed_types_and_huge_integers_are_left_to_be_rescued():
         lines(
             *many(
                 values=[1, 2],
-                readings=[{"v": 1}],
+                some=[1, {"v": 1}],
                 mixed=lambda n: n if n % 2 else str(n),
                 shape=lambda n: {"x": n} if n % 2 else n,
                 huge=2**70,
@@ -105,12 +109,92 @@ def test_lists_mixed_types_and_huge_integers_are_left_to_be_rescued():
     assert [field.name for field in made.contract.fields] == ["device_id", "ts", "number"]
     for told in (
         "- values: a list of values, in 30 records.",
-        "- readings: a list of objects, in 30 records.",
+        "- some: a list of values, in 30 records.",
         "- mixed: no one type holds all of it: 15 x text, 15 x whole number.",
         "- shape: no one type holds all of it: 15 x whole number, 15 x object.",
         "- huge: integers of more than 64 bits",
     ):
         assert told in made.text
+
+
+def test_a_list_of_readings_becomes_rows():
+    readings = [{"metric": "t", "value": 1}, {"metric": "h", "value": 2.5}]
+    contract = drafted(*many(data={"list": readings, "site": "x"}, other=[{"a": 1}]))
+    assert contract.explode is not None
+    assert contract.explode.path == ("data", "list")
+    inside = {field.name: field.path for field in contract.fields if field.of_reading}
+    assert inside == {"metric": ("metric",), "value": ("value",)}
+    assert contract.record_id == ("device_id", "ts", "metric")
+
+
+def test_readings_that_nothing_tells_apart_have_their_place():
+    contract = drafted(*many(list=[{"value": 1}, {"value": 1.5}, {"value": 1}]))
+    assert contract.record_id == ("device_id", "ts", "reading")
+
+
+def test_the_time_may_be_in_the_reading():
+    records = [
+        {"dev": f"d{n % 3}", "list": [{"ts": 1_795_000_000 + 2 * n + i, "v": i} for i in range(2)]}
+        for n in range(30)
+    ]
+    contract = drafted(*records)
+    assert (contract.event_time, contract.record_id) == ("ts", ("dev", "ts"))
+    assert contract.field("ts").of_reading
+
+
+def test_empty_lists_of_readings_are_dropped_if_the_sample_has_some():
+    made = draft(lines(*many(list=lambda n: [{"v": 1}] if n else [])), "fleet", NOON)
+    assert (made.trial.delivered, made.trial.dropped) == (29, 1)
+    assert made.trial.dropped_by == {"explode": 1}
+
+
+def test_lists_that_not_every_message_has_are_left():
+    made = draft(lines(*many(list=lambda n: [{"v": 1}] if n else None)), "fleet", NOON)
+    assert made.contract.explode is None
+    assert "- list: a list of objects, in 29 records." in made.text
+    assert made.trial.delivered == 30
+
+
+def test_a_list_that_a_gateway_adds_is_none_of_readings():
+    gateways = [{"gateway_id": "g", "rssi": -40, "timestamp": 2_463_457_000}]
+    made = draft(lines(*many(v=1.5, rx_metadata=gateways)), "fleet", NOON)
+    assert made.contract.explode is None
+    assert made.contract.event_time == "ts"
+    assert "- rx_metadata: a list of objects, in 30 records." in made.text
+
+
+def test_a_counter_is_no_time_of_the_future():
+    contract = drafted(*many(tick_time=2_463_457_000))
+    assert (contract.event_time, contract.field("tick_time").type) == ("ts", "int64")
+
+
+# ---- Packed messages ----
+
+
+def test_arrays_and_base64_are_opened():
+    records = many(4, v=1)
+    packed = base64.b64encode(json.dumps(records[0]).encode()).decode()
+    made = draft(lines(packed, records[1], records[2:]), "fleet", NOON)
+    assert (made.trial.delivered, made.trial.rows) == (3, 4)
+    assert {field.name for field in made.contract.fields} == {"device_id", "ts", "v"}
+
+
+def test_wrapped_messages_are_unwrapped():
+    def sns(message: Any) -> dict[str, Any]:
+        topic = "arn:aws:sns:us-east-1:000000000000:fleet"
+        more = {"Type": "Notification", "MessageId": "1", "TopicArn": topic}
+        return {**more, "Message": json.dumps(message), "Timestamp": "2026-11-24T10:00:00.000Z"}
+
+    def rule(message: Any) -> dict[str, Any]:
+        more = {"version": "0", "id": "1", "detail-type": "reading", "source": "fleet"}
+        where = {"account": "000000000000", "time": "2026-11-24T10:00:00Z", "region": "us-east-1"}
+        return {**more, **where, "resources": [], "detail": message}
+
+    assert drafted(*map(sns, many(v=1))).envelope.unwrap == ("sns",)
+    assert drafted(*map(rule, many(v=1))).envelope.unwrap == ("eventbridge",)
+    both = drafted(*(sns(rule(message)) for message in many(v=1)))
+    assert both.envelope.unwrap == ("sns", "eventbridge")
+    assert {field.name for field in both.fields} == {"device_id", "ts", "v"}
 
 
 def test_only_what_is_always_there_is_required():
@@ -166,6 +250,26 @@ def test_keys_that_are_data_do_not_fill_the_memory():
 def test_types(key, value, kind, form):
     [field] = [one for one in drafted(*many(**{key: value})).fields if one.path == (key,)]
     assert (field.type, field.format) == (kind, form)
+
+
+@pytest.mark.parametrize("scale", [10**6, 10**9])
+def test_a_finer_time_is_made_into_one(scale):
+    records = [{"dev": "a", "ns": (1_795_000_000 + n) * scale + scale // 4} for n in range(30)]
+    contract = drafted(*records)
+    assert contract.event_time == "event_time"
+    rows = applied(contract, [json.dumps(records[3]).encode()], NOON).rows
+    assert rows.column("event_time").cast("int64").to_pylist() == [1_795_000_003_250_000]
+
+
+def test_a_device_that_is_a_number_is_made_into_text():
+    contract = drafted(*({"id": n % 3, "ts": 1_795_000_000 + n} for n in range(30)))
+    assert (contract.device, contract.record_id) == ("device", ("device", "ts"))
+
+
+def test_every_unit_that_is_guessed_can_be_converted():
+    every = [one.unit for one in quantities._BY_WORD.values()] + [*quantities._BY_SUFFIX.values()]
+    for unit in filter(None, every):
+        assert conversion(unit, unit)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +365,7 @@ def test_broken_lines_are_told_with_their_numbers():
         (gzip.compress(b'{"a": 1}')[:-4], "is gzip, but cut off"),
         (b"hello\nworld\n", r"holds no JSON object in 2 lines, such as line 1: \"hello\""),
         (b"[1, 2]", "holds no JSON object in 2 elements"),
-        (b'{"device": 7, "ts": 1795000000}', "no field can be the device: .* device .int in 1."),
+        (b'{"device": 7.5, "ts": 1795000000}', "can be the device: .* device .float in 1."),
         (b'{"device": "a", "v": 1}', "no field can be the event time: it must be a time"),
     ],
 )

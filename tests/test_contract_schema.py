@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.contracts import catalogs
@@ -17,10 +17,11 @@ from infra.contracts.markdown import markdown
 from infra.contracts.trial import applied
 from sinks import hot
 from tests.support import NOON, SOME
+from transform.contract import Contract
 from transform.contract_file import SHIPPED, load_contract, parse_contract
-from transform.plan import Plan
-from transform.records import Rejection
+from transform.timestamps import LATEST
 
+MORE = settings(SOME, max_examples=400)  # choices multiply
 TELEMETRY = load_contract("telemetry")
 SHIPPED_NAMES = sorted(path.stem for path in SHIPPED.glob("*.toml"))
 EVERYTHING = parse_contract(
@@ -77,8 +78,102 @@ type = "bool"
 """,
     "everything.toml",
 )
+VERBS = parse_contract(
+    b"""
+name = "verbs"
+unknown = "reject"
+[identity]
+device = "id"
+event_time = "at"
+[choose]
+path = "kind"
+[[choose.case]]
+value = ["a", 7]
+fields = ["temp", "v", "n"]
+[[choose.case]]
+value = true
+fields = ["mode"]
+[explode]
+path = "data.list"
+[schema]
+path = "meta.version"
+[envelope]
+unwrap = ["sns"]
+[[filter]]
+name = "hot"
+drop = "temp > 100"
+[sample]
+keep = 0.5
+[hot]
+when = "temp > 0"
+fields = ["mode"]
+[[field]]
+name = "id"
+type = "string"
+aliases = ["device", "data.device"]
+[[field]]
+name = "at"
+type = "timestamp"
+format = "epoch_seconds"
+of = "reading"
+[[field]]
+name = "v"
+path = "value"
+type = "int64"
+of = "reading"
+[[field]]
+name = "n"
+type = "string"
+of = "reading"
+required = true
+aliases = ["name"]
+[[field]]
+name = "temp"
+type = "float64"
+unit = "Cel"
+from_unit = "degF"
+required = true
+privacy = "redact"
+[[field]]
+name = "mode"
+type = "string"
+allowed = ["eco"]
+[[field]]
+name = "twice"
+type = "float64"
+expr = "temp * 2"
+[[field]]
+name = "topic"
+attribute = "topic"
+type = "string"
+""",
+    "verbs.toml",
+)
+BARE = parse_contract(
+    b"""
+name = "bare"
+[identity]
+device = "id"
+event_time = "at"
+[explode]
+path = "list"
+empty = "drop"
+[[field]]
+name = "id"
+type = "string"
+[[field]]
+name = "at"
+type = "timestamp"
+format = "epoch_seconds"
+[[field]]
+name = "value"
+type = "float64"
+of = "reading"
+required = true
+""",
+    "bare.toml",
+)
 VALIDATOR = jsonschema.Draft202012Validator(json_schema(EVERYTHING))
-DECODER = Plan(EVERYTHING).message
 
 TIMES = ("2026-11-24T10:00Z", "2026-11-24 10:00:00.5+01:00", "2026-11-24T10:00:00", "now", "")
 ODD = st.sampled_from(
@@ -126,8 +221,63 @@ def messages(draw: st.DrawFn) -> Any:
 @given(messages())
 @SOME
 def test_a_message_is_valid_if_and_only_if_it_is_accepted(message):
-    accepted = not isinstance(DECODER.decode(json.dumps(message).encode()), Rejection)
-    assert VALIDATOR.is_valid(message) == accepted
+    assert VALIDATOR.is_valid(message) == accepted(message, EVERYTHING)
+
+
+def accepted(message: Any, contract: Contract) -> bool:
+    """Whether a message is taken whole; one that arrives so late is never of the future."""
+    return not applied(contract, [json.dumps(message).encode()], LATEST).rejects.num_rows
+
+
+def maybe(*values: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from([*values, None, 1.5, "x", [], {}])
+
+
+def some(**members: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """An object with some of these members."""
+    return st.fixed_dictionaries({}, optional=members)
+
+
+BOOLS = (True, False)
+READINGS = st.lists(
+    some(at=st.just(5), value=maybe(1), n=maybe("a"), name=maybe("b"))
+    | st.just({"at": 5, "n": "a"})
+    | maybe(4),
+    max_size=3,
+)
+CHOSEN = st.fixed_dictionaries(
+    {"kind": maybe("a", 7, "7", *BOOLS, "true", "b")},
+    optional={
+        "id": maybe("d"),
+        "device": maybe("e"),
+        "temp": maybe(70),
+        "mode": maybe("eco"),
+        "meta": maybe({"version": 1}),
+        "data": some(list=READINGS | maybe(), device=maybe("f"), more=st.just(1)) | maybe(),
+    },
+)
+
+
+@given(CHOSEN)
+@MORE
+def test_verbs_are_in_the_schema(message):
+    valid = jsonschema.Draft202012Validator(json_schema(VERBS)).is_valid(message)
+    assert valid == accepted(message, VERBS)
+
+
+@given(st.lists(maybe(1, 2.5, *BOOLS, {"value": 3}, {"value": None}, {"x": 1}, [1]), max_size=3))
+@SOME
+def test_a_list_of_bare_values_is_in_the_schema(values):
+    message = {"id": "a", "at": 5, "list": values}
+    valid = jsonschema.Draft202012Validator(json_schema(BARE)).is_valid(message)
+    assert valid == accepted(message, BARE)
+
+
+@pytest.mark.parametrize("contract", [EVERYTHING, VERBS, BARE], ids=lambda one: one.name)
+def test_every_schema_is_one(contract):
+    jsonschema.Draft202012Validator.check_schema(json_schema(contract))
+    assert markdown(contract)
+    assert catalogs.ddl(contract)
 
 
 @pytest.mark.parametrize("message", [1, [], "x", None, {}])
@@ -225,3 +375,26 @@ def test_the_page_has_a_row_for_each_field_and_its_cells_hold():
     assert "else `1970-01-01T00:00:00+00:00`" in page
     assert "No two messages are the same" in page
     assert "an ordinary reading:" in markdown(TELEMETRY)
+    assert "Readings are kept hot for 30 days." in markdown(TELEMETRY)
+
+
+def test_every_verb_is_on_the_page():
+    page = markdown(VERBS)
+    for told in (
+        "| `id`, or `device`, or `data.device` |",
+        "| `value` of a reading |",
+        "| `temp * 2` |",
+        "| attribute `topic` |",
+        "A message may name its version of this contract: `meta.version`.",
+        "`kind` says which type a message is of:",
+        "- `a`, `7`: id, at, v, n, temp.",
+        "Messages of other types: reject.",
+        "Each element of `data.list` becomes a row; a message without any is rejected.",
+        "Fields that are not named here are a reason to reject.",
+        "Rows are dropped where `temp > 100` (hot).",
+        "Of all records 50.000% are kept.",
+        "Readings are kept hot for ever where `temp > 0`, with id, at, mode.",
+        "Messages may be wrapped: sns.",
+        "hidden",
+    ):
+        assert told in page, told

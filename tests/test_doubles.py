@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +12,10 @@ from moto import mock_aws
 
 from infra.doubles.dynamodb import DynamoDB
 from infra.doubles.events import EventBridge
+from infra.doubles.mappings import Mappings, Switch
 from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
-from infra.doubles.stepfunctions import StateFailed, StateMachines
+from infra.doubles.stepfunctions import StateFailed, StateMachines, _by_jsonata, evaluated
 from infra.doubles.world import Calm, Scripted
 from infra.esm.simulated_queue import SimulatedQueue
 from infra.simulation.run import definition
@@ -87,6 +89,18 @@ def test_s3_a_conditional_write_finds_its_key_taken(s3):
     assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"two"
 
 
+def test_s3_a_write_replaces_just_what_was_read(s3):
+    def put(body, tag):
+        return s3.put_object(Bucket="bucket", Key="k", Body=body, IfMatch=tag)["ETag"]
+
+    assert refusal(lambda: put(b"one", '"0"')) == ("NoSuchKey", 404)
+    first = s3.put_object(Bucket="bucket", Key="k", Body=b"one")["ETag"]
+    second = put(b"two", first)
+    assert refusal(lambda: put(b"three", first)) == ("PreconditionFailed", 412)
+    assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"two"
+    assert put(b"three", second) != second
+
+
 def test_s3_etag_and_length_are_of_the_bytes(s3):
     told = s3.put_object(Bucket="bucket", Key="k", Body=b"one")["ETag"]
     assert told == s3.get_object(Bucket="bucket", Key="k")["ETag"]
@@ -108,6 +122,15 @@ def test_s3_listings_are_sorted_by_prefix_and_have_no_contents_when_empty(s3):
     s3.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "a/1"}, {"Key": "a/2"}]})
     (page,) = s3.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix="a/")
     assert "Contents" not in page
+
+
+def test_s3_a_listing_says_when_an_object_was_written(s3):
+    before = time.time()
+    s3.put_object(Bucket="bucket", Key="k", Body=b"")
+    (page,) = s3.get_paginator("list_objects_v2").paginate(Bucket="bucket")
+    written = page["Contents"][0]["LastModified"]
+    assert written.microsecond == 0  # S3 tells whole seconds
+    assert before - 1 <= written.timestamp() <= time.time()
 
 
 def test_s3_pages_go_on_where_the_last_one_ended():
@@ -556,3 +579,48 @@ def test_states_state_has_its_limit():
     assert answer["status"] == "FAILED"
     with pytest.raises(ClientError):
         executed(Host(lambda _: DONE), state=STATE | {"more": "x" * 262_144})
+
+
+# Paths that need no JSONata
+
+
+STATES = {
+    "input": {
+        "count": 3,
+        "share": 0.5,
+        "yes": True,
+        "none": None,
+        "text": "t",
+        "empty": "",
+        "list": [1],
+        "nest": {"count": 0, "list": [{"x": 1}]},
+    }
+}
+
+
+@pytest.mark.parametrize("path", ["", "count", "share", "yes", "none", "text", "empty", "list"])
+@pytest.mark.parametrize("around", ["$states.input{}", "$string($states.input{})"])
+@pytest.mark.parametrize("below", ["", "nest", "gone"])
+def test_a_path_comes_to_what_jsonata_says(path, around, below):
+    names = "".join(f".{name}" for name in (below, path) if name)
+    text = f"{{% {around.format(names)} %}}"
+    assert evaluated(text, STATES) == _by_jsonata(text, STATES)
+
+
+# Lambda
+
+
+def test_a_mapping_is_found_by_function_and_source_and_turned_off():
+    turned = []
+    made = Mappings(Calm(), {"m": Switch("f", "arn:q", turned.append)})
+    assert made.list_event_source_mappings(FunctionName="f", EventSourceArn="arn:r") == {
+        "EventSourceMappings": []
+    }
+    for _ in range(2):
+        made.update_event_source_mapping(UUID="m", Enabled=False)
+    (told,) = made.list_event_source_mappings(FunctionName="f", EventSourceArn="arn:q")[
+        "EventSourceMappings"
+    ]
+    assert (told, turned) == ({"UUID": "m", "State": "Disabled"}, [False])
+    gone = lambda: made.update_event_source_mapping(UUID="n", Enabled=False)  # noqa: E731
+    assert refusal(gone) == ("ResourceNotFoundException", 404)

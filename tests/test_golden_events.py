@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from ingest import kinesis, settings, sqs, telemetry
+from ingest import kinesis, settings, sqs
 from ingest.handlers import hot as hot_handler
 from ingest.handlers import kinesis as kinesis_handler
 from ingest.handlers import sqs as sqs_handler
@@ -99,7 +99,6 @@ class Pipeline:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     for name, value in TOPOLOGY.ingest_stream.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
     settings.wiring.cache_clear()
     with cloud() as account:
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", SESSION)

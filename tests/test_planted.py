@@ -7,6 +7,7 @@ file only.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +17,12 @@ import pytest
 import infra.simulation.run
 import ingest.feed
 import ingest.handlers.kinesis
+import ingest.handlers.sqs
 import ingest.killers
 import ingest.process
+import ingest.replay
+import ingest.stages
+import ingest.sweep
 import sinks.bucket
 import sinks.distinct
 import sinks.hot
@@ -242,6 +247,43 @@ def half_of_the_rejects_told(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ingest.feed, "_event", event)
 
 
+def nobody_sweeps(patch: pytest.MonkeyPatch) -> None:
+    """What landed and was settled otherwise has no hot item, and nobody looks for it."""
+    patch.setattr(ingest.sweep, "due", lambda _: [])
+
+
+def a_sweep_of_all_that_landed(patch: pytest.MonkeyPatch) -> None:
+    """A sweep owes what landed, whether it counts or not."""
+    patch.setattr(ingest.sweep, "_DUE", "SELECT _object, _row FROM landed -- {kept}")
+    patch.setattr(ingest.sweep, "_whole", lambda _: set())
+
+
+def a_breaker_that_only_tells(patch: pytest.MonkeyPatch) -> None:
+    """When nearly all is bad it is set aside all the same."""
+    patch.setattr(ingest.stages, "_found", lambda *_: None)
+
+
+def fifo_answered_as_standard(patch: pytest.MonkeyPatch) -> None:
+    """Of a FIFO group only the failed message comes again: what came behind it overtakes it."""
+
+    def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
+        failed = [delivery.sequences[index] for index in outcome.retry_indexes()]
+        return {"batchItemFailures": [{"itemIdentifier": name} for name in failed]}
+
+    patch.setattr(ingest.handlers.sqs, "respond", respond)
+
+
+def a_replay_under_new_positions(patch: pytest.MonkeyPatch) -> None:
+    """What is replayed comes as if it were new: the old reject stays open."""
+    real = ingest.replay._delivery
+
+    def delivery(chunk: Any) -> Delivery:
+        made = real(chunk)
+        return dataclasses.replace(made, sequences=[f"{n}0" for n in made.sequences])
+
+    patch.setattr(ingest.replay, "_delivery", delivery)
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -263,6 +305,11 @@ PLANTED: dict[str, Plant] = {
         hot_items_named_by_arrival,
         a_refused_event_fails_the_delivery,
         half_of_the_rejects_told,
+        nobody_sweeps,
+        a_sweep_of_all_that_landed,
+        a_breaker_that_only_tells,
+        fifo_answered_as_standard,
+        a_replay_under_new_positions,
     )
 }
 

@@ -92,6 +92,15 @@ def test_a_state_is_proven_and_a_deleted_object_is_named(home: Home):
     assert "things are wrong" in broken.out
 
 
+def test_a_sweep_finds_nothing_that_is_not_owed(home: Home):
+    assert home.json("sweep") == {
+        "telemetry": {"debts": 0, "rows": 0, "left": 0, "objects": []},
+    }
+    assert home.run("sweep", "--dry-run").out == (
+        "telemetry: 0 hot rows would be owed, in 0 debts\n"
+    )
+
+
 def test_a_deleted_ledger_item_is_named(home: Home):
     state = State(home.state)
     with served(state) as client:

@@ -13,17 +13,13 @@ from typing import Any
 import pytest
 from jsonata.jsonata import Jsonata
 
-from infra.topology import (
+from infra.relations import (
     ESM_BATCH_MAX,
     ESM_WINDOW_MAX_SECONDS,
     EXPRESS_MAX_SECONDS,
     LAMBDA_TIMEOUT_MAX_SECONDS,
-    TELL_PAUSE_SECONDS,
-    TELL_TRIES,
-    WORKFLOWS,
-    Topology,
-    pipeline,
 )
+from infra.topology import TELL_PAUSE_SECONDS, TELL_TRIES, WORKFLOWS, Topology, pipeline
 from ingest import feed
 from ingest.settings import Settings
 from ingest.workflow import TransformDied

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -142,8 +142,8 @@ class Choose:
 class Lookup:
     """A table beside the contract, by which fields are found: the row whose `key` is field `on`.
 
-    `digest` is of its bytes, which are part of the rules. `table` is None in a contract that was
-    read for its columns alone.
+    `digest` is of its bytes (SHA-256), which are part of the rules. `table` and `data` are None in
+    a contract that was read for its columns alone.
     """
 
     name: str
@@ -151,7 +151,8 @@ class Lookup:
     on: str
     key: str
     digest: str
-    table: pa.Table | None = None
+    table: pa.Table | None = field(default=None, repr=False, compare=False)
+    data: bytes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

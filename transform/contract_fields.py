@@ -153,9 +153,8 @@ def _aliases(reader: Reader, kind: FieldType, unit: str) -> tuple[Alias, ...]:
     found: list[Alias] = []
     for number, item in enumerate(given):
         table = item if isinstance(item, dict) else {"path": item}
-        at = (*reader.at, "aliases", number) if isinstance(item, dict) else reader.at
         key = f"{reader.key}: aliases {number + 1}"
-        inner = Reader(at, key, table)
+        inner = Reader((*reader.at, "aliases", number), key, table)
         path = read_path(inner, "path")
         from_unit = inner.text("unit", default="")
         found.append(Alias(path, _conversion(inner, "unit", kind, unit, from_unit)))
@@ -192,7 +191,7 @@ def _lie_apart(reader: Reader, field: Field, others: Sequence[Field]) -> None:
                 raise reader.error(
                     "path" if path == field.path else "aliases",
                     f"{dotted(path)!r} and {other.name!r} ({dotted(theirs)!r}) lie on one path",
-                    "a value is either a field, or an object or list that holds fields",
+                    "a value is either a field or an object or list that holds fields",
                 )
 
 

@@ -57,8 +57,13 @@ def load_contract(name_or_path: str) -> Contract:
 
 
 def files_beside(path: FilePath) -> Files:
-    """Lookups as files in a contract's own folder."""
-    return lambda lookup: (path.parent / lookup.file).read_bytes()
+    """Lookups as files in a contract's own folder, by their digest or by their name."""
+
+    def read(lookup: Lookup) -> bytes:
+        pinned = path.parent / (lookup.digest or lookup.file)
+        return (pinned if pinned.exists() else path.parent / lookup.file).read_bytes()
+
+    return read
 
 
 def contract_path(name_or_path: str) -> FilePath:

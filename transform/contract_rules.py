@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, cast
 
@@ -260,4 +261,4 @@ def _loaded(
         table = read_lookup(data, lookup, on, wanted)
     except LookupError_ as error:
         raise reader.error("file", f"{lookup.file}: {error}", "one row for each key") from None
-    return Lookup(lookup.name, lookup.file, lookup.on, lookup.key, digest, table)
+    return replace(lookup, digest=digest, table=table, data=data)

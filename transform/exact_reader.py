@@ -171,17 +171,17 @@ def _claim(
     text: bytes, branch: Any, values: dict[str, Any], path: Path, unknown: Unknown
 ) -> str | None:
     """Read one value into `values`; what of it no field claims comes back as JSON."""
+    if text == b"null" and (branch is not None or isinstance(path[-1], int)):
+        return None
     if branch is None:
         if unknown == "reject":
             raise _refused("check", "unknown_field", f"the contract has no {dotted(path)}")
         return text.decode() if unknown == "rescue" else None
-    if text == b"null" or isinstance(branch, Where):
-        return None
-    if isinstance(branch, Field):
-        values[branch.name] = _value(text, branch)
-        return None
-    if isinstance(branch, Explode):
-        values[READINGS] = [bytes(item) for item in _parts(_ELEMENTS, text, path)]
+    if isinstance(branch, (Field, Explode, Where)):
+        if isinstance(branch, Field):
+            values[branch.name] = _value(text, branch)
+        elif isinstance(branch, Explode):
+            values[READINGS] = [bytes(item) for item in _parts(_ELEMENTS, text, path)]
         return None
     spec = next(iter(leaves(branch)), None)
     if of_list(branch):

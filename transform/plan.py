@@ -20,8 +20,6 @@ from transform.exact_reader import Row
 from transform.records import Rejection
 from transform.wrapped import Attributes
 
-BARE = (b"{", b"[")  # what a reading begins with that is more than a bare value
-
 
 class Reading(NamedTuple):
     """One row as it was read: its values by the contract's fields, those to be made still None.
@@ -164,7 +162,7 @@ class Plan:
         decode = self.element.decode
         for number, element in enumerate(elements):
             came = bytes(element)
-            found = decode(came if came.startswith(BARE) else b'{"value":%s}' % came)
+            found = decode(came if came.startswith(b"{") else b'{"value":%s}' % came)
             if isinstance(found, Rejection):
                 yield Unread(came, found)
                 continue

@@ -30,8 +30,8 @@ def struct_of(tree: Tree, unknown: Unknown, prefix: str = "") -> tuple[Any, dict
     for number, (key, branch) in enumerate(_every_place(tree, unknown) if places else tree.items()):
         attribute = f"f{number}"
         rename[attribute] = str(key)
-        if branch is Gap.TAKEN or branch is Gap.REFUSED:
-            fields.append((attribute, _GAPS[branch], None))
+        if isinstance(branch, Gap):
+            fields.append((attribute, Any if branch is Gap.DROPPED else None, None))
             continue
         if isinstance(branch, Field):
             reach[branch.name] = prefix + attribute
@@ -62,20 +62,17 @@ def struct_of(tree: Tree, unknown: Unknown, prefix: str = "") -> tuple[Any, dict
 
 
 class Gap(Enum):
-    """A place of a list that no field claims: what is there may be left out, or may not be."""
+    """A place of a list that no field claims: what is there is not kept, or there is nothing."""
 
-    TAKEN = "taken"
-    REFUSED = "refused"
+    DROPPED = "dropped"
+    EMPTY = "empty"
 
 
 def _every_place(tree: Tree, unknown: Unknown) -> Iterator[tuple[int, Any]]:
     """A list's places up to the last that is claimed."""
-    gap = Gap.TAKEN if unknown == "drop" else Gap.REFUSED
+    gap = Gap.DROPPED if unknown == "drop" else Gap.EMPTY
     for place in range(max(tree) + 1):
         yield place, tree.get(place, gap)
-
-
-_GAPS = {Gap.TAKEN: Any, Gap.REFUSED: Annotated[int, msgspec.Meta(ge=1, le=0)]}
 
 
 def _annotated(spec: Field) -> tuple[Any, ...]:

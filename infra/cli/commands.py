@@ -16,6 +16,7 @@ from infra.cli.replay import replay
 from infra.cli.reprocess import reprocess
 from infra.cli.resume import resume
 from infra.cli.run import Group
+from infra.cli.sweep import sweep
 from infra.cli.up import up
 from infra.cli.verify import verify
 from infra.cli.why import why
@@ -54,7 +55,7 @@ def group() -> None:
 
 COMMANDS = (
     *(demo, up, contract, ingest, query, hot),
-    *(verify, why, quarantine, replay, reprocess, resume),
+    *(verify, why, quarantine, replay, reprocess, sweep, resume),
 )
 
 for command in COMMANDS:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from infra.cli import run, shown
-from infra.cli.hot import moment
+from infra.cli.moments import MOMENT
 from infra.cli.query import require_used
 from infra.fates import POLL_SECONDS, Follower
 from infra.local.embedded import served
@@ -32,14 +32,14 @@ Examples:
 @click.option("--device", metavar="ID", help="Only of this device, or partition key.")
 @click.option("--reason", metavar="REASON", help="Only of this reason, such as out_of_range.")
 @click.option("--contract", metavar="NAME", help="Only of this contract.")
-@click.option("--since", metavar="TIME", help="Also what was set aside from then on: ISO-8601.")
+@click.option("--since", type=MOMENT, help="Also what was set aside from then on: ISO-8601.")
 @run.state_option
 @run.json_option
 def tail(
     device: str | None,
     reason: str | None,
     contract: str | None,
-    since: str | None,
+    since: datetime | None,
     state: State,
     as_json: bool,
 ) -> None:
@@ -52,10 +52,8 @@ def tail(
     names = [known.name for known in state.contracts()]
     if contract is not None and contract not in names:
         raise click.UsageError(f"--contract {contract!r}: this state has {', '.join(names)}")
-    begin = None if since is None else moment("--since", since)
     there, now = state.running(), datetime.now(UTC)
-    if there is not None and begin is None:
-        begin = now
+    begin = now if there is not None and since is None else since
     with served(state) as client:
         bucket, table = Bucket(client("s3"), BUCKET), Table(client("dynamodb"), LEDGER)
         rejects = Tail(bucket, state.contracts(), Wanted(device, reason, contract, begin))

@@ -97,10 +97,11 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
         {
             "name": f.name,
             "type": ATTRIBUTE_TYPES[f.type],
-            "always": f.required or f.default is not None,
+            "always": contract.always(f),
             "about": comment({"description": f.description, "unit": f.unit}),
         }
-        for f in contract.fields
+        for f in contract.hot_columns
+        if f.privacy != "redact"
     ]
     attributes.append(_attribute("_rescued", "S", "fields the contract does not name, as JSON"))
     if contract.hot_ttl_seconds is not None:
@@ -115,6 +116,7 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
             "sk": f"S, <{contract.event_time} to the microsecond>#<digest of the message>"
             + positional,
         },
+        "when": contract.hot_when.text if contract.hot_when else "always",
         "ttl": None if contract.hot_ttl_seconds is None else "expires_at",
         "attributes": attributes,
     }

@@ -25,7 +25,20 @@ from infra.contracts.diff_rules import (
     breaks,
     safe,
 )
-from transform.contract import Contract, Field, dotted
+from transform.contract import (
+    Alias,
+    Choose,
+    Contract,
+    Explode,
+    Field,
+    Filter,
+    Lookup,
+    Where,
+    dotted,
+)
+from transform.envelope import Envelope
+from transform.expression import Expression
+from transform.units import Conversion
 
 
 @dataclass(frozen=True)
@@ -61,16 +74,18 @@ def _compared(
     for key in fields(old):
         rule, before, after = rules[key.name], getattr(old, key.name), getattr(new, key.name)
         if rule is not None and before != after:
-            written = prefix + WRITTEN.get(key.name, key.name)
-            yield _change(written, before, after, rule(before, after))
+            says = rule(before, after)
+            if key.name == "path" and any(alias.path == before for alias in new.aliases):
+                says = safe(PRODUCERS, "the old path is an alias of it")
+            yield _change(prefix + WRITTEN.get(key.name, key.name), before, after, says)
 
 
 def _fields(old: Contract, new: Contract) -> Iterator[Change]:
     """Fields that went, came, or have another name, and what changed in those of both."""
     before, after = ({f.name: f for f in contract.fields} for contract in (old, new))
-    come = {field.path: field for name, field in after.items() if name not in before}
+    come = {_place(field): field for name, field in after.items() if name not in before}
     for name, field in before.items():
-        fresh = after.get(name) or come.pop(field.path, None)
+        fresh = after.get(name) or come.pop(_place(field), None)
         if fresh is None:
             yield _change(f"field {name!r}", name, None, _removed(field))
             continue
@@ -82,8 +97,38 @@ def _fields(old: Contract, new: Contract) -> Iterator[Change]:
         yield _change(f"field {field.name!r}", None, field.name, _added(field))
 
 
+def _place(field: Field) -> tuple[Any, ...]:
+    """What two fields of other names have in common, if one is the other renamed."""
+    return (field.path, field.of_reading) if field.in_message else (field.name,)
+
+
 def _change(key: str, old: Any, new: Any, says: Says) -> Change:
-    return Change(key, old, new, says.breaking, says.whom, says.why, says.todo)
+    return Change(key, _told(old), _told(new), says.breaking, says.whom, says.why, says.todo)
+
+
+def _told(value: Any) -> Any:  # noqa: PLR0911  one line for each kind of value
+    """A key's value as JSON and people can take it."""
+    match value:
+        case Expression():
+            return value.text
+        case Filter():
+            return f"{value.name}: {'drop' if value.drop else 'keep'} {value.expression.text}"
+        case Lookup():
+            return f"{value.name}: {value.file} by {value.key} {value.digest[:8]}".rstrip()
+        case Alias() | Explode():
+            return dotted(value.path)
+        case Where():
+            return value.attribute or dotted(value.path)
+        case Choose():
+            types = [f"{'/'.join(c.values)}: {', '.join(c.fields)}" for c in value.cases]
+            return [_told(value.where), *types, f"otherwise {value.otherwise}"]
+        case Envelope():
+            return [value.body, *value.unwrap]
+        case Conversion():
+            return f"times {value.scale:g} plus {value.offset:g}"
+        case tuple():
+            return [_told(one) for one in value]
+    return value
 
 
 def _added(field: Field) -> Says:
@@ -93,5 +138,5 @@ def _added(field: Field) -> Says:
 
 
 def _removed(field: Field) -> Says:
-    where = dotted(field.path)
-    return breaks(READERS, f"its column goes; what is at {where} is in _rescued then", RENAME)
+    where = f"; what is at {dotted(field.path)} is unknown then" if field.in_message else ""
+    return breaks(READERS, f"its column goes{where}", RENAME)

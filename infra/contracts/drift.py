@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from infra.contracts.drafts import field_lines
+from infra.contracts.draft_text import field_lines
+from infra.contracts.drafts import AHEAD_SECONDS
 from infra.contracts.edits import unified, with_lines
 from infra.contracts.guess import guesses
 from infra.contracts.naming import Path
 from infra.contracts.observed import Seen
-from infra.contracts.patches import Proposal, Rejects, member, propose
+from infra.contracts.opened import Observed
+from infra.contracts.patches import Proposal, Rejects, member, opened, propose
 from infra.contracts.trial import applied
 from infra.lake import VIEWS, Lake
 from transform.contract import Contract
@@ -27,6 +30,7 @@ from transform.timestamps import EPOCH, MICROSECOND
 
 LOOKED_AT_MAX = 1_000  # values or bodies of one drift that a proposal is made from
 DEVICES_SHOWN = 5
+PINNED = "\n[pinned]\n"  # what follows in a contract's source was not written by a person
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def _unknown(lake: Lake, contract: Contract) -> Iterator[Drift]:
     for row in lake.query(_UNKNOWN.format(**_names(contract))).to_pylist():
         path = _path(row["fullkey"])
         values = [json.loads(text) for text in row["texts"]]
-        proposal = _new_field(contract, path, values, row["count"])
+        proposal = _new_field(contract, path, values, row["until"])
+        row["devices"] = [] if contract.field(contract.device).privacy else row["devices"]
         yield _drift("unknown field", ".".join(path), row, contract, proposal)
 
 
@@ -70,18 +75,21 @@ def _rejected(lake: Lake, contract: Contract) -> Iterator[Drift]:
     by_name = {field.name: field for field in contract.fields}
     for row in lake.query(_REJECTED.format(**_names(contract))).to_pylist():
         field = by_name.get(row["_field"])
-        rejects = Rejects(contract, field, row["bodies"], row["details"])
-        proposal = _helpful(propose(row["_reason"], rejects), row, contract)
-        path = contract.field(contract.device).path
-        devices = {str(member(body, path)) for body in row["bodies"]} - {"None"}
-        row["devices"] = sorted(devices)
+        messages = [one for body in row["bodies"] for one in opened(body, contract)]
+        rejects = Rejects(contract, source_text(contract), field, messages, row["details"])
+        if row["_reason"] == "unknown_field":
+            proposal = _named_in(rejects, row["until"])
+        else:
+            proposal = propose(row["_reason"], rejects)
+        proposal = _helpful(proposal, row, contract)
+        row["devices"] = _devices(messages, contract)
         yield _drift(row["_reason"], row["_field"] or "", row, contract, proposal)
 
 
 def _drift(
     what: str, field: str, row: Mapping[str, Any], contract: Contract, proposal: Proposal
 ) -> Drift:
-    text = contract.source.decode()
+    text = source_text(contract)
     patch = None
     if proposal.text is not None and proposal.text != text:
         patch = unified(text, proposal.text, f"{contract.name}.toml")
@@ -98,12 +106,43 @@ def _drift(
     )
 
 
-def _new_field(contract: Contract, path: Path, values: Iterable[Any], count: int) -> Proposal:
+def _devices(messages: Sequence[bytes], contract: Contract) -> list[str]:
+    """Who sent these, where that can be read and may be told."""
+    device = contract.field(contract.device)
+    if device.privacy or not device.in_message:
+        return []
+    found = {member(message, device.path) for message in messages}
+    return sorted(name for name in found if isinstance(name, str))
+
+
+def _named_in(rejects: Rejects, until: datetime) -> Proposal:
+    """A field for what messages are rejected for: the most frequent, where there are several."""
+    found = (re.search(r"the contract has no (.+)$", detail) for detail in rejects.details)
+    paths = Counter(tuple(match.group(1).split(".")) for match in found if match)
+    if not paths:
+        return Proposal("fields that the contract does not name")
+    [(path, _)] = paths.most_common(1)
+    values = (member(message, path) for message in rejects.messages)
+    return _new_field(rejects.contract, path, (one for one in values if one is not None), until)
+
+
+def source_text(contract: Contract) -> str:
+    """The contract's file as it was written, without the digests that were pinned to it."""
+    return contract.source.decode().partition(PINNED)[0]
+
+
+def _new_field(contract: Contract, path: Path, values: Iterable[Any], until: datetime) -> Proposal:
     """A field for an unknown path, as a draft from a sample would have it, but never required."""
+    if contract.explode is not None:
+        return Proposal('of the message, or with `of = "reading"`: give it a column by hand')
     seen = Seen(path)
     for value in values:
         seen.add(value)
-    fields, left = guesses({path: seen}, count + 1)
+    latest = until.timestamp() + AHEAD_SECONDS
+    alone = Observed(
+        {path: seen}, seen.present + 1, 0, 0, (), None, some_empty=False, latest=latest
+    )
+    fields, left = guesses(alone)
     if left:
         return Proposal(left[0].why)
     if not fields:
@@ -115,17 +154,22 @@ def _new_field(contract: Contract, path: Path, values: Iterable[Any], count: int
     kinds = ", ".join(seen.kinds)
     proposal = Proposal(
         f"{kinds}; give it a column, or let it stay in _rescued",
-        with_lines(contract.source.decode(), field_lines(guess)),
+        with_lines(source_text(contract), field_lines(guess)),
     )
     return proposal if _reads(proposal.text) else Proposal("it needs a field written by hand")
 
 
 def _helpful(proposal: Proposal, row: Mapping[str, Any], contract: Contract) -> Proposal:
-    """A proposal that is a contract and takes at least some of what was rejected."""
+    """A proposal that is a contract and takes at least some of what was rejected.
+
+    With a list of readings, or lookups, what was set aside cannot be tried by itself.
+    """
     if proposal.text is None:
         return proposal
     if not _reads(proposal.text):
         return Proposal(proposal.note)
+    if contract.explode is not None or contract.lookups:
+        return proposal
     changed = parse_contract(proposal.text.encode(), contract.name)
     arrival = (row["until"] - EPOCH) // MICROSECOND
     taken = applied(changed, row["bodies"], arrival).counts.delivered

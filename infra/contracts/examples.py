@@ -60,6 +60,10 @@ def _fate(batch: Batch, example: Example) -> Iterator[Difference]:
     """Differences in what became of the message as a whole."""
     rejects = batch.rejects.to_pylist()
     reasons = [row["_reason"] for row in rejects]
+    if example.dropped is not None:
+        rules = batch.drops.column("_rule").to_pylist()
+        if example.dropped not in rules:
+            yield Difference("dropped", example.dropped, ", ".join(rules) or _told(batch))
     if example.rejected is not None:
         if example.rejected not in reasons:
             yield Difference("rejected", example.rejected, _told(batch))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from infra.contracts import toml_text
 from infra.contracts.naming import Path, names, words
 from infra.contracts.observed import Kind, Seen, is_time
-from infra.contracts.quantities import NONE, Quantity, quantity
+from infra.contracts.opened import Observed
+from infra.contracts.quantities import NONE, Quantity, named_like_time, quantity
 from transform.contract_fields import FIELDS_MAX
 from transform.contract_paths import KEY, PATH_KEYS_MAX
 from transform.field_types import FieldType, Value
@@ -18,25 +19,25 @@ from transform.timestamps import TimestampFormat
 REQUIRED_RECORDS_MIN = 20  # below, that a field was always there says little
 FEW_VALUES_MAX = 12  # that are shown as what could be allowed
 REPEATED_MIN = 5  # times, on average, that a value of a short list comes up
-EPOCHS: Mapping[TimestampFormat, tuple[float, float]] = {  # the years 2001 to 2100
-    "epoch_seconds": (1e9, 4.1e9),
-    "epoch_millis": (1e12, 4.1e12),
-}
+EARLIEST_SECONDS, LATEST_SECONDS = 1e9, 4.1e9  # the years 2001 to 2099
+EPOCHS: Mapping[TimestampFormat, float] = {"epoch_seconds": 1, "epoch_millis": 1e3}
 FINER = {"microseconds": (1e15, 4.1e15), "nanoseconds": (1e18, 4.1e18)}
-TIME_WORDS = {
-    *("ts", "time", "timestamp", "date", "datetime", "at", "epoch", "when", "t", "clock"),
-    *("moment", "created", "updated", "recorded", "measured", "received", "observed"),
-}
 
 
 @dataclass
 class Guess:
-    """A field as it could stand in a contract, and why."""
+    """A field as it could stand in a contract, and why.
+
+    `total` is how many messages, or readings, there were that could have had it.
+    """
 
     name: str
     path: Path
     type: FieldType
     seen: Seen
+    total: int
+    of_reading: bool = False
+    expression: str = ""
     format: TimestampFormat | None = None
     required: bool = False
     minimum: Value | None = None
@@ -53,19 +54,19 @@ class Left:
     why: str
 
 
-def guesses(seen: Mapping[Path, Seen], records: int) -> tuple[list[Guess], list[Left]]:
+def guesses(sample: Observed) -> tuple[list[Guess], list[Left]]:
     """Fields for all that one type can hold, and what is left out."""
     left: dict[Path, Left] = {}
     usable: list[Path] = []
-    for path, one in seen.items():
-        if any(path[:depth] in left for depth in range(1, len(path))):
+    for path, one in sample.seen.items():
+        if path == sample.explode or any(path[:d] in left for d in range(1, len(path))):
             continue
         why = _unusable(one) or _mixed(one)
         if why:
             left[path] = Left(path, why)
         elif one.given and "object" not in one.kinds:
             usable.append(path)
-    every = [_guess(name, seen[path], records) for path, name in names(usable).items()]
+    every = [_guess(name, path, sample) for path, name in names(usable).items()]
     kept = sorted(every, key=lambda guess: -guess.seen.given)[:FIELDS_MAX]
     names_kept = {guess.name for guess in kept}
     for guess in every:
@@ -98,31 +99,35 @@ def _mixed(seen: Seen) -> str:
     return f"no one type holds all of it: {told}"
 
 
-def _type(seen: Seen) -> tuple[FieldType, TimestampFormat | None, str]:
-    """Type and format of a path of one kind, and why."""
+def _type(seen: Seen, latest: float) -> tuple[FieldType, TimestampFormat | None, str]:
+    """Type and format of a path of one kind, and why; no time is beyond `latest`, epoch seconds."""
     if seen.kinds["bool"]:
         return "bool", None, "true or false in all"
     if seen.kinds["string"]:
-        return _text_type(seen)
-    form = epoch_format(seen.low, seen.high) if _named_like_time(seen.path) else None
+        return _text_type(seen, latest)
+    form = (
+        epoch_format(seen.low, seen.high, latest)
+        if named_like_time(words(seen.path[-1:]))
+        else None
+    )
     if form:
-        return "timestamp", form, f"named like a time, and all are {form} of the years 2001 to 2100"
+        return "timestamp", form, f"named like a time, and all are {form} since 2001"
     if seen.kinds["float"]:
         return "float64", None, f"numbers, {seen.low:.6g} to {seen.high:.6g}"
     why = f"whole numbers, {seen.low} to {seen.high}"
     for unit, (low, high) in FINER.items():
-        if _named_like_time(seen.path) and _within(seen.low, seen.high, low, high):
+        if named_like_time(words(seen.path[-1:])) and within(seen.low, seen.high, low, high):
             why += f"; they look like epoch {unit}, which no timestamp format reads"
     return "int64", None, why
 
 
-def _text_type(seen: Seen) -> tuple[FieldType, TimestampFormat | None, str]:
+def _text_type(seen: Seen, latest: float) -> tuple[FieldType, TimestampFormat | None, str]:
     count = seen.kinds["string"]
     if seen.iso == count:
         return "timestamp", "iso8601", "ISO-8601 with an offset in all"
-    if seen.digits == count and _named_like_time(seen.path):
+    if seen.digits == count and named_like_time(words(seen.path[-1:])):
         numbers = [float(text) for text in seen.values]
-        form = epoch_format(min(numbers), max(numbers))
+        form = epoch_format(min(numbers), max(numbers), latest)
         if form:
             return "timestamp", form, f"named like a time, and all are {form} written as text"
     some = next(iter(seen.values), "")
@@ -131,16 +136,21 @@ def _text_type(seen: Seen) -> tuple[FieldType, TimestampFormat | None, str]:
     return "string", None, "text in all"
 
 
-def _guess(name: str, seen: Seen, records: int) -> Guess:
-    kind, form, why = _type(seen)
-    guess = Guess(name, seen.path, kind, seen, form, why=[f"{_capital(why)}."])
-    if seen.given == records and records >= REQUIRED_RECORDS_MIN:
+def _guess(name: str, path: Path, sample: Observed) -> Guess:
+    seen, of_reading = sample.seen[path], sample.of_reading(path)
+    kind, form, why = _type(seen, sample.latest)
+    total = sample.readings if of_reading else sample.messages
+    own = path[len(sample.explode or ()) :] if of_reading else path
+    guess = Guess(name, own, kind, seen, total, of_reading=of_reading, format=form)
+    guess.why.append(f"{_capital(why)}.")
+    what = "readings" if of_reading else "records"
+    if seen.given == total and total >= REQUIRED_RECORDS_MIN:
         guess.required = True
-        guess.why.append(f"Required: in each of the {records:,} records.")
-    elif seen.given == records:
-        guess.why.append(f"In all of the records, but {records} are too few to require it.")
+        guess.why.append(f"Required: in each of the {total:,} {what}.")
+    elif seen.given == total:
+        guess.why.append(f"In all of the {what}, but {total} are too few to require it.")
     else:
-        guess.why.append(f"In {seen.given:,} of {records:,} records.")
+        guess.why.append(f"In {seen.given:,} of {total:,} {what}.")
     if kind in ("int64", "float64"):
         _measure(guess, quantity(words(seen.path)))
     if kind == "string":
@@ -164,6 +174,8 @@ def _measure(guess: Guess, said: Quantity) -> None:
         guess.why.append("Named like a percentage, but never above 1: perhaps a fraction.")
         return
     guess.unit = said.unit
+    if said.unit == "degF":
+        guess.why.append('To have it in Celsius: unit = "Cel" and from_unit = "degF".')
     guess.minimum, guess.maximum = _own(guess, said.low), _own(guess, said.high)
     limits = f", limits: {said.why}" if said.why and (said.low, said.high) != (None, None) else ""
     guess.why.append(f"Unit by its name{limits}.")
@@ -185,16 +197,16 @@ def _few(seen: Seen) -> str:
     return f"Only these so far, if no other may come: allowed = [{listed}]"
 
 
-def epoch_format(low: Any, high: Any) -> TimestampFormat | None:
-    return next((form for form, span in EPOCHS.items() if _within(low, high, *span)), None)
+def epoch_format(low: Any, high: Any, latest: float = LATEST_SECONDS) -> TimestampFormat | None:
+    """As which epoch numbers are times from 2001 to `latest`, if as any."""
+    for form, scale in EPOCHS.items():
+        if within(low, high, EARLIEST_SECONDS * scale, latest * scale):
+            return form
+    return None
 
 
-def _within(low: Any, high: Any, least: float, most: float) -> bool:
+def within(low: Any, high: Any, least: float, most: float) -> bool:
     return low is not None and least <= low and high <= most
-
-
-def _named_like_time(path: Sequence[str]) -> bool:
-    return bool(TIME_WORDS & set(words(path[-1:])))
 
 
 def _capital(text: str) -> str:

@@ -1,15 +1,21 @@
-"""Which of a sample's fields say who measured, when, and what makes two records the same."""
+"""Which of a sample's fields say who measured, when, and what makes two records the same.
+
+A device that is a number, and a time that no format reads, are made into what a contract takes by
+an expression: the candidate is then a field of its own beside the one it is made of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from infra.contracts.guess import Guess, epoch_format
+from infra.contracts.guess import FINER, Guess, epoch_format, within
 from infra.contracts.naming import words
+from transform.contract import READING
 from transform.exact_reader import DEVICE_ID_MAX_BYTES
 
 SHARE_MIN = 0.9  # of the records that have it; those without will be rejected
+READING_PARTS_MAX = 5  # fields of a reading that are tried as what tells it from others
 DEVICE_NAMES = (  # the best first; each is a name's words, or the last of them
     *("device_id", "device_eui", "dev_eui", "deviceid", "thing_name", "thing", "sensor_id"),
     *("client_id", "gateway_id", "node_id", "station_id", "machine_id", "vehicle_id", "asset_id"),
@@ -28,57 +34,67 @@ SEQUENCE_NAMES = (
 )
 
 
-def devices(guesses: Sequence[Guess], records: int) -> list[Guess]:
+def devices(guesses: Sequence[Guess]) -> list[Guess]:
     """Fields that could name the device, the best first: text in (nearly) every record."""
+    often = [guess for guess in guesses if _often(guess) and not _one_of_each(guess)]
     fitting = [
         guess
-        for guess in guesses
-        if guess.type == "string"
-        and guess.seen.given - guess.seen.empty >= SHARE_MIN * records
-        and guess.seen.longest <= DEVICE_ID_MAX_BYTES
-        and not _one_of_each(guess, records)
+        for guess in often
+        if guess.type == "string" and guess.seen.longest <= DEVICE_ID_MAX_BYTES
     ]
-    return sorted(fitting, key=lambda guess: _rank(guess, records, DEVICE_NAMES, MESSAGE_WORDS))
+    if not fitting:
+        numbers = [
+            g for g in often if g.type == "int64" and _place(g, DEVICE_NAMES) < len(DEVICE_NAMES)
+        ]
+        fitting = [_made(g, "device", f"string({g.name})", guesses) for g in numbers]
+    return sorted(fitting, key=lambda guess: _rank(guess, DEVICE_NAMES, MESSAGE_WORDS))
 
 
-def event_times(guesses: Sequence[Guess], records: int) -> list[Guess]:
+def event_times(guesses: Sequence[Guess]) -> list[Guess]:
     """Fields that could say when, the best first: a timestamp in (nearly) every record.
 
     Without any, a number that would be an epoch of this century, whatever it is called.
     """
-    often = [guess for guess in guesses if guess.seen.given >= SHARE_MIN * records]
+    often = [guess for guess in guesses if _often(guess)]
     fitting = [guess for guess in often if guess.type == "timestamp"]
-    if not fitting:
-        fitting = [_as_time(guess) for guess in often if _could_be_time(guess)]
-    return sorted(fitting, key=lambda guess: _rank(guess, records, TIME_NAMES, LATER_WORDS))
+    numbers = [guess for guess in often if guess.type in ("int64", "float64")]
+    fitting = fitting or [_as_time(g) for g in numbers if epoch_format(g.seen.low, g.seen.high)]
+    fitting = fitting or list(_finer(numbers, guesses))
+    return sorted(fitting, key=lambda guess: _rank(guess, TIME_NAMES, LATER_WORDS))
 
 
-def sequences(guesses: Sequence[Guess], records: int) -> list[Guess]:
+def sequences(guesses: Sequence[Guess]) -> list[Guess]:
     """Fields that could tell two records of one device and moment apart, the best first."""
-    fitting = [
-        guess
-        for guess in guesses
-        if guess.type in ("int64", "string")
-        and guess.seen.given == records
-        and _place(guess, SEQUENCE_NAMES) < len(SEQUENCE_NAMES)
-    ]
-    return sorted(fitting, key=lambda guess: _place(guess, SEQUENCE_NAMES))
+    whole = [g for g in guesses if g.type in ("int64", "string") and g.seen.given == g.total]
+    named = [guess for guess in whole if _place(guess, SEQUENCE_NAMES) < len(SEQUENCE_NAMES)]
+    return sorted(named, key=lambda guess: _place(guess, SEQUENCE_NAMES))
+
+
+def parts_of_readings(guesses: Sequence[Guess]) -> list[Guess]:
+    """Fields that could tell the readings of one message apart, those with few values first."""
+    whole = [g for g in guesses if g.type in ("int64", "string") and g.seen.given == g.total]
+    parts = [guess for guess in whole if guess.of_reading]
+    return sorted(parts, key=lambda g: (g.type != "string", len(g.seen.values)))[:READING_PARTS_MAX]
+
+
+def place_of_reading(event_time: Guess, guesses: Sequence[Guess]) -> Guess:
+    """A field made of the reading's place in its list, which tells it from all others."""
+    made = _made(event_time, "reading", READING, guesses)
+    return replace(made, type="int64", why=["The reading's place in its list."])
 
 
 def record_id(
-    device: Guess,
-    event_time: Guess,
-    others: Sequence[Guess],
+    base: Sequence[str],
+    sequences: Sequence[str],
+    others: Sequence[str],
     conflicts: Callable[[Sequence[str]], int],
 ) -> tuple[list[str], list[str]]:
     """The fields of a record's id, none for identity by position, and why.
 
+    A sequence is part of it, needed by this sample or not; `others` only where they are.
     `conflicts` counts ids that stand for different records, were these fields the id.
     """
-    base = [device.name, event_time.name]
-    ids = [base, *([*base, other.name] for other in others)]
-    if others:  # a sequence is there to be part of it, needed by this sample or not
-        ids = [*ids[1:], base]
+    ids = [[*base, name] for name in sequences] + [list(base)] + [[*base, name] for name in others]
     counted = []
     for fields in ids:
         count = conflicts(fields)
@@ -88,52 +104,71 @@ def record_id(
     return [], [f"Each record is its own, because in the sample {'; '.join(counted)}."]
 
 
-def _one_of_each(guess: Guess, records: int) -> bool:
+def _often(guess: Guess) -> bool:
+    return guess.seen.given - guess.seen.empty >= SHARE_MIN * guess.total
+
+
+def _one_of_each(guess: Guess) -> bool:
     """Whether every record has another value, as a message's own id has."""
-    return (
-        records > 1
-        and not guess.seen.many
-        and len(guess.seen.values) == records
-        and (
-            _place(guess, DEVICE_NAMES) == len(DEVICE_NAMES)
-            or bool(_own_words(guess) & MESSAGE_WORDS)
-        )
-    )
-
-
-def _could_be_time(guess: Guess) -> bool:
-    number = guess.type in ("int64", "float64")
-    return number and epoch_format(guess.seen.low, guess.seen.high) is not None
+    if guess.total == 1 or guess.seen.many or len(guess.seen.values) < guess.total:
+        return False
+    unknown = _place(guess, DEVICE_NAMES) == len(DEVICE_NAMES)
+    return unknown or bool(_own_words(guess) & MESSAGE_WORDS)
 
 
 def _as_time(guess: Guess) -> Guess:
     form = epoch_format(guess.seen.low, guess.seen.high)
-    why = f"Numbers that would be {form} of the years 2001 to 2100, and nothing else could be."
+    why = f"Numbers that would be {form} since 2001, and nothing else could be."
     return replace(guess, type="timestamp", format=form, why=[why])
 
 
+def _finer(numbers: Sequence[Guess], guesses: Sequence[Guess]) -> Iterator[Guess]:
+    """Epochs of micro- or nanoseconds, as seconds."""
+    for guess in numbers:
+        for unit, (low, high) in FINER.items():
+            if within(guess.seen.low, guess.seen.high, low, high):
+                expression = f"timestamp({guess.name} / {low / 1e9:.0f})"
+                made = _made(guess, "event_time", expression, guesses)
+                why = f"Made of epoch {unit}, to about a microsecond: no format reads them."
+                yield replace(made, type="timestamp", why=[why])
+
+
+def _made(guess: Guess, name: str, expression: str, guesses: Sequence[Guess]) -> Guess:
+    """A field made of another one."""
+    taken = {one.name for one in guesses}
+    return Guess(
+        name if name not in taken else f"{name}_made",
+        path=(),
+        type="string",
+        seen=guess.seen,
+        total=guess.total,
+        expression=expression,
+        why=[f"Made of {guess.name}, which is a number: a device's id is text."],
+    )
+
+
 def _rank(
-    guess: Guess, records: int, names: Sequence[str], against: set[str]
+    guess: Guess, names: Sequence[str], against: set[str]
 ) -> tuple[bool, bool, int, int, int]:
     """The smaller the better: in all, nothing against it, well named, high up, few values."""
     return (
-        guess.seen.given - guess.seen.empty < records,
+        guess.seen.given - guess.seen.empty < guess.total,
         bool(_own_words(guess) & against),
         _place(guess, names),
-        len(guess.path),
+        len(guess.seen.path),
         len(guess.seen.values),
     )
 
 
 def _place(guess: Guess, names: Sequence[str]) -> int:
     """Where in a list of names this field's own stands: its key, or that with the one above."""
-    own = "_".join(words(guess.path[-1:]))
-    longer = "_".join(words(guess.path[-2:]))
+    own = "_".join(words(guess.seen.path[-1:]))
+    longer = "_".join(words(guess.seen.path[-2:]))
     return min(names.index(one) if one in names else len(names) for one in (own, longer))
 
 
 def _own_words(guess: Guess) -> set[str]:
-    return set(words(guess.path[-1:]))
+    return set(words(guess.seen.path[-1:]))
 
 
 def _and(fields: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from transform.contract_file import contract_of, parse_document
+from transform.contract_rules import Files
 from transform.toml_places import Path, Places
 from transform.toml_reader import Mistake
 
@@ -34,15 +35,15 @@ class Told:
         return asdict(self)
 
 
-def mistakes(data: bytes, file: str) -> list[Told]:
-    """Every mistake, in the order of their lines.
+def mistakes(data: bytes, file: str, files: Files | None = None) -> list[Told]:
+    """Every mistake, in the order of their lines; `files` reads its lookups, if they are judged.
 
     Raises `ContractError` where it is no TOML document at all.
     """
     remains = _Remains(parse_document(data, file))
     places = Places.of(data.decode())
     found: list[Told] = []
-    while mistake := _first(remains.document, data):
+    while mistake := _first(remains.document, data, files):
         at = remains.written(mistake.at)
         if not remains.explains(mistake, at):
             line, column = places.position(at)
@@ -52,9 +53,9 @@ def mistakes(data: bytes, file: str) -> list[Told]:
     return sorted(found, key=lambda told: (told.line, told.column))
 
 
-def _first(document: dict[str, Any], data: bytes) -> Mistake | None:
+def _first(document: dict[str, Any], data: bytes, files: Files | None) -> Mistake | None:
     try:
-        contract_of(document, data)
+        contract_of(document, data, files)
     except Mistake as mistake:
         return mistake
     return None
@@ -67,7 +68,7 @@ class _Remains:
         self.document = document
         self._lists: dict[int, list[Any]] = {}  # as they were, by the identity of what is left
         self._remember(document)
-        self._names = self._field_names()
+        self._names = self._table_names()
         self._gone: set[Path] = set()
         self._stands_in = {"name": self._name, "identity": self._whole, "field": self._whole}
 
@@ -87,12 +88,12 @@ class _Remains:
     def explains(self, mistake: Mistake, written: Path) -> bool:
         """Whether a mistake only follows from what was taken out before.
 
-        It does if it names a lost field, or misses something where something was taken out.
+        It does if it names a lost field or lookup, or misses something where one was taken out.
         """
-        lost = self._names - self._field_names()
+        lost = self._names - self._table_names()
         if any(repr(name) in mistake.wrong for name in lost):
             return True
-        missing = _at(self.document, mistake.at) is None
+        missing = _at(self.document, mistake.at) in (None, [])
         return missing and any(
             gone[:-1] == written[:-1] or gone[: len(written)] == written for gone in self._gone
         )
@@ -121,9 +122,9 @@ class _Remains:
         fields.append({"name": "stand_in_time", "type": "timestamp", "format": "iso8601"})
         self.document["identity"] = {"device": "stand_in_device", "event_time": "stand_in_time"}
 
-    def _field_names(self) -> set[Any]:
-        fields = self.document.get("field")
-        tables = fields if isinstance(fields, list) else []
+    def _table_names(self) -> set[Any]:
+        lists = (self.document.get(key) for key in ("field", "lookup"))
+        tables = [table for one in lists if isinstance(one, list) for table in one]
         names = (table.get("name") for table in tables if isinstance(table, dict))
         return {name for name in names if isinstance(name, str)}
 

@@ -34,6 +34,8 @@ class Seen:
     empty: int = 0
     values: Counter[Any] = field(default_factory=Counter)
     lists_of_objects: int = 0
+    empty_lists: int = 0
+    elements: int = 0
 
     @property
     def many(self) -> bool:
@@ -59,6 +61,8 @@ class Seen:
             self._text(value)
         elif kind == "list":
             self.lists_of_objects += bool(value) and all(isinstance(one, dict) for one in value)
+            self.empty_lists += not value
+            self.elements += len(value)
         if kind not in ("object", "list") and not self.many:
             self.values[value] += 1
 

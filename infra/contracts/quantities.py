@@ -101,6 +101,24 @@ _BY_SUFFIX = {
 }
 
 
+TIME_WORDS = {
+    *("ts", "time", "timestamp", "date", "datetime", "at", "epoch", "when", "t", "clock"),
+    *("moment", "created", "updated", "recorded", "measured", "received", "observed"),
+}
+READINGS_WORDS = {
+    *("readings", "reading", "measurements", "measurement", "measures", "metrics", "samples"),
+    *("values", "points", "records", "observations", "events", "series", "entries", "data", "list"),
+}
+
+
+def named_like_time(words: Sequence[str]) -> bool:
+    return bool(TIME_WORDS & set(words))
+
+
+def named_like_readings(words: Sequence[str]) -> bool:
+    return bool(READINGS_WORDS & set(words))
+
+
 def quantity(words: Sequence[str]) -> Quantity:
     """What the words of a name say; `NONE` if nothing. The last words count most."""
     if not words:

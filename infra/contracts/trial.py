@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
@@ -37,6 +38,7 @@ class Trial:
     delivered: int
     dropped: int
     quarantined: int
+    dropped_by: Mapping[str, int]
     rows: int
     repeats: int
     conflicts: int
@@ -77,6 +79,7 @@ def tried(contract: Contract, sample: Sample, arrival: int) -> Trial:
         delivered=batch.counts.delivered,
         dropped=batch.counts.dropped,
         quarantined=batch.counts.quarantined,
+        dropped_by=dict(Counter(batch.drops.column("_rule").to_pylist())),
         rows=batch.rows.num_rows,
         repeats=repeats,
         conflicts=conflicts,

@@ -6,6 +6,8 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from infra.doubles.world import Call, World, refused
@@ -14,14 +16,14 @@ PAGE_KEYS = 1_000  # ListObjectsV2: keys a page
 KEY_BYTES_MAX = 1_024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stored:
     """An object's bytes, and when they were written (seconds since 1970)."""
 
     data: bytes
     written_at: float
 
-    @property
+    @cached_property
     def etag(self) -> str:
         return f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
 
@@ -49,6 +51,7 @@ class S3:
         Key: str,  # noqa: N803
         Body: bytes,  # noqa: N803
         IfNoneMatch: str | None = None,  # noqa: N803
+        IfMatch: str | None = None,  # noqa: N803
     ) -> dict[str, Any]:
         call = Call("s3", "PutObject", Key)
 
@@ -58,7 +61,9 @@ class S3:
                 raise refused(call, "KeyTooLongError")
             if IfNoneMatch not in {None, "*"}:
                 raise refused(call, "NotImplemented", 501)
-            if IfNoneMatch and Key in objects:
+            if IfMatch and Key not in objects:
+                raise refused(call, "NoSuchKey", 404)
+            if (IfNoneMatch and Key in objects) or (IfMatch and IfMatch != objects[Key].etag):
                 raise refused(call, "PreconditionFailed", 412)
             objects[Key] = stored = Stored(bytes(Body), self.world.clock())
             return {"ETag": stored.etag}
@@ -125,10 +130,7 @@ class S3:
             page = keys[: self.page_keys]
             answer: dict[str, Any] = {"KeyCount": len(page), "IsTruncated": len(page) < len(keys)}
             if page:  # an empty page has no Contents at all
-                answer["Contents"] = [
-                    {"Key": key, "Size": len(objects[key].data), "ETag": objects[key].etag}
-                    for key in page
-                ]
+                answer["Contents"] = [_listed(key, objects[key]) for key in page]
             if answer["IsTruncated"]:
                 answer["NextContinuationToken"] = page[-1]
             return answer
@@ -152,6 +154,13 @@ class S3:
         old = [k for k, o in objects.items() if k.startswith(prefix) and o.written_at <= before]
         for key in old:
             del objects[key]
+
+
+def _listed(key: str, stored: Stored) -> dict[str, Any]:
+    """An object as a listing has it."""
+    modified = datetime.fromtimestamp(stored.written_at, UTC).replace(microsecond=0)
+    size = len(stored.data)
+    return {"Key": key, "LastModified": modified, "Size": size, "ETag": stored.etag}
 
 
 @dataclass(frozen=True)

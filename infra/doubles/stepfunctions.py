@@ -8,6 +8,7 @@ that Millrace uses and refuses others.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 STATE_BYTES_MAX = 262_144  # input and output of a state, UTF-8
 PATIENCE_SECONDS = 60.0  # botocore's read timeout, unless it is told another
+
+_PATH = re.compile(r"\{%\s*(\$string\()?\$states\.(\w+(?:\.\w+)*)(?(1)\))\s*%\}")
 
 LAMBDA = "arn:aws:states:::lambda:invoke"
 PUT_ITEM = "arn:aws:states:::dynamodb:putItem"
@@ -258,11 +261,43 @@ def evaluated(value: Any, states: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [evaluated(inner, states) for inner in value]
     if isinstance(value, str) and value.startswith("{%"):
-        expression = _expression(value)
-        frame = expression.create_frame()
-        frame.bind("states", states)
-        return expression.evaluate(None, frame)
+        found = _looked_up(value, states)
+        return _by_jsonata(value, states) if found is None else found
     return value
+
+
+def _looked_up(text: str, states: Mapping[str, Any]) -> str | int | dict[str, Any] | None:
+    """What a plain path comes to, or `$string` of one, where JSONata does no more than look it up.
+
+    Most expressions are these, and JSONata takes a hundred times as long. None where it has to
+    decide: what is absent, or a list on the way, which it may take apart.
+    """
+    path = _path(text)
+    if path is None:
+        return None
+    as_text, names = path
+    found: Any = states
+    for name in names:
+        if not isinstance(found, dict):
+            return None
+        found = found.get(name)
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found) if as_text else found
+    return found if isinstance(found, str | dict) and not as_text else None
+
+
+@cache
+def _path(text: str) -> tuple[bool, list[str]] | None:
+    """The names of a path below `$states`, and whether `$string` is around it."""
+    found = _PATH.fullmatch(text)
+    return None if found is None else (found[1] is not None, found[2].split("."))
+
+
+def _by_jsonata(text: str, states: Mapping[str, Any]) -> Any:
+    expression = _expression(text)
+    frame = expression.create_frame()
+    frame.bind("states", states)
+    return expression.evaluate(None, frame)
 
 
 @cache

@@ -82,7 +82,7 @@ class SimulatedQueue:
     def delete(self, receipts: Sequence[str]) -> None:
         """Delete by receipt handle. Of a message that was received again since, it does nothing."""
         done = set(receipts)
-        self.messages = [held for held in self.messages if held.receipt not in done]
+        self.messages[:] = [held for held in self.messages if held.receipt not in done]
 
     def change_visibility(self, receipt: str, seconds: float, now: float) -> None:
         """ChangeMessageVisibility: 0 makes a message visible at once [aws.md 3.2]."""

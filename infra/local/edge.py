@@ -21,6 +21,8 @@ def wiring_of(topology: Topology, client: Client, url: str = "") -> Wiring:
     wiring = Wiring(Settings.of(environment))
     wiring.bucket = Bucket(client("s3"), topology.bucket)
     wiring.hot_table = Table(client("dynamodb"), topology.hot_table.name)
+    wiring.ledger_table = Table(client("dynamodb"), topology.ledger_table.name)
+    wiring.sqs = client("sqs")
 
     def make(service: str, config: Any) -> Any:
         return emulator.client(

@@ -133,6 +133,8 @@ class State:
         fresh = kept.with_suffix(".new")
         fresh.write_bytes(contract.source)
         fresh.replace(kept)
+        for lookup in contract.lookups:
+            (kept.parent / lookup.digest).write_bytes(lookup.data or b"")
         return contract, kept
 
     def contracts(self) -> list[Contract]:

@@ -21,12 +21,14 @@ from infra.simulation import contracts
 from infra.simulation.scheduler import Scheduler, Task
 from infra.simulation.weather import Weather
 from infra.topology import Function, Topology
+from ingest.breaker import Breaker, RejectLimits
 from ingest.settings import Settings, Wiring
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
 from sinks.repair import Limits
 from sinks.table import Table, Waiting
 from transform import pipeline
+from transform.contract import Contract
 from transform.records import Batch
 
 if TYPE_CHECKING:
@@ -69,6 +71,10 @@ class SimulatedWiring(Wiring):
         super().__init__(settings, lambdas.clock)
         self._lambdas, self._deployed = lambdas, deployed
 
+    @property
+    def contract(self) -> Contract:
+        return self.transform(0).contract
+
     def transform(self, epoch: int) -> pipeline.Transform:
         return self._lambdas.rules(self._deployed, epoch)
 
@@ -89,9 +95,15 @@ class Lambdas:
     """The account's functions, and the host of its executions."""
 
     def __init__(
-        self, topology: Topology, weather: Weather, scheduler: Scheduler, clients: dict[str, Any]
+        self,
+        topology: Topology,
+        weather: Weather,
+        scheduler: Scheduler,
+        clients: dict[str, Any],
+        breaker: RejectLimits,
     ) -> None:
         self.topology, self.weather, self.scheduler = topology, weather, scheduler
+        self.breaker = breaker
         self.clients = clients
         self.skew = 0.0
         self.broken_until = 0.0
@@ -213,7 +225,7 @@ class Lambdas:
 
     def _wiring(self, function: Function) -> Wiring:
         settings = Settings.of(dict(function.environment))
-        settings = replace(settings, repair=Limits(share_max=SHARE_MAX))
+        settings = replace(settings, repair=Limits(share_max=SHARE_MAX), breaker=self.breaker)
         hot = function is self.topology.hot
         wiring = SimulatedWiring(settings, self, self.hot_deployed if hot else self.deployed)
         wiring.waiting = Waiting(self.scheduler.sleep, self.weather.uniform)
@@ -222,6 +234,7 @@ class Lambdas:
         wiring.ledger_table = Table(self.clients["dynamodb"], settings.ledger_table, threads=1)
         wiring.sqs = self.clients["sqs"]
         wiring.parallel = self._parallel
+        wiring.breaker = Breaker(wiring.bucket, self.clients["lambda"], settings.pipeline)
         if settings.workflow:
             wiring.workflow = Workflow(self._client, arn_of(self.topology))
         return wiring

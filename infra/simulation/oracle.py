@@ -52,6 +52,8 @@ class Known:
     arrivals: dict[Position, int] = field(default_factory=dict)
     settled_positions: dict[Position, float] = field(default_factory=dict)
     parked_positions: set[Position] = field(default_factory=set)
+    groups: dict[str, list[Position]] = field(default_factory=dict)  # of FIFO, in their order
+    accepted: list[float] = field(default_factory=list)  # when an operator accepted rejects
     violations: list[Violation] = field(default_factory=list)
     now: Any = None
 
@@ -66,7 +68,8 @@ class Known:
     def settled(self, position: Position) -> None:
         self.settled_positions.setdefault(position, self.now())
 
-    def parked(self, position: Position) -> None:
+    def parked(self, position: Position, arrival_micros: int) -> None:
+        self.arrivals.setdefault(position, arrival_micros)
         self.parked_positions.add(position)
 
 
@@ -84,10 +87,9 @@ class Stores:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A position's one fate by law 5: its generation, and what of its elements is delivered."""
+    """A position's one fate by law 5: its contract's version, and what of it is delivered."""
 
     version: int
-    generation: str
     delivered: tuple[int, ...]
     set_aside: tuple[int, ...]
 
@@ -99,7 +101,7 @@ class Oracle:
         self.known, self.stores = known, stores
         self.violations: list[Violation] = list(known.violations)
         everything = {**stores.gone, **stores.objects}
-        self._tables = {
+        self.tables = {
             key: parquet.decode(data).to_pylist()
             for key, data in everything.items()
             if key.startswith(("raw/", "landing/", "quarantine/"))
@@ -108,7 +110,6 @@ class Oracle:
         self.quarantine = self._rows("quarantine/")
         self.chosen: dict[Position, Chosen] = {}
         self.items: dict[tuple[str, str], Item] = {}
-        self.owed: set[tuple[str, str]] = set()
 
     def judge(self) -> list[Violation]:
         """Every violation of invariants 1 to 3 there is."""
@@ -125,7 +126,7 @@ class Oracle:
         return self.violations
 
     def _rows(self, prefix: str) -> list[tuple[str, Row]]:
-        tables = [(key, rows) for key, rows in self._tables.items() if key.startswith(prefix)]
+        tables = [(key, rows) for key, rows in self.tables.items() if key.startswith(prefix)]
         return [(key, row) for key, rows in tables for row in rows]
 
     def _wrong(self, kind: str, detail: object) -> None:
@@ -137,7 +138,7 @@ class Oracle:
         for key, data in self.stores.objects.items():
             if not key.startswith(("raw/", "landing/", "quarantine/")):
                 continue
-            earliest = min(row["_arrival"] for row in self._tables[key])
+            earliest = min(row["_arrival"] for row in self.tables[key])
             named = f"{earliest:%Y-%m-%d/%H}/{hashlib.sha256(data).hexdigest()}.parquet"
             if not key.endswith(named):
                 self._wrong("an object not named by its bytes and arrival", key)
@@ -166,7 +167,7 @@ class Oracle:
         if position not in self.known.arrivals or members is None:
             self._wrong("a row of nothing received", f"{position} in {key}")
             return
-        raw = self._tables.get(row["_raw"], [])
+        raw = self.tables.get(row["_raw"], [])
         origin = raw[row["_index"]] if row["_index"] < len(raw) else {}
         if position_of(origin) != position or origin["_body"] != self.known.bodies[position]:
             self._wrong("a row without its origin", f"{position} in {key}")
@@ -203,11 +204,10 @@ class Oracle:
                 (len(elements) == (1 if named[2] == UNREAD else count), named, elements)
                 for named, elements in generations.items()
             ]
-            whole, (_, version, name), elements = max(candidates, key=_rank)
+            whole, (_, version, _), elements = max(candidates, key=_rank)
             if whole:
                 self.chosen[position] = Chosen(
                     version // VERSION_UNIT,
-                    name,
                     tuple(sub for sub, good in elements.items() if good),
                     tuple(sub for sub, good in elements.items() if not good),
                 )
@@ -238,39 +238,18 @@ class Oracle:
     # Invariant 2: hot is what the records say
 
     def _hot(self) -> None:
-        covered = self._covered()
         for position, chosen in self.chosen.items():
             for sub in chosen.delivered:
                 made = self._item(position, sub, chosen.version)
                 if made is not None:
                     self.items[made[0]] = made[1]
-                    if (position, chosen.generation) not in covered:
-                        self.owed.add(made[0])
-        for key in self.items.keys() - self.stores.hot.keys() - self.owed:
+        for key in self.items.keys() - self.stores.hot.keys():
             self._wrong("hot lacks an item", key)
         for key in self.stores.hot.keys() - self.items.keys():
             self._wrong("hot holds what no record says", key)
         for key in self.stores.hot.keys() & self.items.keys():
             if self.stores.hot[key] != self.items[key]:
                 self._wrong("hot holds another item", key)
-
-    def _covered(self) -> set[tuple[Position, str]]:
-        """Positions whose rows of a generation an attempt in the ledger is done with.
-
-        A record that one attempt landed before it ended, and another one set aside under other
-        rules, is delivered by law 5 although no attempt ever owed its items to the hot table.
-        """
-        found: set[tuple[Position, str]] = set()
-        for item in self.stores.ledger.values():
-            if "landing_key" not in item or "raw_key" not in item or "retry" not in item:
-                continue
-            first = int(item["first"]["N"])
-            spans = json.loads(item["retry"]["S"])
-            for row in self._tables.get(item["landing_key"]["S"], []):
-                index = row["_index"] - first
-                if not any(low <= index < high for low, high in spans):
-                    found.add((position_of(row), row["_generation"]))
-        return found
 
     def _item(
         self, position: Position, sub: int, version: int
@@ -314,6 +293,9 @@ class Oracle:
             if execution not in names:
                 self._wrong("an execution without its ledger item", execution)
         marks = {pk.removeprefix("paid#") for pk, _ in self.stores.ledger if pk.startswith("paid#")}
+        swept = {pk.removeprefix("owed#") for pk, _ in self.stores.ledger if pk.startswith("owed#")}
+        if unpaid := swept - marks:
+            self._wrong("a debt without its mark", sorted(unpaid))
         done: set[Position] = set()
         for item in attempts:
             if owed := set(item["repair"]["S"].split()) - marks:
@@ -327,7 +309,7 @@ class Oracle:
         """Check an attempt's counts; the positions it is done with."""
         text = {name: value["S"] for name, value in item.items() if "S" in value}
         number = {name: int(value["N"]) for name, value in item.items() if "N" in value}
-        raw = self._tables.get(text["raw_key"])
+        raw = self.tables.get(text["raw_key"])
         if raw is None:
             self._wrong("an attempt at no raw object", text["raw_key"])
             return set()
@@ -338,8 +320,8 @@ class Oracle:
             return set()
         if len(back) == count:
             return set()
-        rows = self._tables.get(text["landing_key"], [])
-        rejects = self._tables.get(text["quarantine_key"], [])
+        rows = self.tables.get(text["landing_key"], [])
+        rejects = self.tables.get(text["quarantine_key"], [])
         kept = {row["_index"] - first for row in rejects} - back
         elements = Counter(row["_index"] - first for row in (*rows, *rejects))
         counted = {

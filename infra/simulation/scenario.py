@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Literal, get_args
 
@@ -39,6 +40,8 @@ EventKind = Literal[
     "code",  # ... another code version
     "hot contract",  # Hot gets the contract version that Transform has, at another moment
     "reprocess",  # all that arrived runs again by a contract version, under a greater epoch
+    "replay",  # what is set aside and parked runs again, by a contract version
+    "sweep",  # an operator looks for hot rows that nobody owes
     "split",  # a shard is split
     "merge",  # two shards are merged
     "restart",  # a mapping's poller is replaced: it reads again from its checkpoint
@@ -62,8 +65,14 @@ KINDS = {
 }
 """Messages by kind, and how often."""
 
+MOSTLY_BAD = {"good": 3, "repeat": 1, "wide": 12, "broken": 4}
+"""... of which the first contract version rejects most."""
+
 KILLERS = {**KINDS, "kills": 2, "hangs": 1}
 """... with some that Transform dies of."""
+
+Mend = Literal["contract", "accept"]
+"""What an operator does when the breaker trips: mend the rules, or accept the rejects."""
 
 SERVICES = ("s3", "dynamodb", "states", "lambda", "events")
 SPAN_SECONDS = 120.0  # in which records are produced
@@ -110,35 +119,51 @@ class Scenario:
     lanes: int = 1
     bisect: bool = True
     regroup: bool = False
+    fifo: bool = False
+    budget: int | None = None  # how often a record is tried before it is parked
+    mend: Mend = "contract"
     undocumented: Undocumented = field(default_factory=Undocumented)
     allowed: frozenset[str] | None = None
 
-    @property
+    @cached_property
     def calm_at(self) -> float:
         """When the last fault is over."""
         return max([FAULTS_SECONDS, *(e.at + e.seconds for e in self.events)])
 
 
-PROFILES = ("weather", "crashes", "deploy", "poison", "reprocess", "outage", "calm")
-WEIGHTS = (35, 24, 18, 10, 4, 3, 6)
+PROFILES = {
+    "weather": 30,
+    "crashes": 20,
+    "deploy": 15,
+    "poison": 8,
+    "reprocess": 8,
+    "replay": 7,
+    "breaker": 5,
+    "outage": 2,
+    "calm": 5,
+}
+"""What a seed is for, and how often."""
 
 
 def scenario(seed: int) -> Scenario:
     """What this seed stands for."""
     random = Random(seed)  # noqa: S311  a seed must give the same schedule again
-    profile = random.choices(PROFILES, WEIGHTS)[0]
+    profile = random.choices(list(PROFILES), list(PROFILES.values()))[0]
     return Scenario(
         seed=seed,
         profile=profile,
-        records=_records(random, killers=profile == "poison"),
+        records=_records(random, profile),
         events=_events(random, profile),
         rates=_rates(random, profile),
         shards=random.choice((1, 1, 2)),
-        batch=random.choice((2, 3, 5, 8)),
+        batch=random.choice((5, 8) if profile == "breaker" else (2, 3, 5, 8)),
         lanes=random.choice((1, 1, 1, 2)),
         bisect=random.random() < 0.8,  # noqa: PLR2004  mostly, as the topology has it
         regroup=random.random() < 0.3,  # noqa: PLR2004  sometimes, as any mapping might
         undocumented=random.choice(tuple(Undocumented.every())),
+        fifo=random.random() < 0.3,  # noqa: PLR2004  sometimes
+        budget=random.choice((1, 2, 3)) if profile == "replay" else None,
+        mend=random.choice(get_args(Mend)),
     )
 
 
@@ -148,7 +173,9 @@ def _rates(random: Random, profile: str) -> Mapping[FaultKind, float]:
         "crashes": 0.02,
         "deploy": 0.02,
         "outage": 0.005,
-        "reprocess": 0.01,
+        "reprocess": 0.02,
+        "replay": 0.03,
+        "breaker": 0.01,
     }.get(profile, 0.0)
     rates: dict[FaultKind, float] = {
         kind: base * random.choice((0, 0.5, 1, 2)) for kind in get_args(FaultKind)
@@ -169,8 +196,15 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
         )
 
     if profile == "reprocess":
-        some("contract", 1, str(random.choice((1, 2))))
+        found.append(Event(random.uniform(0, 60), "contract", str(random.choice((1, 2)))))
         found.append(Event(random.uniform(20, 200), "reprocess", str(random.choice((1, 2)))))
+    if profile == "replay":
+        found.extend(
+            Event(random.uniform(20, 400), "replay", str(random.choice((1, 2, 2))))
+            for _ in range(random.randint(1, 2))
+        )
+    if profile in {"deploy", "weather", "crashes", "reprocess"}:
+        some("hot contract", 2)
     if profile in {"deploy", "weather", "crashes"}:
         for _ in range(random.randint(0, 4 if profile == "deploy" else 1)):
             some("contract", 1, str(random.choice((1, 2, 2))))
@@ -185,19 +219,22 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
         some("hot key", 1, "s-0", random.choice((30.0, 200.0)))
         some("broken", 1 if random.random() < 0.3 else 0, "", 60.0)  # noqa: PLR2004  now and then
     some(random.choice(("split", "merge")), 2)
+    if profile != "calm" and random.random() < 0.2:  # noqa: PLR2004  now and then
+        found.append(Event(random.uniform(900, 2_500), "sweep"))
     return tuple(sorted(found, key=lambda event: event.at))
 
 
-def _records(random: Random, *, killers: bool) -> tuple[Made, ...]:
+def _records(random: Random, profile: str) -> tuple[Made, ...]:
     """What producers send, with repeats of single messages in other bodies."""
-    count = random.randint(1, 14)
+    kinds = {"poison": KILLERS, "breaker": MOSTLY_BAD}.get(profile, KINDS)
+    count = random.randint(8 if profile == "breaker" else 1, 14)
     only: tuple[tuple[Source, ...], ...] = (("kinesis",), ("sqs",), ("kinesis", "sqs"))
     sources = random.choice((only[0], *only))
     sent: list[bytes] = []
     made: list[Made] = []
     for number in range(count):
         source = random.choice(sources)
-        members = _members(random, number, sent, KILLERS if killers else KINDS)
+        members = _members(random, number, sent, kinds)
         sent += members
         whole = source == "kinesis" and (len(members) > 1 or random.random() < 0.1)  # noqa: PLR2004
         if not whole:

@@ -37,8 +37,8 @@ class Ears(Protocol):
     def settled(self, position: Position) -> None:
         """The mapping is done with it: the function's answer took it."""
 
-    def parked(self, position: Position) -> None:
-        """The mapping gave it up, to its on-failure destination."""
+    def parked(self, position: Position, arrival_micros: int) -> None:
+        """It was given up, to the mapping's on-failure destination or the queue's dead letters."""
 
 
 class Machine(Protocol):
@@ -80,12 +80,13 @@ class StreamSource:
     make: Callable[[], Machine]
     prefix: str = "on-failure/"
     checkpoints: dict[str, int] = field(default_factory=dict)
+    enabled: bool = True
 
     def __post_init__(self) -> None:
         self._scheduler = self.weather.scheduler
         self._lineage = Lineage()
         self._readers: dict[str, _Reader] = {}
-        self._account = f"arn:aws:kinesis:us-east-1:123456789012:stream/{self.name}"
+        self.arn = f"arn:aws:kinesis:us-east-1:123456789012:stream/{self.name}"
 
     def put(self, key: str, data: bytes) -> Position:
         """Put a record; the mapping finds it when it polls."""
@@ -96,6 +97,8 @@ class StreamSource:
 
     def turn(self) -> None:
         """Go as far as can be gone now."""
+        if not self.enabled:
+            return
         self._lineage.learn({name: s.parents for name, s in self.stream.shards.items()})
         for shard in self._lineage.ready():
             self._readers[shard] = _Reader(shard, self.make())
@@ -113,6 +116,11 @@ class StreamSource:
             after = self.checkpoints.get(shard, 0)
             self._readers[shard] = _Reader(shard, self.make(), after)
         self.turn()
+
+    def switch(self, on: bool) -> None:  # noqa: FBT001  a switch
+        """Enable or disable the mapping: whoever polled is gone, and what it waited for."""
+        self.enabled = on
+        self.restart()
 
     @property
     def drained(self) -> bool:
@@ -164,7 +172,7 @@ class StreamSource:
 
     def _place(self, shard: str) -> Place:
         arn = f"arn:aws:lambda:us-east-1:123456789012:function:{self.function}"
-        return Place(self._account, arn, "us-east-1", "arn:aws:iam::123456789012:role/r", shard)
+        return Place(self.arn, arn, "us-east-1", "arn:aws:iam::123456789012:role/r", shard)
 
     def _invoke(self, reader: _Reader, command: Invoke) -> None:
         records = command.records
@@ -197,7 +205,8 @@ class StreamSource:
         client, bucket = self.bucket
         client.buckets[bucket][key] = Stored(json.dumps(told).encode(), now)
         for record in command.records:
-            self.ears.parked((self.name, reader.shard, record.identifier))
+            arrival = round(record.arrival * 1_000) * 1_000
+            self.ears.parked((self.name, reader.shard, record.identifier), arrival)
         reader.machine.discarded(command.lane)
 
 
@@ -233,15 +242,18 @@ class QueueSource:
 
     def __post_init__(self) -> None:
         self._scheduler = self.weather.scheduler
-        self._arn = f"arn:aws:sqs:us-east-1:123456789012:{self.name}"
+        self.enabled = True
+        self.arn = f"arn:aws:sqs:us-east-1:123456789012:{self.name}"
         arn = f"arn:aws:lambda:us-east-1:123456789012:function:{self.function}"
-        self._place = Place(self._arn, arn, "us-east-1", "arn:aws:iam::123456789012:role/r")
+        self._place = Place(self.arn, arn, "us-east-1", "arn:aws:iam::123456789012:role/r")
         self._wakes_at = float("inf")
         self.queue.notice = lambda: self._scheduler.at(self._scheduler.now, self.turn)
         self._make()
 
-    def put(self, body: bytes) -> Position:
-        held = self.queue.send(body.decode(), self._scheduler.now)
+    def put(self, body: bytes, group: str) -> Position:
+        """Send a message; only in a FIFO queue its group counts."""
+        of = group if self.queue.fifo else None
+        held = self.queue.send(body.decode(), self._scheduler.now, of)
         return (self.name, "", held.identifier)
 
     def restart(self) -> None:
@@ -249,13 +261,18 @@ class QueueSource:
         self._make()
         self.turn()
 
+    def switch(self, on: bool) -> None:  # noqa: FBT001  a switch
+        """Enable or disable the mapping."""
+        self.enabled = on
+        self.restart()
+
     @property
     def drained(self) -> bool:
         return not self.queue.messages
 
     def turn(self) -> None:
         """Go as far as can be gone now."""
-        now, busy = self._scheduler.now, True
+        now, busy = self._scheduler.now, self.enabled
         while busy:
             busy = False
             while most := self._machine.ask(now):
@@ -273,8 +290,9 @@ class QueueSource:
                     case Drop():
                         """They become visible again by themselves."""
         for dead in self.queue.dead_letters:
-            self.ears.parked((self.name, "", dead.identifier))
-        self._sleep()
+            self.ears.parked((self.name, "", dead.identifier), round(dead.sent_at * 1_000) * 1_000)
+        if self.enabled:
+            self._sleep()
 
     def _make(self) -> None:
         self._machine = QueueMachine(self.rules, self.undocumented, self._scheduler.now)

@@ -9,6 +9,7 @@ from infra.cli.contract.diff import diff
 from infra.cli.contract.drift import drift
 from infra.cli.contract.examples import test
 from infra.cli.contract.new import new
+from infra.cli.contract.publish import publish, use, versions
 from infra.cli.contract.schema import schema
 
 EXAMPLES = """\b
@@ -27,5 +28,5 @@ def contract() -> None:
     """Write contracts: draft one from a sample, check, test and compare it, and see drift."""
 
 
-for command in (new, check, test, schema, diff, drift):
+for command in (new, check, test, schema, diff, drift, publish, versions, use):
     contract.add_command(command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 import click
 
@@ -12,7 +11,7 @@ from infra.cli import run, shown
 from infra.contracts.mistakes import mistakes
 from infra.contracts.samples import read_sample
 from infra.contracts.trial import Trial, tried
-from transform.contract_file import contract_path, parse_contract, read_file
+from transform.contract_file import contract_path, files_beside, parse_contract, read_file
 
 EXAMPLES = """\b
 Examples:
@@ -33,14 +32,14 @@ def check(file: str, sample: str | None, as_json: bool) -> None:
     """
     path = contract_path(file)
     data = read_file(path)
-    found = mistakes(data, str(path))
+    found = mistakes(data, str(path), files_beside(path))
     if found:
         if as_json:
             shown.print_json({"mistakes": [one.to_json() for one in found], "sample": None})
         for one in found:
             click.echo(str(one), err=True)
         run.fail(f"{path} has {_mistakes(len(found))}", run.WRONG_INPUT)
-    contract = parse_contract(data, str(Path(path)))
+    contract = parse_contract(data, str(path), files_beside(path))
     trial = None
     if sample is not None:
         trial = tried(contract, read_sample(sample), time.time_ns() // 1_000)
@@ -65,6 +64,10 @@ def _tell(trial: Trial) -> None:
         )
         for line in lines:
             click.echo(shown.one_line(line))
+    for rule, count in trial.dropped_by.items():
+        click.echo(f"  {count:,} rows dropped by {rule}")
+    if trial.rows != trial.delivered:
+        click.echo(f"{trial.rows:,} rows")
     if trial.repeats:
         click.echo(f"{trial.repeats:,} rows repeat others, byte for byte")
     if trial.conflicts:

@@ -50,4 +50,4 @@ def _tell(change: Change) -> None:
 def _short(value: object) -> str:
     if value is None:
         return "none"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -54,6 +54,7 @@ def _dynamodb_text(contract: Contract) -> str:
     for one in item["attributes"]:
         always = "" if one["always"] else ", may be absent"
         rows.append((one["name"], f"{one['type']}{always}  {one['about']}".rstrip()))
+    rows.append(("kept", f"when {item['when']}" if item["when"] != "always" else "always"))
     margin = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{margin}}  {told}" for name, told in rows)
 

@@ -1,0 +1,133 @@
+"""Operators, who run Millrace's commands while all goes on: a command may die, and is run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.doubles.mappings import Switch
+from infra.simulation import contracts
+from infra.simulation.lambdas import Lambdas
+from infra.simulation.oracle import Known, Violation
+from infra.simulation.scenario import HOUR_SECONDS, Mend
+from ingest import breaker
+from ingest.audit import Choice
+from ingest.breaker import Accepted
+from ingest.parking import Parking
+from ingest.replay import replay
+from ingest.reprocess import reprocess
+from ingest.settings import EPOCH_SECONDS, Wiring
+from ingest.sweep import sweep
+from sinks.errors import SinkError
+
+MICROS = 1_000_000
+COMMANDS_MAX = 40
+PAUSE_SECONDS = 60.0
+GRACE_SECONDS = 180.0 + EPOCH_SECONDS
+"""As the command waits: ingest's timeout, and how long a process may not know of an epoch."""
+
+
+@dataclass
+class Operators:
+    """`busy` counts commands that are not done; `swept` is how many rows the last sweep found due.
+
+    `did` counts what they came to do.
+    """
+
+    lambdas: Lambdas
+    known: Known
+    started: float
+    parking: Callable[[], Parking]
+    switches: dict[str, Switch]
+    mend: Mend
+    busy: int = 0
+    swept: int = 0
+    did: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._scheduler = self.lambdas.scheduler
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Have somebody do it, beside all else."""
+        self.busy += 1
+
+        def whole() -> None:
+            try:
+                work()
+            finally:
+                self.busy -= 1
+
+        self._scheduler.spawn(whole, "operator")
+
+    def reprocess(self) -> None:
+        """Everything, again and again until the command says that it is complete."""
+        ends = round((self.started + HOUR_SECONDS) * MICROS)
+        self._until(
+            "reprocess",
+            lambda wiring: reprocess(wiring, 0, ends, GRACE_SECONDS),
+            lambda report: report.complete,
+        )
+
+    def replay(self, run: str) -> None:
+        """What is set aside and parked, until nothing of it is handed back."""
+        self._until(
+            "replay",
+            lambda wiring: replay(wiring, self.parking(), Choice(), run),
+            lambda report: not report.retry,
+        )
+
+    def sweep(self, pause: float = 0.0) -> None:
+        """One sweep, after a while; it may fail, and is run again another time."""
+        self._scheduler.sleep(pause)
+        report = self._once("sweep", sweep)
+        self.swept = 0 if report is None else report.rows
+        if self.swept:
+            self.did.append("swept")
+
+    def watch(self) -> None:
+        """Resume what the breaker stopped: the rules are mended, or else the rejects accepted."""
+        while True:
+            self._scheduler.sleep(PAUSE_SECONDS)
+            for switch in self.switches.values():
+                if switch.enabled:
+                    continue
+                try:
+                    self._resume(switch)
+                except SinkError:
+                    """The next look is in a minute."""
+
+    def _resume(self, switch: Switch) -> None:
+        wiring = self.lambdas.operators()
+        pipeline, deployed = wiring.settings.pipeline, self.lambdas.deployed
+        if self.mend == "contract" and deployed.version == 1:
+            deployed.version = 2
+        else:
+            until = round((self._scheduler.now + HOUR_SECONDS) * MICROS)
+            self.known.accepted.append(self._scheduler.now)
+            breaker.accept(wiring.bucket, pipeline, Accepted(contracts.NAME, until))
+        source = "sqs" if ":sqs:" in switch.source_arn else "kinesis"
+        breaker.reset(wiring.bucket, pipeline, source)
+        self.did.append("resumed")
+        switch.turn(on=True)
+
+    def _until(
+        self, name: str, work: Callable[[Wiring], Any], complete: Callable[[Any], bool]
+    ) -> None:
+        for _ in range(COMMANDS_MAX):
+            report = self._once(name, work)
+            if report is not None and complete(report):
+                self.did.append(name)
+                return
+            self._scheduler.sleep(PAUSE_SECONDS)
+        self.known.violations.append(Violation(f"{name} does not end", str(report)))
+
+    def _once(self, name: str, work: Callable[[Wiring], Any]) -> Any:
+        """The command's report, None where it died or the world refused."""
+        wiring = self.lambdas.operators()
+        task = self._scheduler.spawn(lambda: work(wiring), name, mortal=True)
+        task.wait()
+        if task.error is not None and not isinstance(task.error, SinkError):
+            raised = f"{type(task.error).__name__}: {task.error}"
+            self.lambdas.errors.append(f"{name}: {raised}")
+        return task.result
