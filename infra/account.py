@@ -148,8 +148,7 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
 _TOLD = f"""
     CREATE TABLE told AS
     SELECT {distinct.POSITION}, _sub,
-        CASE WHEN bool_or(fate = 'quarantined') THEN 'quarantined'
-            WHEN bool_or(fate = 'delivered') THEN 'delivered' ELSE 'dropped' END AS fate,
+        {distinct.worst("fate")} AS fate,
         arg_min(_reason, _child) FILTER (fate = 'quarantined') AS reason
     FROM (
         SELECT {distinct.ELEMENT}, 'delivered' AS fate, NULL AS _reason FROM delivered

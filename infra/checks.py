@@ -21,8 +21,7 @@ LINEAGE = f"""_contract, {distinct.ELEMENT}, _raw, _index, _elements, _epoch, _v
     _generation, _object, _arrival"""
 COMMON = f"{LINEAGE}, _digest"
 MARK = f"{LINEAGE}, NULL, 'dropped'"
-FATE = """CASE WHEN bool_or(verdict NOT IN ('delivered', 'dropped')) THEN 'quarantined'
-    WHEN bool_or(verdict = 'delivered') THEN 'delivered' ELSE 'dropped' END"""
+FATE = distinct.worst("verdict")
 TABLES = distinct.Tables("landing", "quarantine", "left_out")
 
 

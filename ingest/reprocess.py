@@ -223,9 +223,6 @@ _ELEMENTS = """
 """
 
 
-_WORST = "max_by(fate, list_position(['dropped', 'delivered', 'quarantined'], fate))"
-
-
 def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
     """Both sides by law 5; before is what it was without the epoch's rows."""
     inside = f"epoch_us(_arrival) >= {which.from_micros} AND epoch_us(_arrival) < {which.to_micros}"
@@ -238,7 +235,8 @@ def _count(known: fates.Fates, which: Reprocessed, report: Report) -> None:
             delivered=tables.delivered(), set_aside=tables.set_aside(), left_out=tables.left_out()
         )
         sides[side] = known.ask(
-            f"SELECT _stream, _shard, _sequence, {_WORST} AS fate, list_sort(list(said)) AS said "
+            f"SELECT _stream, _shard, _sequence, {distinct.worst('fate')} AS fate, "
+            f"list_sort(list(said)) AS said "
             f"FROM ({elements}) GROUP BY _stream, _shard, _sequence"
         ).to_arrow_table()
     report.before, report.after = (_tally(sides[side]) for side in ("before", "after"))

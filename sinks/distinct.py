@@ -47,6 +47,18 @@ _MEMBERS = f"""
 """
 
 
+def worst(fate: str) -> str:
+    """The fate of several rows together, as an aggregate: quarantined, delivered, dropped.
+
+    `fate` is a column of `delivered`, `dropped` and whatever stands for quarantined, such as a
+    reason.
+    """
+    return f"""
+        CASE WHEN bool_or({fate} NOT IN ('delivered', 'dropped')) THEN 'quarantined'
+            WHEN bool_or({fate} = 'delivered') THEN 'delivered' ELSE 'dropped' END
+    """
+
+
 @dataclass(frozen=True)
 class Tables:
     """The names of the three tables that law 5 is about, or sub-selects in their place."""
