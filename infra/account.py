@@ -96,34 +96,11 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
         db.register("landed", landed)
         db.register("rejected", rejected)
         db.register("dropped", lake.dropped(contract, sorted(dropped)))
-        tables = distinct.Tables("landed", "rejected", "dropped")
-        for view, sql in (
-            ("delivered", tables.delivered()),
-            ("set_aside", tables.set_aside()),
-            ("left_out", tables.left_out()),
-        ):
-            db.execute(
-                f"CREATE TABLE {view} AS SELECT * FROM ({sql}) "
-                f"SEMI JOIN sent USING ({distinct.POSITION})"
-            )
-        rows, distinct_rows, ids = _one(
-            db,
-            "SELECT count(*), count(DISTINCT (_record_id, _digest)), count(DISTINCT _record_id) "
-            "FROM delivered",
-        )
-        db.execute(_TOLD)
-        reasons = dict(
-            db.execute(
-                "SELECT reason, count(*) FROM told WHERE fate = 'quarantined' "
-                "GROUP BY ALL ORDER BY ALL"
-            ).fetchall()
-        )
+        _tell(db)
+        rows, distinct_rows, ids = _one(db, _ROWS)
+        reasons = dict(db.execute(_REASONS).fetchall())
         unaccounted, parked_messages = _one(db, _UNACCOUNTED)
-        delivered, left_out = _one(
-            db,
-            "SELECT count(*) FILTER (fate = 'delivered'), count(*) FILTER (fate = 'dropped') "
-            "FROM told",
-        )
+        delivered, left_out = _one(db, _KEPT)
         kept = db.sql("SELECT * FROM delivered").to_arrow_table()
     expected = set(hot.keys_of(kept.filter(hot_mask(kept, contract)), contract))
     return Account(
@@ -144,6 +121,34 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
         seconds=seconds,
     )
 
+
+def _tell(db: duckdb.DuckDBPyConnection) -> None:
+    """Make what law 5 says of the sent positions, and of each message in them, into tables."""
+    tables = distinct.Tables("landed", "rejected", "dropped")
+    for view, sql in (
+        ("delivered", tables.delivered()),
+        ("set_aside", tables.set_aside()),
+        ("left_out", tables.left_out()),
+    ):
+        db.execute(
+            f"CREATE TABLE {view} AS SELECT * FROM ({sql}) "
+            f"SEMI JOIN sent USING ({distinct.POSITION})"
+        )
+    db.execute(_TOLD)
+
+
+_ROWS = """
+    SELECT count(*), count(DISTINCT (_record_id, _digest)), count(DISTINCT _record_id)
+    FROM delivered
+"""
+
+_REASONS = """
+    SELECT reason, count(*) FROM told WHERE fate = 'quarantined' GROUP BY ALL ORDER BY ALL
+"""
+
+_KEPT = """
+    SELECT count(*) FILTER (fate = 'delivered'), count(*) FILTER (fate = 'dropped') FROM told
+"""
 
 _TOLD = f"""
     CREATE TABLE told AS
