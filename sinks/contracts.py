@@ -34,7 +34,7 @@ class Contracts:
 
     def __init__(self) -> None:
         self._kept: set[str] = set()
-        self._known: dict[str, Contract] = {}
+        self._known: dict[tuple[str, bool], Contract] = {}
 
     def keep(self, bucket: Bucket, rules: Transform, deadline: Deadline) -> None:
         """See to it that the rules are in the bucket. To be called before landing is written."""
@@ -64,12 +64,13 @@ class Contracts:
     def of(self, bucket: Bucket, name: str, digest: str, files: Files | None = None) -> Contract:
         """A kept contract, its lookups read by `files` if at all."""
         key = key_of(name, digest)
-        if key not in self._known:
+        asked = (key, files is not None)  # one read for its columns alone has no tables
+        if asked not in self._known:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             where = f"s3://{bucket.name}/{key}"
-            self._known[key] = parse_contract(bucket.get(key), where, files)
-        return self._known[key]
+            self._known[asked] = parse_contract(bucket.get(key), where, files)
+        return self._known[asked]
 
 
 def put(bucket: Bucket, contract: Contract, deadline: Deadline | None = None) -> None:

@@ -136,3 +136,28 @@ def test_the_bucket_keeps_what_a_generation_was_of(account):
     kept = set(account.bucket.keys("contracts/fleet/"))
     assert kept == {contracts.key_of("fleet", c.digest) for c in (OLD, NEW)}
     assert rules.generation != Transform(NEW).generation
+
+
+SITES = """
+[[lookup]]
+name = "sites"
+file = "sites.csv"
+on = "device"
+
+[[field]]
+name = "site"
+type = "string"
+lookup = "sites"
+"""
+
+
+def test_a_contract_once_read_without_its_tables_is_published_with_them(account):
+    """Hot and sweep read it for its columns alone, in a process that may apply it later."""
+    text = BASE.format(version=3, privacy="") + SITES
+    made = parse_contract(text.encode(), "fleet.toml", lambda _: b"device,site\na,Berlin\n")
+    index = registry.publish(account.bucket, made)
+    known = contracts.Contracts()
+    assert known.of(account.bucket, "fleet", made.digest).lookups[0].table is None
+    (loaded,) = registry.load(account.bucket, "fleet", index, known)
+    rows = Transform(loaded).apply(delivery([b'{"device":"a","at":1}']).table(), "raw/1").rows
+    assert rows.column("site").to_pylist() == ["Berlin"]

@@ -130,11 +130,11 @@ class State:
         contract = load_contract(name_or_path)
         kept = self / "contracts" / f"{contract.name}.toml"
         kept.parent.mkdir(exist_ok=True)
+        for lookup in contract.lookups:  # before the file that needs them
+            (kept.parent / lookup.digest).write_bytes(lookup.data or b"")
         fresh = kept.with_suffix(".new")
         fresh.write_bytes(contract.source)
         fresh.replace(kept)
-        for lookup in contract.lookups:
-            (kept.parent / lookup.digest).write_bytes(lookup.data or b"")
         return contract, kept
 
     def contracts(self) -> list[Contract]:
