@@ -198,10 +198,10 @@ def read_path(reader: Reader, key: str, default: str | None = None) -> Path:
 
 def _lie_apart(reader: Reader, field: Field, others: Sequence[Field]) -> None:
     """A value is a field, or an object that holds fields: no path leads through another's."""
-    taken = [(field, path) for path in _paths(field)]
+    taken = [(field, path) for path in field.places]
     for number, (_, path) in enumerate(taken):
         for other, theirs in (
-            *((o, p) for o in others if o.of_reading == field.of_reading for p in _paths(o)),
+            *((o, p) for o in others if o.of_reading == field.of_reading for p in o.places),
             *taken[:number],
         ):
             shorter, longer = sorted((path, theirs), key=len)
@@ -211,10 +211,6 @@ def _lie_apart(reader: Reader, field: Field, others: Sequence[Field]) -> None:
                     f"{'.'.join(path)!r} and {other.name!r} ({'.'.join(theirs)!r}) lie on one path",
                     "a value is either a field or an object that holds fields",
                 )
-
-
-def _paths(field: Field) -> list[Path]:
-    return [path for path in (field.path, *(a.path for a in field.aliases)) if path]
 
 
 def _with_expressions(fields: list[Field], readers: list[Reader]) -> list[Field]:

@@ -81,6 +81,24 @@ def attribute(text: str | None, spec: Field) -> Value | Rejection | None:
         return rejected.rejection
 
 
+def is_json(body: bytes) -> bool:
+    """Whether any reader takes all of a body as JSON, at a glance; False says nothing."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return not nests_deeper(body, NESTING_MAX)
+
+
+def unreadable(body: bytes) -> Rejection | None:
+    """Why a body is no message at all, whatever contract would read it."""
+    try:
+        _open(body)
+    except _RejectedError as rejected:
+        return rejected.rejection
+    return None
+
+
 def device_wrong(device: str) -> tuple[Reason, str] | None:
     """What keeps a device id from being a DynamoDB key."""
     if not device:
@@ -122,6 +140,8 @@ def _open(body: bytes) -> dict[str, msgspec.Raw]:
         return _MEMBERS.decode(body)
     except msgspec.ValidationError:
         raise _refused("decode", "not_an_object", "the message is not a JSON object") from None
+    except msgspec.DecodeError as error:  # in what does not count, beside a number that overflows
+        raise _explained(body, error) from None
 
 
 def _take(
@@ -135,7 +155,7 @@ def _take(
     left: list[str] = []
     for key, raw in members.items():
         text = bytes(raw)
-        branch = tree.get(key)
+        branch = _branch(tree.get(key), text)
         if branch is None and unknown == "reject":
             raise _refused("check", "unknown_field", f"the contract has no {_dotted((*path, key))}")
         if branch is None:
@@ -147,16 +167,31 @@ def _take(
         elif isinstance(branch, Explode):
             values[READINGS] = _list(text, (*path, key))
         else:
-            try:
-                inner = _MEMBERS.decode(text)
-            except msgspec.ValidationError:
-                spec = next(iter(leaves(branch)), None)
-                where = _dotted((*path, key))
-                raise _refused("check", "wrong_type", f"{where} is not an object", spec) from None
-            rest = _take(inner, branch, values, (*path, key), unknown)
+            rest = _take(_inner(text, branch, (*path, key)), branch, values, (*path, key), unknown)
             if rest is not None:
                 left.append(f"{msgspec.json.encode(key).decode()}:{rest}")
     return "{" + ",".join(left) + "}" if left and unknown == "rescue" else None
+
+
+def _branch(branch: Any, text: bytes) -> Any:
+    """What the contract has at a key: nothing, where only an object would hold what it knows."""
+    known_only = isinstance(branch, Mapping) and not _claims(branch)
+    return None if known_only and not text.startswith((b"{", b"null")) else branch
+
+
+def _claims(tree: Tree) -> bool:
+    """Whether anything below is read, and not only known."""
+    branches = tree.values()
+    return any(_claims(b) if isinstance(b, Mapping) else not isinstance(b, Where) for b in branches)
+
+
+def _inner(text: bytes, tree: Tree, path: tuple[str, ...]) -> dict[str, msgspec.Raw]:
+    try:
+        return _MEMBERS.decode(text)
+    except msgspec.ValidationError:
+        spec = next(iter(leaves(tree)), None)
+        where = f"{_dotted(path)} is not an object"
+        raise _refused("check", "wrong_type", where, spec) from None
 
 
 def _list(text: bytes, path: tuple[str, ...]) -> list[bytes]:

@@ -9,17 +9,18 @@ nothing else: not on what else is in the Delivery.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
+from itertools import count, repeat
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.envelope import open_record, plain
+from transform.envelope import all_plain, open_record, plain, rows_max
 from transform.gathered import Drops, Good, Place, Rejects
 from transform.plan import Plan, Plans, Unread
 from transform.records import (
@@ -121,7 +122,7 @@ class Transform:
         rejection = Rejection("open", "killer", why)
         groups = raw.column("_partition_key").to_pylist()
         for index, body in enumerate(raw.column("_body").to_pylist()):
-            rejects.add(rejection, body, (index, 0, 0, groups[index]))
+            rejects.add(rejection, body, index, 0, 0, groups[index])
         none = Generation(self.epoch, 0, "unread")
         origin = Origin(raw, raw_key, first, none, self.contract.name, Counter(rejects.index))
         return Batch(
@@ -139,10 +140,10 @@ class _Judged:
     def __init__(self, rules: Transform, raw: pa.Table) -> None:
         self._rules = rules
         self._raw = raw
-        self._arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
+        arrivals = raw.column("_arrival").combine_chunks().cast(pa.int64())
         self.rejects, self.drops = Rejects(), Drops()
         self.good = {
-            plan: Good(plan.contract, verbs, self._arrivals, self.rejects, self.drops)
+            plan: Good(plan.contract, verbs, arrivals, self.rejects, self.drops)
             for plan, verbs in rules.verbs.items()
         }
 
@@ -159,59 +160,67 @@ class _Judged:
         """The path of an ordinary record: its decoded values are its row."""
         decode, good, rejects = plan.message.decode, self.good[plan], self.rejects
         digest = hashlib.blake2b
-        for body, _, place, unopened in self._messages():
-            if unopened is not None:
-                rejects.add(unopened, body, place)
-                continue
-            found = decode(body)
+        for body, _, index, sub, child, group, unopened in self._messages():
+            found = unopened or decode(body)
             if isinstance(found, Rejection):
-                rejects.add(found, body, place)
+                rejects.add(found, body, index, sub, child, group)
                 continue
             row, rescued = found
-            good.add(row, rescued, digest(body, digest_size=DIGEST_BYTES).digest(), body, place, 0)
+            name = digest(body, digest_size=DIGEST_BYTES).digest()
+            good.add(row, rescued, name, body, 0, index, sub, child, group)
 
     def _by_plan(self) -> None:
         """Messages that say how they are to be read, or that come to several rows."""
         plans = self._rules.plans
-        numbers = _Numbers()
-        for body, attributes, place, unopened in self._messages():
-            plan = unopened or plans.choose(body, attributes)
-            if plan is None:
-                self.drops.add(TYPE_RULE, numbers.next(place))
-            elif isinstance(plan, Rejection):
-                self.rejects.add(plan, body, numbers.next(place))
+        only = (plans.only, b"") if plans.only else None
+        numbers = _Numbers(self._raw.column("_body"), len(self._rules.contract.fields))
+        for body, attributes, index, sub, child, group, unopened in self._messages():
+            place = index, sub, child, group
+            chosen = unopened or only or plans.choose(body, attributes)
+            if chosen is None:
+                self.drops.add(TYPE_RULE, *numbers.next(*place))
+            elif isinstance(chosen, Rejection):
+                self.rejects.add(chosen, body, *numbers.next(*place))
             else:
-                self._read(plan, body, attributes, place, numbers)
+                self._read(*chosen, body, attributes, place, numbers)
 
-    def _read(
+    def _read(  # noqa: PLR0913, PLR0917  a message, and how it is read
         self,
         plan: Plan,
+        said: bytes,
         body: bytes,
         attributes: Attributes | None,
         place: Place,
         numbers: _Numbers,
     ) -> None:
-        found = plan.read(body, attributes)
+        found = plan.read(body, attributes, said, numbers.left(place[0]))
         if isinstance(found, Rejection):
-            self.rejects.add(found, body, numbers.next(place))
+            self.rejects.add(found, body, *numbers.next(*place))
             return
         good = self.good[plan]
-        count = 0
-        for count, reading in enumerate(found, 1):  # noqa: B007  read after the loop
-            own = numbers.next(place)
+        readings = 0
+        for readings, reading in enumerate(found, 1):  # noqa: B007  read after the loop
+            own = numbers.next(*place)
             if isinstance(reading, Unread):
-                self.rejects.add(reading.rejection, reading.body, own)
+                self.rejects.add(reading.rejection, reading.body, *own)
                 continue
             digest = hashlib.blake2b(reading.material, digest_size=DIGEST_BYTES).digest()
-            good.add(reading.row, reading.rescued, digest, reading.came, own, reading.place)
-        if not count:
-            self.drops.add(EXPLODE_RULE, numbers.next(place))
+            good.add(reading.row, reading.rescued, digest, reading.came, reading.place, *own)
+        if not readings:
+            self.drops.add(EXPLODE_RULE, *numbers.next(*place))
 
-    def _messages(self) -> Iterator[_Message]:
+    def _messages(self) -> Iterable[_Message]:
         """Every message, those of one source record at a time, and what cannot be opened."""
+        raw, envelope = self._raw, self._rules.contract.envelope
+        attributes = raw.column("_attributes")
+        if attributes.null_count < len(attributes) or not all_plain(raw.column("_body"), envelope):
+            return self._opened()
+        bodies, groups = (raw.column(name).to_pylist() for name in ("_body", "_partition_key"))
+        none, zero = repeat(None), repeat(0)
+        return zip(bodies, none, count(), zero, zero, groups, none, strict=False)
+
+    def _opened(self) -> Iterator[_Message]:
         raw, contract = self._raw, self._rules.contract
-        if not raw.num_rows:
-            return
         source = raw.column("_source")[0].as_py()
         envelope, fields = contract.envelope, len(contract.fields)
         bodies, groups, attributes = (
@@ -221,17 +230,21 @@ class _Judged:
             outer = attributes[index]
             if plain(body, envelope):
                 own = attributes_of(outer) if outer else None
-                yield body, own, (index, 0, 0, group), None
+                yield body, own, index, 0, 0, group, None
                 continue
-            opened = open_record(body, group, outer, source, envelope, fields)
-            places = zip(repeat(index), opened.subs, opened.children, opened.groups, strict=False)
-            yield from zip(opened.bodies, opened.attributes, places, repeat(None), strict=False)
-            for sub, child, key, whole, rejection in opened.rejects:
-                yield whole, None, (index, sub, child, key), rejection
+            of = open_record(body, group, outer, source, envelope, fields)
+            places = (repeat(index), of.subs, of.children, of.groups)
+            found = zip(of.bodies, of.attributes, *places, repeat(None), strict=False)
+            if not of.rejects:
+                yield from found
+                continue
+            bad = ((u.body, None, index, u.sub, u.child, u.group, u.rejection) for u in of.rejects)
+            yield from sorted((*found, *bad), key=operator.itemgetter(3, 4))
 
 
-_Message = tuple[bytes, Attributes | None, Place, Rejection | None]
-"""A message, its attributes and place, or what came in its stead and why it is not one."""
+_Message = tuple[bytes, Attributes | None, int, int, int, str | None, Rejection | None]
+"""A message, its attributes and place, or what came in its stead and why it is not one. All flat:
+the garbage collector would follow a tuple within."""
 
 
 class _Numbers:
@@ -241,12 +254,18 @@ class _Numbers:
     its holder's next number, whatever becomes of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bodies: pa.ChunkedArray, fields: int) -> None:
+        self._sizes = pc.binary_length(bodies).to_pylist()
+        self._fields = fields
         self._index = -1
         self._next: Counter[int] = Counter()
 
-    def next(self, place: Place) -> Place:
-        index, sub, _, group = place
+    def left(self, index: int) -> int:
+        """How many readings a list may have: one, and what its source record is still worth."""
+        so_far = self._next.total() if index == self._index else 0
+        return max(1, rows_max(self._sizes[index], self._fields) - so_far)
+
+    def next(self, index: int, sub: int, _child: int, group: str | None) -> Place:
         if index != self._index:
             self._index = index
             self._next.clear()
@@ -265,5 +284,10 @@ def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
 
 def _counts(received: int, rows: pa.Table, rejects: pa.Table, drops: pa.Table) -> Counts:
     """Source records by the worst of their rows: quarantined, delivered, dropped."""
-    good, bad, dropped = (set(of.column("_index").to_pylist()) for of in (rows, rejects, drops))
-    return Counts(received, len(good - bad), len(dropped - good - bad), len(bad))
+    good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
+    fallen = _without(dropped, pa.concat_arrays((good, bad)))
+    return Counts(received, len(_without(good, bad)), len(fallen), len(bad))
+
+
+def _without(some: pa.Array, others: pa.Array) -> pa.Array:
+    return some.filter(pc.invert(pc.is_in(some, others))) if len(some) and len(others) else some

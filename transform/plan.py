@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from transform import exact_reader
-from transform.contract import READING, Case, Contract, Field, Where
+from transform.contract import READING, Case, Contract, Explode, Field, Where
 from transform.decode import Decoder
 from transform.exact_reader import Row
 from transform.records import Rejection
@@ -46,10 +46,14 @@ class Unread(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One way to read a message: the contract's fields, or those that one case of it has."""
+    """One way to read a message: the contract's fields, or those that one case of it has.
+
+    What stands where a `hidden` field of another version or case has its value is kept nowhere.
+    """
 
     contract: Contract
     case: Case | None = None
+    hidden: tuple[Field, ...] = ()
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -71,7 +75,7 @@ class Plan:
             contract.unknown,
             contract.device,
             contract.explode,
-            known,
+            [*known, *self._hidden(of_reading=False)],
             contract.max_body_bytes,
         )
 
@@ -79,7 +83,17 @@ class Plan:
     def element(self) -> Decoder:
         """What reads an element of the list."""
         own = [f for f in self.fields if f.of_reading]
-        return Decoder.of(own, self.contract.unknown, self.contract.device)
+        contract = self.contract
+        known = self._hidden(of_reading=True)
+        return Decoder.of(own, contract.unknown, contract.device, known=known)
+
+    def _hidden(self, *, of_reading: bool) -> list[Where]:
+        """Places of values that nobody shall see, though this plan has no such field."""
+        if self.contract.unknown != "rescue":
+            return []
+        own = {f.name for f in self.fields}
+        found = [f for f in self.hidden if f.of_reading == of_reading and f.name not in own]
+        return [Where(path) for f in found for path in f.places]
 
     @cached_property
     def attributes(self) -> tuple[tuple[int, Field], ...]:
@@ -115,11 +129,12 @@ class Plan:
         return [names.index(f.name) for f in decoder.fields]
 
     def read(
-        self, body: bytes, attributes: Attributes | None
+        self, body: bytes, attributes: Attributes | None, said: bytes, most: int
     ) -> Rejection | Iterator[Reading | Unread]:
         """Every row of a message, or why the message as a whole has none.
 
-        An exploded list that is empty gives no rows.
+        An exploded list that is empty gives no rows, one of more than `most` readings is refused.
+        `said` is why this plan reads it.
         """
         found = self.message.decode(body)
         if isinstance(found, Rejection):
@@ -133,13 +148,10 @@ class Plan:
             return material
         explode = self.contract.explode
         if explode is None:
-            return iter((Reading(row, rescued, body + material, body),))
-        if len(values) == len(self.message.fields):
-            path = ".".join(explode.path)
-            return Rejection("check", "missing_field", f"{path} is absent or null")
-        if not values[-1] and explode.empty == "reject":
-            return Rejection("check", "no_readings", f"{'.'.join(explode.path)} is empty")
-        return self._exploded(row, rescued, values[-1])
+            return iter((Reading(row, rescued, body + material + said, body),))
+        readings = values[len(self.message.fields) :]
+        wrong = _list_wrong(readings, explode, len(body), most)
+        return wrong or self._exploded(row, rescued, said, readings[0])
 
     def _with_attributes(self, row: Row, attributes: Attributes | None) -> bytes | Rejection:
         """Put in what the message's attributes say; returns what they add to its identity."""
@@ -154,13 +166,14 @@ class Plan:
         return repr(added).encode() if added else b""
 
     def _exploded(
-        self, message: Row, message_rescued: str | None, elements: Sequence[Any]
+        self, message: Row, message_rescued: str | None, said: bytes, elements: Sequence[Any]
     ) -> Iterator[Reading | Unread]:
         """A row for each element, which is what it is by its own bytes and what is in the message.
 
         So a reading that is sent again beside others is the same reading.
         """
-        of_message = repr((message, message_rescued)).encode()
+        of_message = repr((message, message_rescued)).encode() + said
+        list_path = ".".join(self.contract.explode.path) if self.contract.explode else ""
         decode = self.element.decode
         for number, element in enumerate(elements):
             came = bytes(element)
@@ -173,15 +186,32 @@ class Plan:
             for place, value in zip(self._element_places, values, strict=True):
                 row[place] = value
             of_place = b"#%d" % number if self._reading_counts else b""
-            both = _together(message_rescued, rescued)
+            both = _together(message_rescued, rescued, list_path)
             yield Reading(row, both, b"\0".join((came, of_place, of_message)), came, number)
 
 
-def _together(message: str | None, element: str | None) -> str | None:
-    """What neither the message's fields nor the reading's claim, as one JSON object."""
-    if message is None or element is None:
-        return message or element
-    return f"{message[:-1]},{element[1:]}"
+def _list_wrong(
+    readings: Sequence[Sequence[bytes]], explode: Explode, size: int, most: int
+) -> Rejection | None:
+    """Why a message's list, if it has one, does not become rows."""
+    path = ".".join(explode.path)
+    if not readings:
+        return Rejection("check", "missing_field", f"{path} is absent or null")
+    count = len(readings[0])
+    if not count and explode.empty == "reject":
+        return Rejection("check", "no_readings", f"{path} is empty")
+    if count > most:
+        detail = f"{count} readings in {size} bytes; at most {most} are read"
+        return Rejection("envelope", "too_many_elements", detail)
+    return None
+
+
+def _together(message: str | None, element: str | None, list_path: str) -> str | None:
+    """What neither the message's fields nor the reading's claim; the reading's under its list."""
+    if element is None:
+        return message
+    own = f"{msgspec.json.encode(list_path).decode()}:{element}"
+    return f"{{{own}}}" if message is None else f"{message[:-1]},{own}}}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,12 +228,18 @@ class Plans:
     def of(cls, contract: Contract, older: Sequence[Contract] = ()) -> Plans:
         """The plans of `contract`, which reads all that name no version, and of others of it."""
         versions = {c.version: c for c in (*older, contract)}
+        every = versions.values()
+        hidden = tuple(f for c in every for f in c.fields if f.privacy)
         return cls(
             contract=contract,
             versions=versions,
-            _schema=Peek.at(contract.schema),
-            _by_version={version: _plans(c) for version, c in versions.items()},
-            _types={v: Peek.at(c.choose.where) for v, c in versions.items() if c.choose},
+            _schema=Peek.at(contract.schema, hidden, in_row=not any(c.explode for c in every)),
+            _by_version={c.version: _plans(c, hidden) for c in every},
+            _types={
+                c.version: Peek.at(c.choose.where, hidden, in_row=c.explode is None)
+                for c in every
+                if c.choose
+            },
         )
 
     @cached_property
@@ -216,47 +252,60 @@ class Plans:
         found = [plan for plans in self._by_version.values() for plan in plans.values()]
         return list(dict.fromkeys(found))
 
-    def choose(self, body: bytes, attributes: Attributes | None) -> Plan | Rejection | None:
+    def choose(
+        self, body: bytes, attributes: Attributes | None
+    ) -> tuple[Plan, bytes] | Rejection | None:
         """The plan a message asks for, None where it is of a type that is dropped.
 
         Where the place says nothing that can be read, the newest version reads the message, and
-        says what is wrong with it.
+        says what is wrong with it. Beside the plan is what was said, as a part of what a row is:
+        nothing where the row's own bytes say it.
         """
-        version = self.contract.version
+        version, said = self.contract.version, b""
         if self._schema is not None:
             named = self._schema.look(body, attributes)
             if named is not None:
                 found = version_named(named, self.contract.name)
                 if found is None or found not in self.versions:
                     known = ", ".join(str(number) for number in sorted(self.versions))
-                    detail = f"the message names version {_cut(named)!r}; here are {known}"
+                    told = self._schema.told(named)
+                    detail = f"the message names version {told}; here are {known}"
                     return Rejection("check", "unknown_schema", detail)
                 version = found
+                said = b"" if self._schema.in_row else b"@%d" % version
         plans = self._by_version[version]
-        if version not in self._types:
-            return plans[""]
-        kind = self._types[version].look(body, attributes)
+        peek = self._types.get(version)
+        if peek is None:
+            return plans[""], said
+        kind = peek.look(body, attributes)
         if kind is not None and kind in plans:
-            return plans[kind]
+            return plans[kind], said if peek.in_row else said + b"=" + repr(kind).encode()
+        wrong = exact_reader.unreadable(body)
+        if wrong is not None:
+            return wrong
         choose = self.versions[version].choose
-        if choose is not None and choose.otherwise == "drop" and _readable(body):
+        if choose is not None and choose.otherwise == "drop":
             return None
-        told = "no type" if kind is None else f"type {_cut(kind)!r}"
-        broken = plans[next(iter(plans))].message.decode(body) if kind is None else None
-        if isinstance(broken, Rejection) and broken.step == "decode":
-            return broken
+        told = "no type" if kind is None else f"type {peek.told(kind)}"
         return Rejection("check", "unknown_type", f"the message names {told}")
 
 
 @dataclass(frozen=True)
 class Peek:
-    """A look at one place of a message."""
+    """A look at one place of a message.
+
+    `in_row` says that what stands there is among the bytes that make a row what it is, `hidden`
+    that a field whose values nobody shall see is there too.
+    """
 
     where: Where
+    in_row: bool
+    hidden: bool
     _decoder: msgspec.json.Decoder[Any] | None
 
     @classmethod
-    def at(cls, where: Where | None) -> Any:
+    def at(cls, where: Where | None, hidden: Sequence[Field], *, in_row: bool) -> Any:
+        """A look at this place, None for nowhere. An attribute is in no row's bytes."""
         if where is None:
             return None
         kind: Any = str | int | bool | None
@@ -264,7 +313,12 @@ class Peek:
             kind = msgspec.defstruct(
                 f"Peek{number}", [("at", kind | None, None)], rename={"at": key}, gc=False
             )
-        return cls(where, msgspec.json.Decoder(kind) if where.path else None)
+        return cls(
+            where=where,
+            in_row=in_row and not where.attribute,
+            hidden=any(_beside(where, f) for f in hidden),
+            _decoder=msgspec.json.Decoder(kind) if where.path else None,
+        )
 
     def look(self, body: bytes, attributes: Attributes | None) -> str | None:
         """What stands there, as text; None where nothing does, or nothing that can be read."""
@@ -272,13 +326,38 @@ class Peek:
             return (attributes or {}).get(self.where.attribute)
         try:
             found = self._decoder.decode(body)
+            for _ in self.where.path:
+                found = None if found is None else found.at
         except (msgspec.DecodeError, ValueError, RecursionError):
-            return None
-        for _ in self.where.path:
-            found = None if found is None else found.at
+            found = self._slowly(body)
         if isinstance(found, bool):
             return "true" if found else "false"
         return None if found is None else str(found)
+
+    def _slowly(self, body: bytes) -> Any:
+        """The same of any message: of a key that is there twice, the last value counts."""
+        try:
+            found: Any = msgspec.Raw(body)
+            for key in self.where.path:
+                found = msgspec.json.decode(found, type=dict[str, msgspec.Raw])[key]
+            return msgspec.json.decode(found, type=str | int | bool | None)
+        except (msgspec.DecodeError, ValueError, KeyError, RecursionError):
+            return None
+
+    def told(self, text: str) -> str:
+        """What a message said there, as a detail tells it."""
+        if self.hidden:
+            return exact_reader.HIDDEN
+        most = exact_reader.SHOWN_MAX_BYTES
+        return repr(text if len(text) <= most else text[:most] + "...")
+
+
+def _beside(where: Where, spec: Field) -> bool:
+    """Whether a field is at a place, or in it, or around it."""
+    if where.attribute:
+        return where.attribute == spec.attribute
+    pairs = ((path, where.path) for path in spec.places if not spec.of_reading)
+    return any(a[: len(b)] == b[: len(a)] for a, b in pairs)
 
 
 def version_named(text: str, contract: str) -> int | None:
@@ -291,27 +370,9 @@ def version_named(text: str, contract: str) -> int | None:
     return int(number) if number.isascii() and number.isdecimal() and len(number) < 9 else None  # noqa: PLR2004
 
 
-def _plans(contract: Contract) -> Mapping[str, Plan]:
+def _plans(contract: Contract, hidden: tuple[Field, ...]) -> Mapping[str, Plan]:
     """A contract's plans by what a message says of its type; `""` where it need say nothing."""
     if contract.choose is None:
-        return {"": Plan(contract)}
-    plans = [(case, Plan(contract, case)) for case in contract.choose.cases]
+        return {"": Plan(contract, None, hidden)}
+    plans = [(case, Plan(contract, case, hidden)) for case in contract.choose.cases]
     return {value: plan for case, plan in plans for value in case.values}
-
-
-def _readable(body: bytes) -> bool:
-    """Whether a message is an object in JSON: what is not was not dropped by its type."""
-    try:
-        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        body.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
-
-
-def _cut(text: str) -> str:
-    return (
-        text
-        if len(text) <= exact_reader.SHOWN_MAX_BYTES
-        else text[: exact_reader.SHOWN_MAX_BYTES] + "..."
-    )

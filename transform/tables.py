@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import ROW_MARKS, Contract
-from transform.field_types import ARROW_TYPES
+from transform.field_types import ARROW_TYPES, FieldType
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Generation
 
 MICROS = 1_000_000
@@ -133,12 +133,11 @@ def utc_text(moments: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
 
 
-def column_of(values: Sequence[object], name: str, contract: Contract) -> pa.Array:
+def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     """A field's values as its column; timestamps in microseconds."""
-    kind = ARROW_TYPES[contract.field(name).type]
-    if kind == UTC_MICROS:
+    if kind == "timestamp":
         return pa.array(values, pa.int64()).cast(UTC_MICROS)
-    return pa.array(values, kind)
+    return pa.array(values, ARROW_TYPES[kind])
 
 
 def repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
