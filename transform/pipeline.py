@@ -221,6 +221,8 @@ class _Judged:
 
     def _opened(self) -> Iterator[_Message]:
         raw, contract = self._raw, self._rules.contract
+        if not raw.num_rows:
+            return
         source = raw.column("_source")[0].as_py()
         envelope, fields = contract.envelope, len(contract.fields)
         bodies, groups, attributes = (
