@@ -17,7 +17,8 @@ from transform.units import Conversion, UnitError, conversion
 
 FIELDS_MAX = 500  # 500 names of 64 characters and a 256 KiB body still fit a 400 KB item
 PATH_KEYS_MAX = 32  # the depth of a path; well under the nesting that the decoder reads
-ALIASES_MAX = 16  # each is one more place that every message is looked at
+ALIASES_MAX = 16  # of a field
+PLACES_MAX = 1_000  # of fields and aliases: each costs every message, 60 us with so many
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
 KEY = re.compile(r'[^"\\\x00-\x1f]+')  # msgspec matches keys as text that JSON need not escape
@@ -51,6 +52,9 @@ def read_fields(root: Reader) -> list[Field]:
         _lie_apart(reader, field, fields)
         fields.append(field)
         readers.append(reader)
+        places = sum(len(found.places) for found in fields)
+        if places > PLACES_MAX:
+            raise reader.error("aliases", f"{places} places in all", f"at most {PLACES_MAX}")
     return _with_expressions(fields, readers)
 
 

@@ -28,15 +28,12 @@ from transform.units import Conversion
 NOTHING = (b"", b"null")  # an absent timestamp's text, and a null one's
 
 
-class _Choice(NamedTuple):
-    """A field that may be at several places: those of its own value and of its aliases'.
+class _Alias(NamedTuple):
+    """An input that stands in for a field which its own path, and aliases before it, leave null."""
 
-    The first that has a value counts, in its own unit.
-    """
-
+    place: int
     field: int
-    inputs: tuple[tuple[int, Conversion | None], ...]
-    required: bool
+    conversion: Conversion | None
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,9 @@ class Decoder:
     _skips: bool
     _open: bool
     _times: tuple[tuple[int, TimestampFormat, bool], ...]
-    _choices: tuple[_Choice, ...]
+    _mixed: tuple[tuple[int, Conversion], ...]
+    _aliases: tuple[_Alias, ...]
+    _needed: tuple[int, ...]
     _defaults: tuple[tuple[int, Value], ...]
     _device: int
 
@@ -79,7 +78,7 @@ class Decoder:
         """
         asked = tuple(fields)
         own = tuple(replace(f, default=None) if f.conversion and not f.mixed else f for f in asked)
-        inputs, choices = _inputs(own)
+        inputs, aliases = _inputs(own)
         tree = tree_of((*inputs, *((readings,) if readings else ()), *known))
         struct, reach = struct_of(tree, unknown)
         skips = unknown == "drop" or _has_more(tree)
@@ -94,9 +93,11 @@ class Decoder:
             _values=_getter([reach[name] for name in names]),
             _tree=tree,
             _skips=skips,
-            _open=skips or bool(choices),
+            _open=skips or bool(aliases),
             _times=tuple((i, f.format, f.required) for i, f in enumerate(inputs) if f.format),
-            _choices=choices,
+            _mixed=tuple((i, f.conversion) for i, f in enumerate(own) if f.mixed and f.conversion),
+            _aliases=aliases,
+            _needed=tuple(i for i, f in enumerate(own) if f.aliases and f.required),
             _defaults=tuple((i, f.default) for i, f in enumerate(own) if f.default is not None),
             _device=next((i for i, f in enumerate(own) if f.name == device), -1),
         )
@@ -140,9 +141,8 @@ class Decoder:
         """The row with what the typed decoder leaves open, None where it is not ordinary."""
         if self._skips and not exact_reader.is_json(body):
             return None
-        row = self._chosen(row) if self._choices else row
-        lacks = any(choice.required and row[choice.field] is None for choice in self._choices)
-        return None if lacks else row
+        row = self._merged(row) if self._aliases else row
+        return None if any(row[place] is None for place in self._needed) else row
 
     def slow(self, body: bytes) -> tuple[Row, str | None] | Rejection:
         """The row of any message, or its rejection with step, reason and field."""
@@ -150,41 +150,40 @@ class Decoder:
         if isinstance(found, Rejection):
             return found
         row, rescued = found
-        if self._choices:
-            row = self._chosen(row)
+        if self._aliases:
+            row = self._merged(row)
         wrong = exact_reader.completed(row, self._completed, self._device)
         return wrong or (row, rescued)
 
-    def _chosen(self, row: Row) -> Row:
+    def _merged(self, row: Row) -> Row:
         """The row of the inputs as that of the fields; what is behind the inputs stays behind."""
-        for choice in self._choices:
-            found = None
-            for place, conversion in choice.inputs:
+        first, end = len(self.fields), len(self._inputs)
+        for place, conversion in self._mixed:
+            if row[place] is not None:
+                row[place] = conversion.one(row[place])
+        others = row[first:end]
+        if others.count(None) < len(others):
+            for place, field, conversion in self._aliases:
                 value = row[place]
-                if value is not None:
-                    found = value if conversion is None else conversion.one(value)
-                    break
-            row[choice.field] = found
-        return row[: len(self.fields)] + row[len(self._inputs) :]
+                if value is not None and row[field] is None:
+                    row[field] = value if conversion is None else conversion.one(value)
+        return row[:first] + row[end:]
 
 
-def _inputs(fields: tuple[Field, ...]) -> tuple[tuple[Field, ...], tuple[_Choice, ...]]:
+def _inputs(fields: tuple[Field, ...]) -> tuple[tuple[Field, ...], tuple[_Alias, ...]]:
     """What the readers read: the fields in their order, and behind them another for each alias.
 
     Rules about a value that the message does not hold as such are left to who makes it.
     """
     inputs = [_input(spec) for spec in fields]
-    choices: list[_Choice] = []
+    aliases: list[_Alias] = []
     for number, spec in enumerate(fields):
-        if spec.aliases:
-            places = [(number, spec.conversion if spec.mixed else None)]
-            for alias in spec.aliases:
-                conversion = (alias.conversion or spec.conversion) if spec.mixed else None
-                places.append((len(inputs), conversion))
-                name = f"{spec.name}/{len(places) - 1}"
-                inputs.append(replace(inputs[number], name=name, path=alias.path))
-            choices.append(_Choice(number, tuple(places), spec.required))
-    return tuple(inputs), tuple(choices)
+        for count, alias in enumerate(spec.aliases, 1):
+            conversion = (alias.conversion or spec.conversion) if spec.mixed else None
+            aliases.append(_Alias(len(inputs), number, conversion))
+            name = f"{spec.name}/{count}"
+            inputs.append(replace(inputs[number], name=name, path=alias.path))
+    return tuple(inputs), tuple(aliases)
 
 
 def _input(spec: Field) -> Field:

@@ -39,6 +39,7 @@ ELEMENTS_ALWAYS = MEMBERS_ALWAYS  # of a source record of any size
 ELEMENT_BYTES_MIN = 15  # of a message with a device, a time and what is between two
 COMPRESSED_ELEMENT_BYTES_MIN = 8  # half of real ones; 550,000 in an event, 1.3 GB in Hot
 READING_BYTES_MIN = 8  # of a source record, of each row that lists in its messages come to
+READING_CELLS_ALWAYS = 12_000  # 32 rows of 375 fields, 24 of 500: 120 million in a Delivery
 COMPRESSED_CELLS_MAX = 25  # messages by fields, of a compressed byte: 110 million in an event
 
 
@@ -134,7 +135,8 @@ def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what 
 def rows_max(size: int, fields: int) -> int:
     """To how many rows of so many fields the lists in a source record of `size` bytes may come."""
     worth = max(READING_BYTES_MIN, fields // COMPRESSED_CELLS_MAX)
-    return min(max(ELEMENTS_ALWAYS, size // worth), CELLS_MAX // fields)
+    always = min(ELEMENTS_ALWAYS, READING_CELLS_ALWAYS // fields)
+    return min(max(always, size // worth), CELLS_MAX // fields)
 
 
 class _Piece(NamedTuple):

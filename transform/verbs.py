@@ -118,11 +118,17 @@ def _look_up(lookup: Lookup, fields: list[Field]) -> Step:
     def step(rows: Rows) -> None:
         if lookup.table is None:
             raise ValueError(f"lookup {lookup.name!r} was not loaded")
-        places = pc.index_in(rows.columns[lookup.on], lookup.table.column(KEY))
+        places = _places(rows.columns[lookup.on], lookup.table.column(KEY))
         for spec in fields:
             rows.columns[spec.name] = _filled(lookup.table.column(spec.name).take(places), spec)
 
     return step
+
+
+def _places(values: pa.Array, keys: pa.ChunkedArray) -> pa.Array:
+    """Where each value is among the keys, which are many: only those that occur are hashed."""
+    near = pc.indices_nonzero(pc.is_in(keys, value_set=pc.unique(values)))
+    return near.take(pc.index_in(values, value_set=keys.take(near)))
 
 
 def _derive(spec: Field) -> Step:
