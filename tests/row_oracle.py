@@ -213,8 +213,6 @@ def _opened(
 
 
 def _reading(rules: Rules, fields: list[Spec], reading: Any) -> tuple[Row, Row]:
-    if isinstance(reading, list):
-        raise Refused("decode", "not_an_object")
     members = reading if isinstance(reading, dict) else {"value": reading}
     own = [spec for spec in fields if spec.of == "reading"]
     values, left, _ = _read(rules, members, own, of_reading=True)

@@ -158,9 +158,9 @@ class Decoder:
     def _merged(self, row: Row) -> Row:
         """The row of the inputs as that of the fields; what is behind the inputs stays behind."""
         first, end = len(self.fields), len(self._inputs)
-        for place, conversion in self._mixed:
+        for place, own in self._mixed:
             if row[place] is not None:
-                row[place] = conversion.one(row[place])
+                row[place] = own.one(row[place])
         others = row[first:end]
         if others.count(None) < len(others):
             for place, field, conversion in self._aliases:

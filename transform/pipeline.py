@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.envelope import all_plain, open_record, plain, rows_max
+from transform.envelope import Unopened, all_plain, open_record, plain, rows_max
 from transform.gathered import Drops, Good, Place, Rejects
 from transform.plan import Plan, Plans, Unread
 from transform.records import (
@@ -77,6 +77,14 @@ class Transform:
     @cached_property
     def plans(self) -> Plans:
         return Plans.of(self.contract, self.older)
+
+    @cached_property
+    def certain(self) -> bool:
+        """Whether a message with a good value in every field is sure to be delivered."""
+        only = self.plans.only
+        plain_fields = all(not field.judged_late for field in self.contract.fields)
+        drops = self.contract.filters or self.contract.sample is not None
+        return only is not None and only.simple and plain_fields and not drops
 
     @cached_property
     def verbs(self) -> dict[Plan, Verbs]:
@@ -237,11 +245,18 @@ class _Judged:
             of = open_record(body, group, outer, source, envelope, fields)
             places = (repeat(index), of.subs, of.children, of.groups)
             found = zip(of.bodies, of.attributes, *places, repeat(None), strict=False)
-            if not of.rejects:
-                yield from found
-                continue
-            bad = ((u.body, None, index, u.sub, u.child, u.group, u.rejection) for u in of.rejects)
-            yield from sorted((*found, *bad), key=operator.itemgetter(3, 4))
+            yield from _with_rejects(found, index, of.rejects) if of.rejects else found
+
+
+def _with_rejects(
+    found: Iterable[_Message], index: int, rejects: Iterable[Unopened]
+) -> list[_Message]:
+    """The messages of a record and what cannot be opened of it, as they came."""
+    unopened: list[_Message] = [
+        (body, None, index, sub, child, group, rejection)
+        for sub, child, group, body, rejection in rejects
+    ]
+    return sorted([*found, *unopened], key=operator.itemgetter(3, 4))
 
 
 _Message = tuple[bytes, Attributes | None, int, int, int, str | None, Rejection | None]

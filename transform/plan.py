@@ -14,13 +14,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from transform import exact_reader
-from transform.contract import READING, Case, Contract, Explode, Field, Where
+from transform.contract import (
+    READING,
+    Case,
+    Contract,
+    Explode,
+    Field,
+    Path,
+    Where,
+    dotted,
+)
+from transform.contract_paths import clash
 from transform.decode import Decoder
 from transform.exact_reader import Row
 from transform.records import Rejection
 from transform.wrapped import Attributes
-
-BARE = (b"{", b"[")  # what a reading begins with that is more than a bare value
 
 
 class Reading(NamedTuple):
@@ -70,12 +78,13 @@ class Plan:
         contract = self.contract
         places = (contract.schema, contract.choose.where if contract.choose else None)
         known = [where for where in places if where is not None and where.path]
+        listed = [contract.explode] if contract.explode else []
         return Decoder.of(
             own,
             contract.unknown,
             contract.device,
             contract.explode,
-            [*known, *self._hidden(of_reading=False)],
+            [*known, *self._hidden([*own, *known, *listed], of_reading=False)],
             contract.max_body_bytes,
         )
 
@@ -84,16 +93,21 @@ class Plan:
         """What reads an element of the list."""
         own = [f for f in self.fields if f.of_reading]
         contract = self.contract
-        known = self._hidden(of_reading=True)
+        known = self._hidden(own, of_reading=True)
         return Decoder.of(own, contract.unknown, contract.device, known=known)
 
-    def _hidden(self, *, of_reading: bool) -> list[Where]:
+    def _hidden(self, own: Sequence[Field | Where | Explode], *, of_reading: bool) -> list[Where]:
         """Places of values that nobody shall see, though this plan has no such field."""
         if self.contract.unknown != "rescue":
             return []
-        own = {f.name for f in self.fields}
-        found = [f for f in self.hidden if f.of_reading == of_reading and f.name not in own]
-        return [Where(path) for f in found for path in f.places]
+        taken: list[Path] = [path for one in own for path in _places_of(one)]
+        found: list[Where] = []
+        for spec in self.hidden:
+            for path in spec.places if spec.of_reading == of_reading else ():
+                if not any(clash(path, other) for other in taken):
+                    taken.append(path)
+                    found.append(Where(path))
+        return found
 
     @cached_property
     def attributes(self) -> tuple[tuple[int, Field], ...]:
@@ -173,11 +187,11 @@ class Plan:
         So a reading that is sent again beside others is the same reading.
         """
         of_message = repr((message, message_rescued)).encode() + said
-        list_path = ".".join(self.contract.explode.path) if self.contract.explode else ""
+        list_path = dotted(self.contract.explode.path) if self.contract.explode else ""
         decode = self.element.decode
         for number, element in enumerate(elements):
             came = bytes(element)
-            found = decode(came if came.startswith(BARE) else b'{"value":%s}' % came)
+            found = decode(came if came.startswith(b"{") else b'{"value":%s}' % came)
             if isinstance(found, Rejection):
                 yield Unread(came, found)
                 continue
@@ -190,11 +204,15 @@ class Plan:
             yield Reading(row, both, b"\0".join((came, of_place, of_message)), came, number)
 
 
+def _places_of(one: Field | Where | Explode) -> tuple[Path, ...]:
+    return one.places if isinstance(one, Field) else (one.path,)
+
+
 def _list_wrong(
     readings: Sequence[Sequence[bytes]], explode: Explode, size: int, most: int
 ) -> Rejection | None:
     """Why a message's list, if it has one, does not become rows."""
-    path = ".".join(explode.path)
+    path = dotted(explode.path)
     if not readings:
         return Rejection("check", "missing_field", f"{path} is absent or null")
     count = len(readings[0])
@@ -311,7 +329,7 @@ class Peek:
         kind: Any = str | int | bool | None
         for number, key in enumerate(reversed(where.path)):
             kind = msgspec.defstruct(
-                f"Peek{number}", [("at", kind | None, None)], rename={"at": key}, gc=False
+                f"Peek{number}", [("at", kind | None, None)], rename={"at": str(key)}, gc=False
             )
         return cls(
             where=where,
@@ -339,7 +357,7 @@ class Peek:
         try:
             found: Any = msgspec.Raw(body)
             for key in self.where.path:
-                found = msgspec.json.decode(found, type=dict[str, msgspec.Raw])[key]
+                found = msgspec.json.decode(found, type=dict[str, msgspec.Raw])[str(key)]
             return msgspec.json.decode(found, type=str | int | bool | None)
         except (msgspec.DecodeError, ValueError, KeyError, RecursionError):
             return None
