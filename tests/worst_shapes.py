@@ -2,9 +2,9 @@
 
     python -m tests.worst_shapes [--limit-mb N] [--wide | --verbs] [SHAPE ...]
 
-It prints a line of JSON for each. Each stage is measured in a process of its own, because a peak is a process's: forked, so that the
-imports are in it and are paid for once. The base64 in a Kinesis event leaves a producer 4.4 MB of
-it. Every shape comes between two good records.
+It prints a line of JSON for each. Each stage is measured in a process of its own, because a peak is
+a process's: forked, so that the imports are in it and are paid for once. The base64 in a Kinesis
+event leaves a producer 4.4 MB of it. Every shape comes between two good records.
 """
 
 from __future__ import annotations
