@@ -24,7 +24,7 @@ from transform.decode import Decoder
 from transform.envelope import ELEMENTS_ALWAYS, READING_BYTES_MIN, rows_max
 from transform.kpl import aggregate
 from transform.pipeline import Transform
-from transform.plan import version_named
+from transform.plans import version_named
 from transform.records import Rejection
 
 MANY = settings(max_examples=500, deadline=None)

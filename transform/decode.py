@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from transform import exact_reader
+from transform import exact_reader, readable
 from transform.contract import Explode, Field, Tree, Unknown, Where, tree_of
 from transform.exact_reader import Row
 from transform.field_types import Value
@@ -139,7 +139,7 @@ class Decoder:
 
     def _settled(self, row: Row, body: bytes) -> Row | None:
         """The row with what the typed decoder leaves open, None where it is not ordinary."""
-        if self._skips and not exact_reader.is_json(body):
+        if self._skips and not readable.is_json(body):
             return None
         row = self._merged(row) if self._aliases else row
         return None if any(row[place] is None for place in self._needed) else row

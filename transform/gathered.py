@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
+from transform.envelope import rows_max
 from transform.exact_reader import Row
 from transform.records import DIGEST_BYTES, DROPPED_SCHEMA, QUARANTINE_SCHEMA, Rejection
 from transform.tables import MICROS, Origin, column_of, record_ids, repeated
@@ -183,6 +185,33 @@ class Good:
         for field in schema:
             columns.setdefault(field.name, pa.nulls(count, field.type))
         return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+class Numbers:
+    """Numbers the rows of a source record, or of each member of an aggregate.
+
+    Exploded, the messages of an array come to more rows than there are messages; so each row gets
+    its holder's next number, whatever becomes of it.
+    """
+
+    def __init__(self, bodies: pa.ChunkedArray, fields: int) -> None:
+        self._sizes = pc.binary_length(bodies).to_pylist()
+        self._fields = fields
+        self._index = -1
+        self._next: Counter[int] = Counter()
+
+    def left(self, index: int) -> int:
+        """How many readings a list may have: one, and what its source record is still worth."""
+        so_far = self._next.total() if index == self._index else 0
+        return max(1, rows_max(self._sizes[index], self._fields) - so_far)
+
+    def next(self, index: int, sub: int, _child: int, group: str | None) -> Place:
+        if index != self._index:
+            self._index = index
+            self._next.clear()
+        child = self._next[sub]
+        self._next[sub] = child + 1
+        return index, sub, child, group
 
 
 def _joined(parts: list[pa.Array]) -> pa.Array | pa.ChunkedArray:

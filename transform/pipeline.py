@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.envelope import Unopened, all_plain, open_record, plain, rows_max
-from transform.gathered import Drops, Good, Place, Rejects
-from transform.plan import Plan, Plans, Unread
+from transform.envelope import Unopened, all_plain, open_record, plain
+from transform.gathered import Drops, Good, Numbers, Place, Rejects
+from transform.plan import Plan, Unread
+from transform.plans import Plans
 from transform.records import (
     DIGEST_BYTES,
     Batch,
@@ -181,7 +182,7 @@ class _Judged:
         """Messages that say how they are to be read, or that come to several rows."""
         plans = self._rules.plans
         only = (plans.only, b"") if plans.only else None
-        numbers = _Numbers(self._raw.column("_body"), len(self._rules.contract.fields))
+        numbers = Numbers(self._raw.column("_body"), len(self._rules.contract.fields))
         for body, attributes, index, sub, child, group, unopened in self._messages():
             place = index, sub, child, group
             chosen = unopened or only or plans.choose(body, attributes)
@@ -199,7 +200,7 @@ class _Judged:
         body: bytes,
         attributes: Attributes | None,
         place: Place,
-        numbers: _Numbers,
+        numbers: Numbers,
     ) -> None:
         found = plan.read(body, attributes, said, numbers.left(place[0]))
         if isinstance(found, Rejection):
@@ -262,33 +263,6 @@ def _with_rejects(
 _Message = tuple[bytes, Attributes | None, int, int, int, str | None, Rejection | None]
 """A message, its attributes and place, or what came in its stead and why it is not one. All flat:
 the garbage collector would follow a tuple within."""
-
-
-class _Numbers:
-    """Numbers the rows of a source record, or of each member of an aggregate.
-
-    Exploded, the messages of an array come to more rows than there are messages; so each row gets
-    its holder's next number, whatever becomes of it.
-    """
-
-    def __init__(self, bodies: pa.ChunkedArray, fields: int) -> None:
-        self._sizes = pc.binary_length(bodies).to_pylist()
-        self._fields = fields
-        self._index = -1
-        self._next: Counter[int] = Counter()
-
-    def left(self, index: int) -> int:
-        """How many readings a list may have: one, and what its source record is still worth."""
-        so_far = self._next.total() if index == self._index else 0
-        return max(1, rows_max(self._sizes[index], self._fields) - so_far)
-
-    def next(self, index: int, sub: int, _child: int, group: str | None) -> Place:
-        if index != self._index:
-            self._index = index
-            self._next.clear()
-        child = self._next[sub]
-        self._next[sub] = child + 1
-        return index, sub, child, group
 
 
 def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
