@@ -198,17 +198,19 @@ class Numbers:
         self._sizes = pc.binary_length(bodies).to_pylist()
         self._fields = fields
         self._index = -1
+        self._rows = 0
         self._next: Counter[int] = Counter()
 
     def left(self, index: int) -> int:
         """How many readings a list may have: one, and what its source record is still worth."""
-        so_far = self._next.total() if index == self._index else 0
+        so_far = self._rows if index == self._index else 0
         return max(1, rows_max(self._sizes[index], self._fields) - so_far)
 
     def next(self, index: int, sub: int, _child: int, group: str | None) -> Place:
         if index != self._index:
-            self._index = index
+            self._index, self._rows = index, 0
             self._next.clear()
+        self._rows += 1
         child = self._next[sub]
         self._next[sub] = child + 1
         return index, sub, child, group
