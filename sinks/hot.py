@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -57,8 +58,9 @@ def write(
     """Put the hot rows of a landing object; what the table will not take in time is told."""
     mask = hot_mask(rows, contract)
     hot = rows.filter(mask)
-    keys, items = items_of(hot, contract)
-    undone = table.put_all(items, deadline, waiting)
+    keys = keys_of(hot, contract)
+    distinct = _first_of_each(keys)
+    undone = table.put_each(distinct, _made(hot, contract, distinct), deadline, waiting)
     refused = []
     if undone:
         places = pc.indices_nonzero(mask).to_pylist()
@@ -67,7 +69,7 @@ def write(
     return HotOutcome(
         written=len(keys) - len(refused),
         refused=len(refused),
-        items=len(items) - len(undone),
+        items=len(distinct) - len(undone),
         indexes=tuple(sorted(set(index))),
         rows=tuple(refused),
     )
@@ -76,11 +78,24 @@ def write(
 def items_of(rows: pa.Table, contract: Contract) -> tuple[list[Key], dict[Key, Item]]:
     """The key of each row, and the items by key: repeats within a Delivery are one item."""
     keys = keys_of(rows, contract)
-    items: dict[Key, Item] = {}
-    for low in range(0, len(keys), ROWS_MAX):
-        some = keys[low : low + ROWS_MAX]
-        items.update(zip(some, _items(rows.slice(low, ROWS_MAX), contract, some), strict=True))
-    return keys, items
+    distinct = _first_of_each(keys)
+    return keys, dict(zip(distinct, _made(rows, contract, distinct), strict=True))
+
+
+def _first_of_each(keys: list[Key]) -> dict[Key, int]:
+    """Each key, and the place of the first row that has it: the others' items are the same."""
+    places: dict[Key, int] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, place)
+    return places
+
+
+def _made(rows: pa.Table, contract: Contract, places: dict[Key, int]) -> Iterator[Item]:
+    """The items of these rows, a few thousand at a time: a cell of an item is 400 bytes."""
+    every = iter(places.items())
+    while some := list(islice(every, ROWS_MAX)):
+        taken = rows.take(pa.array([place for _, place in some], pa.int64()))
+        yield from _items(taken, contract, [key for key, _ in some])
 
 
 def keys_of(rows: pa.Table, contract: Contract) -> list[Key]:

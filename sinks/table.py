@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from sinks.deadline import Deadline
@@ -52,7 +53,13 @@ class Table:
     threads: int = 4
 
     def put_all(self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting) -> set[Key]:
-        """Put every item, each key once; returns the keys not acknowledged by the deadline.
+        """Put every item, each key once; returns the keys not acknowledged by the deadline."""
+        return self.put_each(items.keys(), items.values(), deadline, waiting)
+
+    def put_each(
+        self, keys: Collection[Key], items: Iterable[Item], deadline: Deadline, waiting: Waiting
+    ) -> set[Key]:
+        """The same of items that are made as they are put; `keys` are theirs, in their order.
 
         Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
         a refusal halves it and is followed by a jittered pause. What was refused waits behind all
@@ -60,22 +67,24 @@ class Table:
         is nothing left that was not tried. Raises `Misconfigured`, and botocore's ClientError for a
         request that DynamoDB can never accept.
         """
-        pending: deque[Any] = deque({"PutRequest": {"Item": item}} for item in items.values())
-        untried = len(pending)
+        fresh = ({"PutRequest": {"Item": item}} for item in items)
+        untried, refused = len(keys), deque[Any]()
         width, pause = self.threads, BACKOFF_FIRST_SECONDS
         with self._calling(math.ceil(untried / BATCH_ITEMS_MAX)) as call_all:
-            while pending and deadline.left > 0:
-                wave = _wave(pending, width)
-                untried -= sum(map(len, wave))
-                refused = call_all(wave, deadline)
-                pending.extend(refused)
-                if not refused:
+            while (untried or refused) and deadline.left > 0:
+                puts = list(islice(fresh, width * BATCH_ITEMS_MAX))
+                untried -= len(puts)
+                more = min(width * BATCH_ITEMS_MAX - len(puts), len(refused))
+                puts += [refused.popleft() for _ in range(more)]
+                again = call_all(_batches(puts), deadline)
+                refused.extend(again)
+                if not again:
                     width, pause = width + 1, BACKOFF_FIRST_SECONDS
                     continue
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
                 width = max(width // 2, 1)
                 pause = pause if untried > 0 else min(2 * pause, BACKOFF_MAX_SECONDS)
-        return {_key(put) for put in pending}
+        return {*map(_key, refused), *islice(keys, len(keys) - untried, None)}
 
     def delete_all(self, keys: Iterable[Key], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Delete every key, there or not; returns those not acknowledged by the deadline.
@@ -174,9 +183,7 @@ _CallAll = Callable[[list[list[Any]], Deadline], list[Any]]
 """Calls a wave, one call a batch, and returns what was not taken."""
 
 
-def _wave(pending: deque[Any], width: int) -> list[list[Any]]:
-    """The next `width` batches, taken from the front."""
-    puts = [pending.popleft() for _ in range(min(width * BATCH_ITEMS_MAX, len(pending)))]
+def _batches(puts: list[Any]) -> list[list[Any]]:
     return [puts[at : at + BATCH_ITEMS_MAX] for at in range(0, len(puts), BATCH_ITEMS_MAX)]
 
 

@@ -98,6 +98,21 @@ def test_a_contract_of_500_fields_has_its_own_limit():
     assert told["hot"]["written"] == 2
 
 
+READINGS: dict[str, dict[str, int]] = {
+    "readings, all different": {"missing_field": 2},  # the neighbours, which have no list
+    "more readings than are read": {"missing_field": 2, "too_many_elements": 16},
+    "small lists of readings": {"missing_field": 2},
+}
+
+
+def test_lists_of_readings_fit_with_all_that_is_made_of_them():
+    for shape, told in costs("--verbs", *READINGS).items():
+        assert told["transform"]["reasons"] == READINGS[shape]
+        for stage in {"transform", "hot"} & told.keys():
+            assert told[stage]["peak_mb"] < STAGE_MB, told
+            assert told[stage]["cpu_seconds"] < STAGE_CPU_SECONDS, told
+
+
 LIGHT = tuple(shape for shape in WORST if shape not in HEAVY)
 
 

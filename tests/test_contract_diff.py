@@ -194,7 +194,7 @@ CASES = [
     ('lookup = "sites"', 'path = "s"', "field 'site': lookup", BREAKING, {A, H}),
     ('"topic"\ntype = "string"', '"topics"\ntype = "string"', "field 'topic'", BREAKING, {A, H}),
     ('privacy = "redact"', "", "field 'warm': privacy", BREAKING, {A, H}),
-    ('unit = "V"', 'unit = "V"\nprivacy = "redact"', "field 'x': privacy", BREAKING, {A, H}),
+    ('= "topic"\n[[', '= "topic"\nprivacy = "redact"\n[[', "'topic': privacy", BREAKING, {A, H}),
     ('"mode"\ntype', '"mode"\nof = "reading"\ntype', "field 'mode': of", BREAKING, {P}),
     ("max = 11", "max = 11", None, SAFE, set()),
     ("max = 10", 'max = 10\ndescription = "x"', None, SAFE, set()),

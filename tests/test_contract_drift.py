@@ -206,12 +206,16 @@ def test_empty_lists(made: Cloud):
     lists = rules(
         '\n[explode]\npath = "list"\n[[field]]\nname = "v"\ntype = "int64"\nof = "reading"\n'
     )
-    put(made, [reading(list=[]), reading(seq=1, list=[{"v": 1, "w": 2}])], rules=lists)
+    readings = [{"v": 1, "w": 2}]
+    put(made, [reading(list=[]), reading(seq=1, list=readings, u="x")], rules=lists)
     drifted = found(made, lists)
     explode = patched(drifted["no_readings", ""], lists).explode
     assert explode is not None
     assert explode.empty == "drop"
-    assert drifted["unknown field", "w"].patch is None
+    inner = patched(drifted["unknown field", "list.w"], lists).field("w")
+    outer = patched(drifted["unknown field", "u"], lists).field("u")
+    assert (inner.path, inner.of_reading) == (("w",), True)
+    assert (outer.path, outer.of_reading) == (("u",), False)
 
 
 def test_what_the_contract_hides_is_not_told(made: Cloud):

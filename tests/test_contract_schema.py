@@ -105,7 +105,7 @@ drop = "temp > 100"
 [sample]
 keep = 0.5
 [hot]
-when = "temp > 0"
+when = "twice > 0"
 fields = ["mode"]
 [[field]]
 name = "id"
@@ -393,7 +393,7 @@ def test_every_verb_is_on_the_page():
         "Fields that are not named here are a reason to reject.",
         "Rows are dropped where `temp > 100` (hot).",
         "Of all records 50.000% are kept.",
-        "Readings are kept hot for ever where `temp > 0`, with id, at, mode.",
+        "Readings are kept hot for ever where `twice > 0`, with id, at, mode.",
         "Messages may be wrapped: sns.",
         "hidden",
     ):

@@ -11,9 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transform.contract_file import load_contract, parse_contract
-from transform.exact_reader import DETAIL_MAX_CHARACTERS, DEVICE_ID_MAX_BYTES, NESTING_MAX
+from transform.exact_reader import DETAIL_MAX_CHARACTERS, DEVICE_ID_MAX_BYTES
 from transform.field_types import INT64_MAX, INT64_MIN
 from transform.plan import Plan
+from transform.readable import NESTING_MAX
 from transform.records import Reason, Rejection
 
 SOME = settings(max_examples=200, deadline=None)
@@ -533,6 +534,7 @@ messages = st.one_of(
 
 @MANY
 @given(messages)
+@example('{"id":"d","at":0,"must":{"have":1e999,"have":"\\ud800","have":1}}')
 def test_what_the_fast_reader_accepts_the_slow_one_reads_alike(text):
     body = text.encode()
     fast = DECODER.fast(body)

@@ -94,10 +94,10 @@ def test_a_stage_that_crashes_on_a_record_is_seen(monkeypatch: pytest.MonkeyPatc
 
 
 def test_hot_rows_that_are_not_written_are_seen(monkeypatch: pytest.MonkeyPatch):
-    def put_all(*_: Any, **__: Any) -> set[Any]:
+    def put_each(*_: Any, **__: Any) -> set[Any]:
         return set()
 
-    monkeypatch.setattr("sinks.table.Table.put_all", put_all)
+    monkeypatch.setattr("sinks.table.Table.put_each", put_each)
     with pytest.raises(Violation, match="its item neither hot nor owed"):
         check(PLAIN)
 

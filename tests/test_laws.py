@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -282,11 +283,14 @@ class FailingTable(Table):
         super().__init__(real.client, real.name)
         object.__setattr__(self, "path", path)
 
-    def put_all(self, items: dict[Key, Item], *arguments: Any) -> set[Key]:  # type: ignore[override]
+    def put_each(  # type: ignore[override]
+        self, keys: Collection[Key], items: Iterable[Item], *arguments: Any
+    ) -> set[Key]:
         path: Path = vars(self)["path"]
-        refused = {key for key in items if "refused" in path.faults and path.rng.random() < 0.4}
-        taken = {key: item for key, item in items.items() if key not in refused}
-        return super().put_all(taken, *arguments) | refused
+        refused = {key for key in keys if "refused" in path.faults and path.rng.random() < 0.4}
+        made = zip(keys, items, strict=True)
+        taken = {key: item for key, item in made if key not in refused}
+        return super().put_each(taken, taken.values(), *arguments) | refused
 
 
 class FailingWorkflow(InProcessWorkflow):

@@ -1,10 +1,10 @@
 """Events of 6 MB of the worst shapes, and a command that takes one in and says what it cost.
 
-    python -m tests.worst_shapes [--limit-mb N] [--wide] [SHAPE ...]    one line of JSON for each
+    python -m tests.worst_shapes [--limit-mb N] [--wide | --verbs] [SHAPE ...]
 
-Each stage is measured in a process of its own, because a peak is a process's: forked, so that the
-imports are in it and are paid for once. The base64 in a Kinesis event leaves a producer 4.4 MB of
-it. Every shape comes between two good records.
+It prints a line of JSON for each. Each stage is measured in a process of its own, because a peak is
+a process's: forked, so that the imports are in it and are paid for once. The base64 in a Kinesis
+event leaves a producer 4.4 MB of it. Every shape comes between two good records.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sinks.bucket import Bucket
 from sinks.deadline import Deadline
 from sinks.table import Table
 from tests.support import NOON, SETTINGS, Clock, Context
-from transform.envelope import COMPRESSED_ELEMENT_BYTES_MIN, OPENED_BYTES_MAX
+from transform.envelope import COMPRESSED_ELEMENT_BYTES_MIN, OPENED_BYTES_MAX, READING_BYTES_MIN
 from transform.kpl import KPL_MAGIC, aggregate
 
 PAYLOAD_MAX_BYTES = 6_291_556  # Lambda: a synchronous invocation's event
@@ -75,6 +75,22 @@ FIELDS_MAX = 500  # of a contract
 WIDE = ROOMY.partition('[[field]]\nname = "x"')[0] + "".join(
     f'[[field]]\nname = "f{number}"\ntype = "float64"\n' for number in range(FIELDS_MAX - 2)
 )
+NEITHER = ROOMY.partition('[[field]]\nname = "x"')[0]
+OLD_NAMES = [f"x{number}" for number in range(16)]
+VERBS = "".join(
+    [
+        NEITHER,
+        '[explode]\npath = "r"\n',
+        '[[field]]\nname = "v"\ntype = "float64"\npath = "value"\nof = "reading"\n',
+        *(
+            f'[[field]]\nname = "f{n}"\ntype = "float64"\n'
+            f"aliases = {[f'{old}.f{n}' for old in OLD_NAMES]}\n"
+            f'[[field]]\nname = "e{n}"\ntype = "float64"\nexpr = "v * 1.8 + {n}"\n'
+            for n in range(10)
+        ),
+    ]
+)
+"""Lists of readings, fields of many names, and fields that are made."""
 
 
 def varint(number: int) -> bytes:
@@ -137,6 +153,13 @@ def many(make: Callable[[int], bytes], tail: bytes = b"}", size: int = BODY_MAX_
         left -= len(parts[-1]) + 1
         number += 1
     return message(b",".join(parts), size + 100, tail)
+
+
+def many_readings(number: int) -> bytes:
+    """As many readings as are read of a message, no two the same."""
+    count = (BODY_MAX_BYTES - 100) // READING_BYTES_MIN
+    first = 1_000_000 + number * count
+    return message(b'"r":[' + b",".join(b"%d" % (first + n) for n in range(count)) + b"]")
 
 
 def dense(line: bytes, size: int = RECORD_MAX_BYTES) -> bytes:
@@ -246,6 +269,10 @@ SHAPES: dict[str, Callable[[], list[bytes]]] = {
     "a long device": lambda: [message(b'"d":"' + b"z" * 262_000 + b'"')] * BODIES,
     "a wrong type as long as may be": lambda: [message(b'"x":"' + b"z" * 262_000 + b'"')] * BODIES,
     "nothing but records": lambda: [b""] * 9_990,
+    # lists of readings
+    "readings, all different": lambda: [many_readings(n) for n in range(BODIES)],
+    "more readings than are read": lambda: [message(b'"r":[' + b"1," * 120_000 + b"1]")] * BODIES,
+    "small lists of readings": lambda: [message(b'"r":[' + b"1," * 31 + b"1]")] * 9_990,
 }
 
 
@@ -424,10 +451,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--limit-mb", type=int, default=6_000, help="of address space")
     parser.add_argument("--wide", action="store_true", help="a contract of 500 fields")
+    parser.add_argument("--verbs", action="store_true", help="a contract of lists and aliases")
     parser.add_argument("shapes", nargs="*")
     asked = parser.parse_args()
+    contract = WIDE if asked.wide else VERBS if asked.verbs else ROOMY
     for shape in asked.shapes or SHAPES:
-        print(json.dumps(cost(shape, asked.limit_mb, WIDE if asked.wide else ROOMY)), flush=True)
+        print(json.dumps(cost(shape, asked.limit_mb, contract)), flush=True)
     sys.stdout.flush()
     os._exit(0)  # pyarrow's threads may end a process that is going to end with an abort
 

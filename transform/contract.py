@@ -82,15 +82,24 @@ class Field:
         return bool(self.path)
 
     @property
+    def places(self) -> tuple[Path, ...]:
+        """Every path where its value may be."""
+        return (self.path, *(alias.path for alias in self.aliases)) if self.path else ()
+
+    @property
     def made(self) -> bool:
         """Whether its value is made of other columns, after the message was read."""
         return self.expression is not None or bool(self.lookup)
 
     @property
+    def mixed(self) -> bool:
+        """Whether its places hold different units, so that values are converted one by one."""
+        return any(alias.conversion for alias in self.aliases)
+
+    @property
     def judged_late(self) -> bool:
         """Whether its rules are about a value that the message does not hold as such."""
-        converted = self.conversion is not None or any(a.conversion for a in self.aliases)
-        return self.made or converted
+        return self.made or self.conversion is not None or self.mixed
 
 
 @dataclass(frozen=True)

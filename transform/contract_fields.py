@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
 
-from transform.contract import EXPRESSION_NAMES, READING, Alias, Field, Path, Privacy, dotted
+from transform.contract import EXPRESSION_NAMES, READING, Alias, Field, Privacy, dotted
 from transform.contract_paths import clash, read_path
 from transform.expression import Expression, ExpressionError, parse
 from transform.field_types import INT64_MAX, INT64_MIN, FieldType, Value
@@ -17,7 +17,8 @@ from transform.toml_reader import Reader, a_, one_of
 from transform.units import Conversion, UnitError, conversion
 
 FIELDS_MAX = 500  # 500 names of 64 characters and a 256 KiB body still fit a 400 KB item
-ALIASES_MAX = 16  # each is one more place that every message is looked at
+ALIASES_MAX = 16  # of a field
+PLACES_MAX = 1_000  # of fields and aliases: each costs every message, 60 us with so many
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
 SOURCES = ("path", "attribute", "expr", "lookup")
@@ -49,6 +50,9 @@ def read_fields(root: Reader) -> list[Field]:
         _lie_apart(reader, field, fields)
         fields.append(field)
         readers.append(reader)
+        places = sum(len(found.places) for found in fields)
+        if places > PLACES_MAX:
+            raise reader.error("aliases", f"{places} places in all", f"at most {PLACES_MAX}")
     return _with_expressions(fields, readers)
 
 
@@ -181,10 +185,10 @@ def _conversion(
 
 def _lie_apart(reader: Reader, field: Field, others: Sequence[Field]) -> None:
     """A value is a field, or an object that holds fields: no path leads through another's."""
-    taken = [(field, path) for path in _paths(field)]
+    taken = [(field, path) for path in field.places]
     for number, (_, path) in enumerate(taken):
         for other, theirs in (
-            *((o, p) for o in others if o.of_reading == field.of_reading for p in _paths(o)),
+            *((o, p) for o in others if o.of_reading == field.of_reading for p in o.places),
             *taken[:number],
         ):
             if clash(path, theirs):
@@ -193,10 +197,6 @@ def _lie_apart(reader: Reader, field: Field, others: Sequence[Field]) -> None:
                     f"{dotted(path)!r} and {other.name!r} ({dotted(theirs)!r}) lie on one path",
                     "a value is either a field or an object or list that holds fields",
                 )
-
-
-def _paths(field: Field) -> list[Path]:
-    return [path for path in (field.path, *(a.path for a in field.aliases)) if path]
 
 
 def _with_expressions(fields: list[Field], readers: list[Reader]) -> list[Field]:

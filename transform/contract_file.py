@@ -130,7 +130,7 @@ def contract_of(document: dict[str, Any], data: bytes, files: Files | None = Non
     types = {f.name: f.type for f in fields}
     lookups = read_lookups(root, fields, files, pinned)
     limits, hot = root.table("limits"), root.table("hot")
-    ttl_seconds, hot_when, hot_fields = read_hot(hot, types)
+    ttl_seconds, hot_when, hot_fields = read_hot(hot, fields)
     lateness = limits.integer("max_lateness_seconds", 0, 100 * YEAR_SECONDS, default=-1)
     contract = Contract(
         name=name,

@@ -135,8 +135,8 @@ def read_explode(root: Reader, fields: Sequence[Field]) -> Explode | None:
     if not inside:
         raise reader.error("path", "no field is of a reading", '`of = "reading"` in its fields')
     for field in fields:
-        for theirs in () if field.of_reading else (field.path, *(a.path for a in field.aliases)):
-            if theirs and clash(path, theirs):
+        for theirs in () if field.of_reading else field.places:
+            if clash(path, theirs):
                 wrong = f"{dotted(path)!r} and {field.name!r} ({dotted(theirs)!r}) lie on one path"
                 raise reader.error("path", wrong, "the list's own path")
     reader.finish()
@@ -173,19 +173,24 @@ def read_condition(reader: Reader, key: str, types: Mapping[str, FieldType]) -> 
 
 
 def read_hot(
-    hot: Reader, types: Mapping[str, FieldType]
+    hot: Reader, fields: Sequence[Field]
 ) -> tuple[int | None, Expression | None, tuple[str, ...] | None]:
     """How long items are kept hot, which rows are, and with which fields."""
     days = hot.integer("ttl_days", 1, 36_500, default=0)
+    types = {f.name: f.type for f in fields}
     named = {**types, ARRIVAL: EXPRESSION_NAMES[ARRIVAL]}
     when = read_condition(hot, "when", named) if "when" in hot.table_ else None
     hot.known.add("when")
-    fields = hot.take("fields", list, "a list of field names", default=None)
-    for name in fields or ():
+    for field in fields:
+        if when is not None and field.name in when.names and field.privacy:
+            wrong = f"field {field.name!r} is hidden in what it looks at"
+            raise hot.error("when", wrong, "fields without `privacy`")
+    kept = hot.take("fields", list, "a list of field names", default=None)
+    for name in kept or ():
         if name not in types:
             wrong = f"no field is called {name!r}{near(str(name), types)}"
             raise hot.error("fields", wrong, one_of(types))
-    return days * 86_400 if days else None, when, None if fields is None else tuple(fields)
+    return days * 86_400 if days else None, when, None if kept is None else tuple(kept)
 
 
 def read_sample(root: Reader) -> float | None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import msgspec
 
-from transform import exact_reader
+from transform import exact_reader, readable
 from transform.contract import Explode, Field, Tree, Unknown, Where, tree_of
 from transform.exact_reader import Row
 from transform.field_types import Value
@@ -28,29 +28,37 @@ from transform.units import Conversion
 NOTHING = (b"", b"null")  # an absent timestamp's text, and a null one's
 
 
-class _Choice(NamedTuple):
-    """The inputs that a field's value may come from, the first that has one; and their units."""
+class _Alias(NamedTuple):
+    """An input that stands in for a field which its own path, and aliases before it, leave null."""
 
-    inputs: tuple[tuple[int, Conversion | None], ...]
-    required: bool
+    place: int
+    field: int
+    conversion: Conversion | None
 
 
 @dataclass(frozen=True)
 class Decoder:
     """Both readers of some fields of a message. Build once per process: `Decoder.of(fields)`.
 
-    With a `readings` path the row's last value is the list there, each element as its JSON text.
+    With a `readings` path the row's last value is the list there, each element as its JSON text. A
+    value in another unit than the contract's is not converted here, and has no default yet, unless
+    its aliases have other units again.
     """
 
     fields: tuple[Field, ...]
     unknown: Unknown
     max_body_bytes: int
+    _completed: tuple[Field, ...]
     _inputs: tuple[Field, ...]
     _typed: msgspec.json.Decoder[Any]
     _values: Callable[[Any], tuple[Any, ...]]
     _tree: Tree
+    _skips: bool
+    _open: bool
     _times: tuple[tuple[int, TimestampFormat, bool], ...]
-    _choices: tuple[_Choice, ...]
+    _mixed: tuple[tuple[int, Conversion], ...]
+    _aliases: tuple[_Alias, ...]
+    _needed: tuple[int, ...]
     _defaults: tuple[tuple[int, Value], ...]
     _device: int
 
@@ -68,21 +76,28 @@ class Decoder:
 
         What stands at a `known` place is not kept, and is not unknown.
         """
-        own = tuple(fields)
-        inputs, choices = _inputs(own)
+        asked = tuple(fields)
+        own = tuple(replace(f, default=None) if f.conversion and not f.mixed else f for f in asked)
+        inputs, aliases = _inputs(own)
         tree = tree_of((*inputs, *((readings,) if readings else ()), *known))
         struct, reach = struct_of(tree, unknown)
+        skips = unknown == "drop" or _has_more(tree)
         names = [*(f.name for f in inputs), *((exact_reader.READINGS,) if readings else ())]
         return cls(
-            fields=own,
+            fields=asked,
             unknown=unknown,
             max_body_bytes=max_body_bytes,
+            _completed=own,
             _inputs=inputs,
             _typed=msgspec.json.Decoder(struct),
             _values=_getter([reach[name] for name in names]),
             _tree=tree,
+            _skips=skips,
+            _open=skips or bool(aliases),
             _times=tuple((i, f.format, f.required) for i, f in enumerate(inputs) if f.format),
-            _choices=choices,
+            _mixed=tuple((i, f.conversion) for i, f in enumerate(own) if f.mixed and f.conversion),
+            _aliases=aliases,
+            _needed=tuple(i for i, f in enumerate(own) if f.aliases and f.required),
             _defaults=tuple((i, f.default) for i, f in enumerate(own) if f.default is not None),
             _device=next((i for i, f in enumerate(own) if f.name == device), -1),
         )
@@ -109,11 +124,11 @@ class Decoder:
                     row[i] = parse_json_timestamp(text, form)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
-        if self._choices:
-            chosen = self._chosen(row)
-            if chosen is None:
+        if self._open:
+            settled = self._settled(row, body)
+            if settled is None:
                 return None
-            row = chosen
+            row = settled
         for i, default in self._defaults:
             if row[i] is None:
                 row[i] = default
@@ -122,60 +137,68 @@ class Decoder:
         device = row[self._device]
         return row if isinstance(device, str) and exact_reader.fits_key(device) else None
 
+    def _settled(self, row: Row, body: bytes) -> Row | None:
+        """The row with what the typed decoder leaves open, None where it is not ordinary."""
+        if self._skips and not readable.is_json(body):
+            return None
+        row = self._merged(row) if self._aliases else row
+        return None if any(row[place] is None for place in self._needed) else row
+
     def slow(self, body: bytes) -> tuple[Row, str | None] | Rejection:
         """The row of any message, or its rejection with step, reason and field."""
         found = exact_reader.read(body, self._inputs, self._tree, self.unknown)
         if isinstance(found, Rejection):
             return found
         row, rescued = found
-        if self._choices:
-            row = self._choose(row)
-        wrong = exact_reader.completed(row, self.fields, self._device)
+        if self._aliases:
+            row = self._merged(row)
+        wrong = exact_reader.completed(row, self._completed, self._device)
         return wrong or (row, rescued)
 
-    def _chosen(self, row: Row) -> Row | None:
-        chosen = self._choose(row)
-        required = zip(chosen, self._choices, strict=False)
-        return None if any(c.required and v is None for v, c in required) else chosen
-
-    def _choose(self, row: Row) -> Row:
-        """The row of the inputs as that of the fields; what is behind the fields stays behind."""
-        chosen: Row = []
-        for choice in self._choices:
-            value = None
-            for place, conversion in choice.inputs:
+    def _merged(self, row: Row) -> Row:
+        """The row of the inputs as that of the fields; what is behind the inputs stays behind."""
+        first, end = len(self.fields), len(self._inputs)
+        for place, own in self._mixed:
+            if row[place] is not None:
+                row[place] = own.one(row[place])
+        others = row[first:end]
+        if others.count(None) < len(others):
+            for place, field, conversion in self._aliases:
                 value = row[place]
-                if value is not None:
-                    if conversion is not None:
-                        value = conversion.one(value)
-                    break
-            chosen.append(value)
-        return chosen + row[len(self._inputs) :]
+                if value is not None and row[field] is None:
+                    row[field] = value if conversion is None else conversion.one(value)
+        return row[:first] + row[end:]
 
 
-def _inputs(fields: tuple[Field, ...]) -> tuple[tuple[Field, ...], tuple[_Choice, ...]]:
-    """What the readers read: the fields, and another for each alias; choices only if there are any.
+def _inputs(fields: tuple[Field, ...]) -> tuple[tuple[Field, ...], tuple[_Alias, ...]]:
+    """What the readers read: the fields in their order, and behind them another for each alias.
 
     Rules about a value that the message does not hold as such are left to who makes it.
     """
-    inputs: list[Field] = []
-    choices: list[_Choice] = []
-    for spec in fields:
-        own = replace(spec, minimum=None, maximum=None) if spec.judged_late else spec
-        own = replace(own, allowed=None) if spec.judged_late else own
-        converted = any(alias.conversion for alias in spec.aliases)
-        places = [(len(inputs), spec.conversion if converted else None)]
-        if not spec.aliases:
-            inputs.append(own)
-        else:
-            own = replace(own, required=False, default=None, aliases=())
-            inputs.append(own)
-            for number, alias in enumerate(spec.aliases):
-                conversion = (alias.conversion or spec.conversion) if converted else None
-                places.append((len(inputs), conversion))
-                inputs.append(replace(own, name=f"{spec.name}/{number}", path=alias.path))
-        choices.append(_Choice(tuple(places), spec.required))
-    return tuple(inputs), tuple(choices) if len(inputs) > len(fields) else ()
+    inputs = [_input(spec) for spec in fields]
+    aliases: list[_Alias] = []
+    for number, spec in enumerate(fields):
+        for count, alias in enumerate(spec.aliases, 1):
+            conversion = (alias.conversion or spec.conversion) if spec.mixed else None
+            aliases.append(_Alias(len(inputs), number, conversion))
+            name = f"{spec.name}/{count}"
+            inputs.append(replace(inputs[number], name=name, path=alias.path))
+    return tuple(inputs), tuple(aliases)
+
+
+def _input(spec: Field) -> Field:
+    if spec.judged_late:
+        spec = replace(spec, minimum=None, maximum=None, allowed=None)
+    return replace(spec, required=False, default=None, aliases=()) if spec.aliases else spec
+
+
+def _has_more(tree: Tree) -> bool:
+    """Whether the typed decoder would take a value as it is, and not look into it."""
+    branches = tree.values()
+    return any(
+        isinstance(b, (Where, Explode)) or (isinstance(b, Mapping) and _has_more(b))
+        for b in branches
+    )
 
 
 def _getter(ways: list[str]) -> Callable[[Any], tuple[Any, ...]]:

@@ -14,6 +14,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from transform.compressed import decompressed, is_compressed
 from transform.encoded import ENCODED_CHARACTERS_MIN, decoded
 from transform.kpl import CELLS_MAX, KPL_MAGIC, MEMBER_BYTES_MIN, MEMBERS_ALWAYS, is_aggregate
@@ -28,7 +31,9 @@ OPENED_RATIO_MAX = 40  # opened by received bytes; JSON of one fleet comes to 10
 OPENED_BYTES_MAX = 33_554_432  # from one source record
 ELEMENTS_ALWAYS = MEMBERS_ALWAYS  # of a source record of any size
 ELEMENT_BYTES_MIN = 15  # of a message with a device, a time and what is between two
-COMPRESSED_ELEMENT_BYTES_MIN = 8  # half of real ones; 550,000 in an event, 1.3 GB in Hot
+COMPRESSED_ELEMENT_BYTES_MIN = 8  # half of real ones; 550,000 in an event, 0.9 GB in Hot
+READING_BYTES_MIN = 8  # of a source record, of each row that lists in its messages come to
+READING_CELLS_ALWAYS = 12_000  # 32 rows of 375 fields, 24 of 500: 120 million in a Delivery
 COMPRESSED_CELLS_MAX = 25  # messages by fields, of a compressed byte: 110 million in an event
 
 
@@ -83,6 +88,16 @@ def plain(body: bytes, envelope: Envelope) -> bool:
     )
 
 
+def all_plain(bodies: pa.ChunkedArray, envelope: Envelope) -> bool:
+    """Whether all of these are plain, as columns. False says nothing."""
+    if envelope.unwrap or envelope.body != "json":
+        return False
+    if not pc.all(pc.starts_with(bodies, b"{"), min_count=0).as_py():
+        return False
+    texts = (chunk.buffers()[2] for chunk in bodies.chunks)
+    return not any(text is not None and b"\n" in text.to_pybytes() for text in texts)
+
+
 def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what the contract says
     body: bytes,
     group: str | None,
@@ -111,6 +126,13 @@ def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what 
     for sub, (key, data) in enumerate(members):
         walk.message(data, sub, key, attributes)
     return walk.opened
+
+
+def rows_max(size: int, fields: int) -> int:
+    """To how many rows of so many fields the lists in a source record of `size` bytes may come."""
+    worth = max(READING_BYTES_MIN, fields // COMPRESSED_CELLS_MAX)
+    always = min(ELEMENTS_ALWAYS, READING_CELLS_ALWAYS // fields)
+    return min(max(always, size // worth), CELLS_MAX // fields)
 
 
 class _Piece(NamedTuple):

@@ -6,12 +6,12 @@ very text it came in. A message the fast reader will not take is read here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from transform import readable
 from transform.contract import (
     Explode,
     Field,
@@ -25,7 +25,6 @@ from transform.contract import (
 )
 from transform.field_types import INT64_MAX, INT64_MIN, Value
 from transform.records import Reason, Rejection, Step
-from transform.sequences import nests_deeper
 from transform.timestamps import TimestampError, parse_json_timestamp
 
 DEVICE_ID_MAX_BYTES = 1_024  # a DynamoDB partition key holds 2,048, and the day is added to it
@@ -33,7 +32,6 @@ UTF8_BYTES_MAX = 4  # of a character
 DETAIL_MAX_CHARACTERS = 200
 SHOWN_MAX_BYTES = 40  # of a value, in a detail
 HIDDEN = "not shown"  # instead of the value of a redacted or hashed field
-NESTING_MAX = 100  # fixed, because the interpreter's own depth varies with its version and stack
 
 READINGS = "[]"
 """What the list that will be exploded is called among the values: no field has such a name."""
@@ -51,9 +49,12 @@ def read(
 
     Absent fields are None, and not yet judged: see `completed`.
     """
+    members = readable.members(body)
+    if isinstance(members, Rejection):
+        return members
     try:
         values: dict[str, Any] = {}
-        rescued = _take(_open(body), tree, values, (), unknown)
+        rescued = _take(members, tree, values, (), unknown)
     except _RejectedError as rejected:
         return rejected.rejection
     row = [values.get(spec.name) for spec in fields]
@@ -117,27 +118,6 @@ def _judge_device(device: str, spec: Field) -> None:
         raise _rejected(*wrong, spec)
 
 
-def _open(body: bytes) -> dict[str, msgspec.Raw]:
-    """The members of a message, values still JSON text. A repeated key's last value counts."""
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        known = [name for magic, name in _COMPRESSED.items() if body.startswith(magic)]
-        shown = f"; it looks like {known[0]}" if known else ""
-        raise _refused("decode", "not_utf8", f"byte {error.start}: {error.reason}{shown}") from None
-    if nests_deeper(body, NESTING_MAX):
-        raise _refused("decode", "malformed_json", f"nested more than {NESTING_MAX} deep")
-    try:
-        msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        if not _overflow_does_not_count(body, error):
-            raise _explained(body, error) from None
-    try:
-        return _MEMBERS.decode(body)
-    except msgspec.ValidationError:
-        raise _refused("decode", "not_an_object", "the message is not a JSON object") from None
-
-
 def _take(
     members: dict[str, msgspec.Raw],
     tree: Tree,
@@ -171,6 +151,7 @@ def _claim(
     text: bytes, branch: Any, values: dict[str, Any], path: Path, unknown: Unknown
 ) -> str | None:
     """Read one value into `values`; what of it no field claims comes back as JSON."""
+    branch = _within(branch, text)
     if text == b"null" and (branch is not None or isinstance(path[-1], int)):
         return None
     if branch is None:
@@ -188,6 +169,19 @@ def _claim(
         items = [bytes(item) for item in _parts(_ELEMENTS, text, path, spec)]
         return _take_places(items, branch, values, path, unknown)
     return _take(_parts(_MEMBERS, text, path, spec), branch, values, path, unknown)
+
+
+def _within(branch: Any, text: bytes) -> Any:
+    """What a contract has at a value; nothing where it only knows what cannot be in this one."""
+    if not isinstance(branch, Mapping) or text == b"null" or _claims(branch):
+        return branch
+    return branch if text.startswith(b"[" if of_list(branch) else b"{") else None
+
+
+def _claims(tree: Tree) -> bool:
+    """Whether anything below is read, and not only known."""
+    branches = tree.values()
+    return any(_claims(b) if isinstance(b, Mapping) else not isinstance(b, Where) for b in branches)
 
 
 def _parts(
@@ -229,36 +223,6 @@ def _value(text: bytes, spec: Field) -> Value:
     return value  # type: ignore[no-any-return]
 
 
-def _overflow_does_not_count(body: bytes, error: msgspec.DecodeError) -> bool:
-    """Whether the only number that overflows is the value of a key that comes again further on."""
-    if "out of range" not in str(error):
-        return False
-    try:
-        counts = json.loads(body.decode(), parse_int=float)
-        json.dumps(counts, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _explained(body: bytes, error: msgspec.DecodeError) -> _RejectedError:
-    """Why a body is not JSON, told apart: NaN, half a surrogate pair, or simply broken."""
-    if "out of range" in str(error):
-        return _refused("decode", "not_finite", "a number overflows a double")
-    constants: list[str] = []
-    try:
-        value = json.loads(body.decode(), parse_constant=constants.append, parse_int=str)
-    except ValueError:
-        return _refused("decode", "malformed_json", str(error))
-    if constants:
-        return _refused("decode", "not_finite", f"{constants[0]} is not a number JSON can hold")
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return _refused("decode", "lone_surrogate", "half of a surrogate pair is not a character")
-    return _refused("decode", "malformed_json", str(error))
-
-
 def _where(spec: Field) -> str:
     return dotted(spec.path) or f"attribute {spec.attribute}"
 
@@ -287,12 +251,6 @@ def _refused(step: Step, reason: Reason, detail: str, spec: Field | None = None)
     return _RejectedError(Rejection(step, reason, detail[:DETAIL_MAX_CHARACTERS], field))
 
 
-_COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\xfd7zXZ": "xz",
-    b"\x78\x9c": "zlib",
-}
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES: Mapping[str, Any] = {"string": str, "int64": int, "float64": float, "bool": bool}

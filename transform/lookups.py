@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 
 from transform.contract import Field, Lookup
 from transform.field_types import ARROW_TYPES
+from transform.timestamps import EARLIEST, LATEST
 
 ROWS_MAX = 1_000_000  # held in memory by every Transform: a fleet, not a history
 BYTES_MAX = 134_217_728
+KEY = ""  # what a lookup's key column is called once it is read: no field has such a name
 
 
 class LookupError_(ValueError):  # noqa: N801  LookupError is Python's
@@ -42,10 +44,10 @@ def read_lookup(data: bytes, lookup: Lookup, on: Field, wanted: Sequence[Field])
         raise LookupError_(f"cannot be read as {kind}: {error}") from None
     if table.num_rows > ROWS_MAX:
         raise LookupError_(f"{table.num_rows} rows; at most {ROWS_MAX}")
-    columns = {lookup.key: _column(table, lookup.key, on)}
+    columns = {KEY: _column(table, lookup.key, on)}
     for field in wanted:
         columns[field.name] = _column(table, field.column, field)
-    keys = columns[lookup.key]
+    keys = columns[KEY]
     if keys.null_count:
         raise LookupError_(
             f"row {pc.index(pc.is_null(keys), True).as_py() + 1} has no {lookup.key}"
@@ -58,28 +60,53 @@ def read_lookup(data: bytes, lookup: Lookup, on: Field, wanted: Sequence[Field])
 
 
 def _column(table: pa.Table, name: str, field: Field) -> pa.Array:
-    if name not in table.column_names:
-        raise LookupError_(f"no column {name!r}; there are {', '.join(table.column_names)}")
+    there = table.column_names.count(name)
+    if there != 1:
+        told = "no column" if not there else f"{there} columns"
+        raise LookupError_(f"{told} {name!r}; there are {', '.join(table.column_names)}")
     column = table.column(name).combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     try:
-        return column.cast(ARROW_TYPES[field.type])
+        return _typed(column, field)
     except pa.ArrowException:
         return _by_hand(column, name, field)
+
+
+def _typed(column: pa.Array, field: Field) -> pa.Array:
+    """A column as values of a field. Raises `pa.ArrowException` if there is one that is none."""
+    if field.type == "timestamp" and pa.types.is_integer(column.type):
+        raise pa.ArrowInvalid("seconds, milliseconds or microseconds?")
+    found = column.cast(ARROW_TYPES[field.type])
+    found.validate(full=True)  # text of a Parquet file may be no UTF-8
+    if field.type == "float64" and pc.any(pc.invert(pc.is_finite(found))).as_py():
+        raise pa.ArrowInvalid("infinite, or no number")
+    if field.type == "timestamp":
+        micros = found.cast(pa.int64())
+        outside = pc.or_(pc.less(micros, EARLIEST), pc.greater(micros, LATEST))
+        if pc.any(outside).as_py():
+            raise pa.ArrowInvalid("not between the years 1 and 9999")
+    return found
 
 
 def _by_hand(column: pa.Array, name: str, field: Field) -> pa.Array:
     """The first value that does not fit, told with its row."""
     for number in range(len(column)):
+        one = column.slice(number, 1)
         try:
-            column.slice(number, 1).cast(ARROW_TYPES[field.type])
+            _typed(one, field)
         except pa.ArrowException:
-            value = column[number].as_py()
             raise LookupError_(
-                f"row {number + 1}: {name} {value!r} is not of type {field.type}"
+                f"row {number + 1}: {name} {_shown(one)} is not of type {field.type}"
             ) from None
     raise LookupError_(f"{name} is not of type {field.type}")
+
+
+def _shown(one: pa.Array) -> str:
+    try:
+        return repr(one[0].as_py())
+    except ValueError:  # bytes that are no text, nanoseconds
+        return f"a {one.type}"
 
 
 def _csv(data: bytes) -> pa.Table:

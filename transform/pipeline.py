@@ -9,19 +9,21 @@ nothing else: not on what else is in the Delivery.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
+from itertools import count, repeat
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.envelope import Unopened, open_record, plain
-from transform.gathered import Drops, Good, Place, Rejects
-from transform.plan import Plan, Plans, Unread
+from transform.envelope import Unopened, all_plain, open_record, plain
+from transform.gathered import Drops, Good, Numbers, Place, Rejects
+from transform.plan import Plan, Unread
+from transform.plans import Plans
 from transform.records import (
     DIGEST_BYTES,
     Batch,
@@ -129,7 +131,7 @@ class Transform:
         rejection = Rejection("open", "killer", why)
         groups = raw.column("_partition_key").to_pylist()
         for index, body in enumerate(raw.column("_body").to_pylist()):
-            rejects.add(rejection, body, (index, 0, 0, groups[index]))
+            rejects.add(rejection, body, index, 0, 0, groups[index])
         none = Generation(self.epoch, 0, "unread")
         origin = Origin(raw, raw_key, first, none, self.contract.name, Counter(rejects.index))
         return Batch(
@@ -147,10 +149,10 @@ class _Judged:
     def __init__(self, rules: Transform, raw: pa.Table) -> None:
         self._rules = rules
         self._raw = raw
-        self._arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
+        arrivals = raw.column("_arrival").combine_chunks().cast(pa.int64())
         self.rejects, self.drops = Rejects(), Drops()
         self.good = {
-            plan: Good(plan.contract, verbs, self._arrivals, self.rejects, self.drops)
+            plan: Good(plan.contract, verbs, arrivals, self.rejects, self.drops)
             for plan, verbs in rules.verbs.items()
         }
 
@@ -167,56 +169,66 @@ class _Judged:
         """The path of an ordinary record: its decoded values are its row."""
         decode, good, rejects = plan.message.decode, self.good[plan], self.rejects
         digest = hashlib.blake2b
-        for body, _, place, unopened in self._messages():
-            if unopened is not None:
-                rejects.add(unopened, body, place)
-                continue
-            found = decode(body)
+        for body, _, index, sub, child, group, unopened in self._messages():
+            found = unopened or decode(body)
             if isinstance(found, Rejection):
-                rejects.add(found, body, place)
+                rejects.add(found, body, index, sub, child, group)
                 continue
             row, rescued = found
-            good.add(row, rescued, digest(body, digest_size=DIGEST_BYTES).digest(), body, place, 0)
+            name = digest(body, digest_size=DIGEST_BYTES).digest()
+            good.add(row, rescued, name, body, 0, index, sub, child, group)
 
     def _by_plan(self) -> None:
         """Messages that say how they are to be read, or that come to several rows."""
         plans = self._rules.plans
-        numbers = _Numbers()
-        for body, attributes, place, unopened in self._messages():
-            plan = unopened or plans.choose(body, attributes)
-            if plan is None:
-                self.drops.add(TYPE_RULE, numbers.next(place))
-            elif isinstance(plan, Rejection):
-                self.rejects.add(plan, body, numbers.next(place))
+        only = (plans.only, b"") if plans.only else None
+        numbers = Numbers(self._raw.column("_body"), len(self._rules.contract.fields))
+        for body, attributes, index, sub, child, group, unopened in self._messages():
+            place = index, sub, child, group
+            chosen = unopened or only or plans.choose(body, attributes)
+            if chosen is None:
+                self.drops.add(TYPE_RULE, *numbers.next(*place))
+            elif isinstance(chosen, Rejection):
+                self.rejects.add(chosen, body, *numbers.next(*place))
             else:
-                self._read(plan, body, attributes, place, numbers)
+                self._read(*chosen, body, attributes, place, numbers)
 
-    def _read(
+    def _read(  # noqa: PLR0913, PLR0917  a message, and how it is read
         self,
         plan: Plan,
+        said: bytes,
         body: bytes,
         attributes: Attributes | None,
         place: Place,
-        numbers: _Numbers,
+        numbers: Numbers,
     ) -> None:
-        found = plan.read(body, attributes)
+        found = plan.read(body, attributes, said, numbers.left(place[0]))
         if isinstance(found, Rejection):
-            self.rejects.add(found, body, numbers.next(place))
+            self.rejects.add(found, body, *numbers.next(*place))
             return
         good = self.good[plan]
-        count = 0
-        for count, reading in enumerate(found, 1):  # noqa: B007  read after the loop
-            own = numbers.next(place)
+        readings = 0
+        for readings, reading in enumerate(found, 1):  # noqa: B007  read after the loop
+            own = numbers.next(*place)
             if isinstance(reading, Unread):
-                self.rejects.add(reading.rejection, reading.body, own)
+                self.rejects.add(reading.rejection, reading.body, *own)
                 continue
             digest = hashlib.blake2b(reading.material, digest_size=DIGEST_BYTES).digest()
-            good.add(reading.row, reading.rescued, digest, reading.came, own, reading.place)
-        if not count:
-            self.drops.add(EXPLODE_RULE, numbers.next(place))
+            good.add(reading.row, reading.rescued, digest, reading.came, reading.place, *own)
+        if not readings:
+            self.drops.add(EXPLODE_RULE, *numbers.next(*place))
 
-    def _messages(self) -> Iterator[_Message]:
+    def _messages(self) -> Iterable[_Message]:
         """Every message, those of one source record at a time, and what cannot be opened."""
+        raw, envelope = self._raw, self._rules.contract.envelope
+        attributes = raw.column("_attributes")
+        if attributes.null_count < len(attributes) or not all_plain(raw.column("_body"), envelope):
+            return self._opened()
+        bodies, groups = (raw.column(name).to_pylist() for name in ("_body", "_partition_key"))
+        none, zero = repeat(None), repeat(0)
+        return zip(bodies, none, count(), zero, zero, groups, none, strict=False)
+
+    def _opened(self) -> Iterator[_Message]:
         raw, contract = self._raw, self._rules.contract
         if not raw.num_rows:
             return
@@ -229,12 +241,12 @@ class _Judged:
             outer = attributes[index]
             if plain(body, envelope):
                 own = attributes_of(outer) if outer else None
-                yield body, own, (index, 0, 0, group), None
+                yield body, own, index, 0, 0, group, None
                 continue
-            opened = open_record(body, group, outer, source, envelope, fields)
-            places = zip(repeat(index), opened.subs, opened.children, opened.groups, strict=False)
-            found = zip(opened.bodies, opened.attributes, places, repeat(None), strict=False)
-            yield from _with_rejects(found, index, opened.rejects) if opened.rejects else found
+            of = open_record(body, group, outer, source, envelope, fields)
+            places = (repeat(index), of.subs, of.children, of.groups)
+            found = zip(of.bodies, of.attributes, *places, repeat(None), strict=False)
+            yield from _with_rejects(found, index, of.rejects) if of.rejects else found
 
 
 def _with_rejects(
@@ -242,35 +254,15 @@ def _with_rejects(
 ) -> list[_Message]:
     """The messages of a record and what cannot be opened of it, as they came."""
     unopened: list[_Message] = [
-        (body, None, (index, sub, child, group), rejection)
+        (body, None, index, sub, child, group, rejection)
         for sub, child, group, body, rejection in rejects
     ]
-    return sorted([*found, *unopened], key=lambda message: message[2][1:3])
+    return sorted([*found, *unopened], key=operator.itemgetter(3, 4))
 
 
-_Message = tuple[bytes, Attributes | None, Place, Rejection | None]
-"""A message, its attributes and place, or what came in its stead and why it is not one."""
-
-
-class _Numbers:
-    """Numbers the rows of a source record, or of each member of an aggregate.
-
-    Exploded, the messages of an array come to more rows than there are messages; so each row gets
-    its holder's next number, whatever becomes of it.
-    """
-
-    def __init__(self) -> None:
-        self._index = -1
-        self._next: Counter[int] = Counter()
-
-    def next(self, place: Place) -> Place:
-        index, sub, _, group = place
-        if index != self._index:
-            self._index = index
-            self._next.clear()
-        child = self._next[sub]
-        self._next[sub] = child + 1
-        return index, sub, child, group
+_Message = tuple[bytes, Attributes | None, int, int, int, str | None, Rejection | None]
+"""A message, its attributes and place, or what came in its stead and why it is not one. All flat:
+the garbage collector would follow a tuple within."""
 
 
 def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
@@ -283,5 +275,10 @@ def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
 
 def _counts(received: int, rows: pa.Table, rejects: pa.Table, drops: pa.Table) -> Counts:
     """Source records by the worst of their rows: quarantined, delivered, dropped."""
-    good, bad, dropped = (set(of.column("_index").to_pylist()) for of in (rows, rejects, drops))
-    return Counts(received, len(good - bad), len(dropped - good - bad), len(bad))
+    good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
+    fallen = _without(dropped, pa.concat_arrays((good, bad)))
+    return Counts(received, len(_without(good, bad)), len(fallen), len(bad))
+
+
+def _without(some: pa.Array, others: pa.Array) -> pa.Array:
+    return some.filter(pc.invert(pc.is_in(some, others))) if len(some) and len(others) else some

@@ -1,12 +1,13 @@
 """How one kind of message is read: by which version of the contract, and which of its fields.
 
-An ordinary contract has one plan. With versions side by side, or a choice by message type, a
-message says for itself which plan is its own; a look at that one place decides.
+An ordinary contract has one plan. With versions side by side, or a choice by message type, there
+are several, and `plans` says which is a message's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,7 +15,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from transform import exact_reader
-from transform.contract import READING, Case, Contract, Field, Where, dotted
+from transform.contract import (
+    READING,
+    Case,
+    Contract,
+    Explode,
+    Field,
+    Path,
+    Where,
+    dotted,
+)
+from transform.contract_paths import clash
 from transform.decode import Decoder
 from transform.exact_reader import Row
 from transform.records import Rejection
@@ -44,10 +55,14 @@ class Unread(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One way to read a message: the contract's fields, or those that one case of it has."""
+    """One way to read a message: the contract's fields, or those that one case of it has.
+
+    What stands where a `hidden` field of another version or case has its value is kept nowhere.
+    """
 
     contract: Contract
     case: Case | None = None
+    hidden: tuple[Field, ...] = ()
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
@@ -64,12 +79,13 @@ class Plan:
         contract = self.contract
         places = (contract.schema, contract.choose.where if contract.choose else None)
         known = [where for where in places if where is not None and where.path]
+        listed = [contract.explode] if contract.explode else []
         return Decoder.of(
             own,
             contract.unknown,
             contract.device,
             contract.explode,
-            known,
+            [*known, *self._hidden([*own, *known, *listed], of_reading=False)],
             contract.max_body_bytes,
         )
 
@@ -77,7 +93,22 @@ class Plan:
     def element(self) -> Decoder:
         """What reads an element of the list."""
         own = [f for f in self.fields if f.of_reading]
-        return Decoder.of(own, self.contract.unknown, self.contract.device)
+        contract = self.contract
+        known = self._hidden(own, of_reading=True)
+        return Decoder.of(own, contract.unknown, contract.device, known=known)
+
+    def _hidden(self, own: Sequence[Field | Where | Explode], *, of_reading: bool) -> list[Where]:
+        """Places of values that nobody shall see, though this plan has no such field."""
+        if self.contract.unknown != "rescue":
+            return []
+        taken: list[Path] = [path for one in own for path in _places_of(one)]
+        found: list[Where] = []
+        for spec in self.hidden:
+            for path in spec.places if spec.of_reading == of_reading else ():
+                if not any(clash(path, other) for other in taken):
+                    taken.append(path)
+                    found.append(Where(path))
+        return found
 
     @cached_property
     def attributes(self) -> tuple[tuple[int, Field], ...]:
@@ -113,11 +144,12 @@ class Plan:
         return [names.index(f.name) for f in decoder.fields]
 
     def read(
-        self, body: bytes, attributes: Attributes | None
+        self, body: bytes, attributes: Attributes | None, said: bytes = b"", most: int = sys.maxsize
     ) -> Rejection | Iterator[Reading | Unread]:
         """Every row of a message, or why the message as a whole has none.
 
-        An exploded list that is empty gives no rows.
+        An exploded list that is empty gives no rows, one of more than `most` readings is refused.
+        `said` is why this plan reads it.
         """
         found = self.message.decode(body)
         if isinstance(found, Rejection):
@@ -131,13 +163,10 @@ class Plan:
             return material
         explode = self.contract.explode
         if explode is None:
-            return iter((Reading(row, rescued, body + material, body),))
-        if len(values) == len(self.message.fields):
-            detail = f"{dotted(explode.path)} is absent or null"
-            return Rejection("check", "missing_field", detail)
-        if not values[-1] and explode.empty == "reject":
-            return Rejection("check", "no_readings", f"{dotted(explode.path)} is empty")
-        return self._exploded(row, rescued, values[-1])
+            return iter((Reading(row, rescued, body + material + said, body),))
+        readings = values[len(self.message.fields) :]
+        wrong = _list_wrong(readings, explode, len(body), most)
+        return wrong or self._exploded(row, rescued, said, readings[0])
 
     def _with_attributes(self, row: Row, attributes: Attributes | None) -> bytes | Rejection:
         """Put in what the message's attributes say; returns what they add to its identity."""
@@ -152,13 +181,14 @@ class Plan:
         return repr(added).encode() if added else b""
 
     def _exploded(
-        self, message: Row, message_rescued: str | None, elements: Sequence[Any]
+        self, message: Row, message_rescued: str | None, said: bytes, elements: Sequence[Any]
     ) -> Iterator[Reading | Unread]:
         """A row for each element, which is what it is by its own bytes and what is in the message.
 
         So a reading that is sent again beside others is the same reading.
         """
-        of_message = repr((message, message_rescued)).encode()
+        of_message = repr((message, message_rescued)).encode() + said
+        list_path = dotted(self.contract.explode.path) if self.contract.explode else ""
         decode = self.element.decode
         for number, element in enumerate(elements):
             came = bytes(element)
@@ -171,145 +201,33 @@ class Plan:
             for place, value in zip(self._element_places, values, strict=True):
                 row[place] = value
             of_place = b"#%d" % number if self._reading_counts else b""
-            both = _together(message_rescued, rescued)
+            both = _together(message_rescued, rescued, list_path)
             yield Reading(row, both, b"\0".join((came, of_place, of_message)), came, number)
 
 
-def _together(message: str | None, element: str | None) -> str | None:
-    """What neither the message's fields nor the reading's claim, as one JSON object."""
-    if message is None or element is None:
-        return message or element
-    return f"{message[:-1]},{element[1:]}"
+def _places_of(one: Field | Where | Explode) -> tuple[Path, ...]:
+    return one.places if isinstance(one, Field) else (one.path,)
 
 
-@dataclass(frozen=True, eq=False)
-class Plans:
-    """The plans of a contract and of its versions beside it, and which one a message asks for."""
-
-    contract: Contract
-    versions: Mapping[int, Contract]
-    _schema: Peek | None
-    _by_version: Mapping[int, Mapping[str, Plan]]
-    _types: Mapping[int, Peek]
-
-    @classmethod
-    def of(cls, contract: Contract, older: Sequence[Contract] = ()) -> Plans:
-        """The plans of `contract`, which reads all that name no version, and of others of it."""
-        versions = {c.version: c for c in (*older, contract)}
-        return cls(
-            contract=contract,
-            versions=versions,
-            _schema=Peek.at(contract.schema),
-            _by_version={version: _plans(c) for version, c in versions.items()},
-            _types={v: Peek.at(c.choose.where) for v, c in versions.items() if c.choose},
-        )
-
-    @cached_property
-    def only(self) -> Plan | None:
-        """The one plan there is, if messages have no choice."""
-        plan = self._by_version[self.contract.version].get("")
-        return plan if self._schema is None and not self._types else None
-
-    def every(self) -> list[Plan]:
-        found = [plan for plans in self._by_version.values() for plan in plans.values()]
-        return list(dict.fromkeys(found))
-
-    def choose(self, body: bytes, attributes: Attributes | None) -> Plan | Rejection | None:
-        """The plan a message asks for, None where it is of a type that is dropped.
-
-        Where the place says nothing that can be read, the newest version reads the message, and
-        says what is wrong with it.
-        """
-        version = self.contract.version
-        if self._schema is not None:
-            named = self._schema.look(body, attributes)
-            if named is not None:
-                found = version_named(named, self.contract.name)
-                if found is None or found not in self.versions:
-                    known = ", ".join(str(number) for number in sorted(self.versions))
-                    detail = f"the message names version {_cut(named)!r}; here are {known}"
-                    return Rejection("check", "unknown_schema", detail)
-                version = found
-        plans = self._by_version[version]
-        if version not in self._types:
-            return plans[""]
-        kind = self._types[version].look(body, attributes)
-        if kind is not None and kind in plans:
-            return plans[kind]
-        choose = self.versions[version].choose
-        if choose is not None and choose.otherwise == "drop" and _readable(body):
-            return None
-        told = "no type" if kind is None else f"type {_cut(kind)!r}"
-        broken = plans[next(iter(plans))].message.decode(body) if kind is None else None
-        if isinstance(broken, Rejection) and broken.step == "decode":
-            return broken
-        return Rejection("check", "unknown_type", f"the message names {told}")
+def _list_wrong(
+    readings: Sequence[Sequence[bytes]], explode: Explode, size: int, most: int
+) -> Rejection | None:
+    """Why a message's list, if it has one, does not become rows."""
+    path = dotted(explode.path)
+    if not readings:
+        return Rejection("check", "missing_field", f"{path} is absent or null")
+    count = len(readings[0])
+    if not count and explode.empty == "reject":
+        return Rejection("check", "no_readings", f"{path} is empty")
+    if count > most:
+        detail = f"{count} readings in {size} bytes; at most {most} are read"
+        return Rejection("envelope", "too_many_elements", detail)
+    return None
 
 
-@dataclass(frozen=True)
-class Peek:
-    """A look at one place of a message."""
-
-    where: Where
-    _decoder: msgspec.json.Decoder[Any] | None
-
-    @classmethod
-    def at(cls, where: Where | None) -> Any:
-        if where is None:
-            return None
-        kind: Any = str | int | bool | None
-        for number, key in enumerate(reversed(where.path)):
-            kind = msgspec.defstruct(
-                f"Peek{number}", [("at", kind | None, None)], rename={"at": str(key)}, gc=False
-            )
-        return cls(where, msgspec.json.Decoder(kind) if where.path else None)
-
-    def look(self, body: bytes, attributes: Attributes | None) -> str | None:
-        """What stands there, as text; None where nothing does, or nothing that can be read."""
-        if self._decoder is None:
-            return (attributes or {}).get(self.where.attribute)
-        try:
-            found = self._decoder.decode(body)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            return None
-        for _ in self.where.path:
-            found = None if found is None else found.at
-        if isinstance(found, bool):
-            return "true" if found else "false"
-        return None if found is None else str(found)
-
-
-def version_named(text: str, contract: str) -> int | None:
-    """The version in `3`, `v3`, `fleet@3`, `fleet/3` or `fleet:v3`; None where it names none."""
-    for mark in "@/:":
-        name, found, rest = text.partition(mark)
-        if found:
-            text = rest if name == contract else ""
-    number = text.removeprefix("v")
-    return int(number) if number.isascii() and number.isdecimal() and len(number) < 9 else None  # noqa: PLR2004
-
-
-def _plans(contract: Contract) -> Mapping[str, Plan]:
-    """A contract's plans by what a message says of its type; `""` where it need say nothing."""
-    if contract.choose is None:
-        return {"": Plan(contract)}
-    plans = [(case, Plan(contract, case)) for case in contract.choose.cases]
-    return {value: plan for case, plan in plans for value in case.values}
-
-
-def _readable(body: bytes) -> bool:
-    """Whether a message is an object in JSON: what is not was not dropped by its type."""
-    try:
-        msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        body.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
-
-
-def _cut(text: str) -> str:
-    return (
-        text
-        if len(text) <= exact_reader.SHOWN_MAX_BYTES
-        else text[: exact_reader.SHOWN_MAX_BYTES] + "..."
-    )
+def _together(message: str | None, element: str | None, list_path: str) -> str | None:
+    """What neither the message's fields nor the reading's claim; the reading's under its list."""
+    if element is None:
+        return message
+    own = f"{msgspec.json.encode(list_path).decode()}:{element}"
+    return f"{{{own}}}" if message is None else f"{message[:-1]},{own}}}"

@@ -23,7 +23,7 @@ def sender(body: bytes, contract: Contract) -> str | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     field = contract.field(contract.device)
-    found = (_at(value, path) for path in (field.path, *(a.path for a in field.aliases)) if path)
+    found = (_at(value, path) for path in field.places)
     return next((name for name in found if name is not None), None)
 
 

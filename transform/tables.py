@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import ROW_MARKS, Contract
-from transform.field_types import ARROW_TYPES, utc_text
+from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Generation
 
 MICROS = 1_000_000
@@ -124,12 +124,11 @@ def sampled(rows: pa.Table, part: float) -> pa.Array:
     )
 
 
-def column_of(values: Sequence[object], name: str, contract: Contract) -> pa.Array:
+def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     """A field's values as its column; timestamps in microseconds."""
-    kind = ARROW_TYPES[contract.field(name).type]
-    if kind == UTC_MICROS:
+    if kind == "timestamp":
         return pa.array(values, pa.int64()).cast(UTC_MICROS)
-    return pa.array(values, kind)
+    return pa.array(values, ARROW_TYPES[kind])
 
 
 def repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:

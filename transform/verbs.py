@@ -17,13 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform import exact_reader
-from transform.contract import ARRIVAL, READING, Contract, Field, Filter
+from transform.contract import ARRIVAL, READING, Contract, Field, Filter, Lookup
 from transform.field_types import ARROW_TYPES
+from transform.lookups import KEY
 from transform.records import UTC_MICROS, Reason, Rejection
 from transform.timestamps import EARLIEST, LATEST
 
 MICROS = 1_000_000
 HASH_HEX_DIGITS = 32  # of an HMAC-SHA256: 128 bits tell every device of a fleet apart
+SKEW = "_skew"
 HIDDEN = exact_reader.HIDDEN
 
 
@@ -43,10 +45,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.arrivals)
 
-    def kept(self) -> list[int]:
-        """The places of the rows that are left."""
+    def kept(self) -> list[int] | None:
+        """The places of the rows that are left, None where all are."""
         if not self.rejected and not self.dropped:
-            return list(range(len(self)))
+            return None
         return [n for n in range(len(self)) if n not in self.rejected and n not in self.dropped]
 
     def reject(self, mask: pa.Array, why: Callable[[int], Rejection]) -> None:
@@ -80,11 +82,13 @@ class Verbs:
 
     @classmethod
     def of(cls, contract: Contract, fields: tuple[Field, ...], hash_key: bytes) -> Verbs:
-        steps: list[Step] = [_convert(f) for f in fields if f.conversion and not _by_hand(f)]
-        steps += [_look_up(contract, f) for f in fields if f.lookup]
+        steps: list[Step] = [_convert(f) for f in fields if f.conversion and not f.mixed]
+        for lookup in contract.lookups:
+            found = [f for f in fields if f.lookup == lookup.name]
+            steps += [_look_up(lookup, found)] if found else []
         steps += [_derive(f) for f in fields if f.expression is not None]
         steps += [_judge(f) for f in fields if f.judged_late]
-        if contract.field(contract.device).made:
+        if not contract.field(contract.device).in_message:
             steps.append(_device(contract))
         steps.append(_future(contract))
         steps += [_filter(rule) for rule in contract.filters]
@@ -100,31 +104,31 @@ class Verbs:
         return rows
 
 
-def _by_hand(spec: Field) -> bool:
-    """Whether values were converted one by one: older firmware has another unit for some."""
-    return any(alias.conversion for alias in spec.aliases)
-
-
 def _convert(spec: Field) -> Step:
     conversion = spec.conversion
 
     def step(rows: Rows) -> None:
         if conversion is not None:
-            rows.columns[spec.name] = conversion.of(rows.columns[spec.name])
+            rows.columns[spec.name] = _filled(conversion.of(rows.columns[spec.name]), spec)
 
     return step
 
 
-def _look_up(contract: Contract, spec: Field) -> Step:
-    lookup = next(found for found in contract.lookups if found.name == spec.lookup)
-
+def _look_up(lookup: Lookup, fields: list[Field]) -> Step:
     def step(rows: Rows) -> None:
         if lookup.table is None:
             raise ValueError(f"lookup {lookup.name!r} was not loaded")
-        places = pc.index_in(rows.columns[lookup.on], lookup.table.column(lookup.key))
-        rows.columns[spec.name] = _filled(lookup.table.column(spec.name).take(places), spec)
+        places = _places(rows.columns[lookup.on], lookup.table.column(KEY))
+        for spec in fields:
+            rows.columns[spec.name] = _filled(lookup.table.column(spec.name).take(places), spec)
 
     return step
+
+
+def _places(values: pa.Array, keys: pa.ChunkedArray) -> pa.Array:
+    """Where each value is among the keys, which are many: only those that occur are hashed."""
+    near = pc.indices_nonzero(pc.is_in(keys, value_set=pc.unique(values)))
+    return near.take(pc.index_in(values, value_set=keys.take(near)))
 
 
 def _derive(spec: Field) -> Step:
@@ -139,7 +143,7 @@ def _derive(spec: Field) -> Step:
 
 def _filled(values: pa.Array | pa.ChunkedArray, spec: Field) -> pa.Array:
     whole = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    whole = whole.cast(ARROW_TYPES[spec.type])
+    whole = whole.cast(ARROW_TYPES[spec.type], safe=False)  # an int64 is the nearest float64
     if spec.default is None:
         return whole
     return pc.fill_null(whole, pa.scalar(spec.default, _plain(spec)).cast(whole.type))
@@ -189,7 +193,7 @@ def _judge(spec: Field) -> Step:
 
 
 def _device(contract: Contract) -> Step:
-    """A device id that was made can be empty, or longer than a DynamoDB key."""
+    """A device id that the decoder did not see can be empty, or longer than a DynamoDB key."""
     name = contract.device
 
     def step(rows: Rows) -> None:
@@ -207,18 +211,22 @@ def _device(contract: Contract) -> Step:
 
 
 def _future(contract: Contract) -> Step:
-    """Event time by arrival, not by the clock: so it is judged the same on every attempt."""
+    """Event time by arrival, not by the clock: so it is judged the same on every attempt.
+
+    From here on the rows have their skew.
+    """
     name, seconds = contract.event_time, contract.max_future_seconds
 
     def step(rows: Rows) -> None:
-        beyond = pc.subtract(rows.columns[name].cast(pa.int64()), rows.arrivals)
-        ahead = pc.greater(beyond, seconds * MICROS)
+        skew = pc.subtract(rows.arrivals, rows.columns[name].cast(pa.int64()))
+        rows.columns[SKEW] = skew
+        ahead = pc.less(skew, -seconds * MICROS)
 
         def why(place: int) -> Rejection:
             return Rejection(
                 "check",
                 "future_time",
-                f"event time is {beyond[place].as_py() / MICROS:.0f} s beyond arrival; "
+                f"event time is {-skew[place].as_py() / MICROS:.0f} s beyond arrival; "
                 f"the contract takes {seconds} s",
                 name,
             )

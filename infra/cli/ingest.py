@@ -24,7 +24,8 @@ from ingest.producer import Unsendable
 from ingest.producer.queue import check_body
 from transform.contract import Contract
 from transform.contract_file import load_contract
-from transform.plan import Plan, Plans, Reading
+from transform.plan import Reading
+from transform.plans import Plans
 from transform.records import Rejection
 from transform.sender import sender
 
@@ -149,8 +150,8 @@ def device_keys(bodies: Iterable[bytes], contract: Contract) -> Iterator[str]:
 
 def _device_read(plans: Plans, body: bytes, device: int) -> str | None:
     """The device of a record's first row, if it has one that can be read as it is."""
-    plan = plans.choose(body, None)
-    found = plan.read(body, None) if isinstance(plan, Plan) else None
+    chosen = plans.choose(body, None)
+    found = chosen[0].read(body, None) if isinstance(chosen, tuple) else None
     if found is None or isinstance(found, Rejection):
         return None
     rows = (reading.row[device] for reading in found if isinstance(reading, Reading))

@@ -24,7 +24,7 @@ from infra.contracts.opened import Observed
 from infra.contracts.patches import Proposal, Rejects, member, opened, propose
 from infra.contracts.trial import applied
 from infra.lake import VIEWS, Lake
-from transform.contract import Contract
+from transform.contract import Contract, dotted
 from transform.contract_file import ContractError, parse_contract
 from transform.timestamps import EPOCH, MICROSECOND
 
@@ -117,6 +117,8 @@ def _devices(messages: Sequence[bytes], contract: Contract) -> list[str]:
 
 def _named_in(rejects: Rejects, until: datetime) -> Proposal:
     """A field for what messages are rejected for: the most frequent, where there are several."""
+    if rejects.contract.explode is not None:
+        return Proposal('of the message, or with `of = "reading"`: give it a column by hand')
     found = (re.search(r"the contract has no (.+)$", detail) for detail in rejects.details)
     paths = Counter(tuple(match.group(1).split(".")) for match in found if match)
     if not paths:
@@ -133,8 +135,8 @@ def source_text(contract: Contract) -> str:
 
 def _new_field(contract: Contract, path: Path, values: Iterable[Any], until: datetime) -> Proposal:
     """A field for an unknown path, as a draft from a sample would have it, but never required."""
-    if contract.explode is not None:
-        return Proposal('of the message, or with `of = "reading"`: give it a column by hand')
+    inside = contract.explode is not None and path[0] == dotted(contract.explode.path)
+    path = path[1:] if inside else path
     seen = Seen(path)
     for value in values:
         seen.add(value)
@@ -148,6 +150,7 @@ def _new_field(contract: Contract, path: Path, values: Iterable[Any], until: dat
     if not fields:
         return Proposal("always null so far")
     [guess] = fields
+    guess.of_reading = inside
     taken = {field.name for field in contract.fields}
     if guess.name in taken:
         guess.name = f"new_{guess.name}"
