@@ -3,8 +3,8 @@ PYTHON ?= python3
 # Passed on to the demo, or to pytest: make demo ARGS=--help
 ARGS ?=
 
-# Two, so that one slow test does not hold up the rest; more gains little for mostly short tests.
-TEST_PROCESSES ?= 2
+# One more than the two cores of a small machine: the slow tests wait for processes of their own.
+TEST_PROCESSES ?= 3
 
 # Of the simulation: make simulate SEEDS=10000
 SEEDS ?= 500
@@ -24,7 +24,8 @@ demo:  ## run the pipeline on this machine (ARGS=...)
 
 test:  ## run the tests (ARGS=...)
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
-		.venv/bin/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+		.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+			--no-loadscope-reorder $(ARGS)
 
 # Of the fuzzer: how many events, and the seed of the first thousand.
 EVENTS ?= 200000

@@ -18,7 +18,7 @@ from infra.push import Sent
 from sinks import distinct, hot
 from sinks.table import Table
 from transform.contract import Contract
-from transform.pipeline import hot_mask
+from transform.tables import hot_mask
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,24 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
             "SELECT count(*), count(DISTINCT (_record_id, _digest)), count(DISTINCT _record_id) "
             "FROM delivered",
         )
+        db.execute(_TOLD)
         reasons = dict(
             db.execute(
-                "SELECT _reason, count(*) FROM set_aside GROUP BY ALL ORDER BY ALL"
+                "SELECT reason, count(*) FROM told WHERE fate = 'quarantined' "
+                "GROUP BY ALL ORDER BY ALL"
             ).fetchall()
         )
         unaccounted, parked_messages = _one(db, _UNACCOUNTED)
-        (left_out,) = _one(db, "SELECT count(*) FROM left_out")
+        delivered, left_out = _one(
+            db,
+            "SELECT count(*) FILTER (fate = 'delivered'), count(*) FILTER (fate = 'dropped') "
+            "FROM told",
+        )
         kept = db.sql("SELECT * FROM delivered").to_arrow_table()
     expected = set(hot.keys_of(kept.filter(hot_mask(kept, contract)), contract))
     return Account(
         sent=sent.total(),
-        delivered=rows,
+        delivered=delivered,
         dropped=left_out,
         parked=parked_messages,
         quarantined=reasons,
@@ -139,23 +145,31 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
     )
 
 
+_TOLD = f"""
+    CREATE TABLE told AS
+    SELECT {distinct.POSITION}, _sub,
+        CASE WHEN bool_or(fate = 'quarantined') THEN 'quarantined'
+            WHEN bool_or(fate = 'delivered') THEN 'delivered' ELSE 'dropped' END AS fate,
+        arg_min(_reason, _child) FILTER (fate = 'quarantined') AS reason
+    FROM (
+        SELECT {distinct.ELEMENT}, 'delivered' AS fate, NULL AS _reason FROM delivered
+        UNION ALL SELECT {distinct.ELEMENT}, 'quarantined', _reason FROM set_aside
+        UNION ALL SELECT {distinct.ELEMENT}, 'dropped', NULL FROM left_out
+    )
+    GROUP BY {distinct.POSITION}, _sub
+"""
+"""Each message's one fate, the worst of its rows: an array or a list comes to several."""
+
 _UNACCOUNTED = f"""
     SELECT
-        coalesce(sum(abs(messages - rows)) FILTER (NOT parked OR rows > 0), 0)::BIGINT,
-        coalesce(sum(messages) FILTER (parked AND rows = 0), 0)::BIGINT
+        coalesce(sum(abs(messages - there)) FILTER (NOT parked OR there > 0), 0)::BIGINT,
+        coalesce(sum(messages) FILTER (parked AND there = 0), 0)::BIGINT
     FROM (
-        SELECT sent.messages, sent.parked, coalesce(found.rows, 0) AS rows
+        SELECT sent.messages, sent.parked, coalesce(found.there, 0) AS there
         FROM sent LEFT JOIN (
-        SELECT {distinct.POSITION}, count(*) AS rows
-        FROM (
-            SELECT {distinct.POSITION} FROM delivered
-            UNION ALL
-            SELECT {distinct.POSITION} FROM set_aside
-            UNION ALL
-            SELECT {distinct.POSITION} FROM left_out
-        )
-        GROUP BY ALL
-    ) AS found USING ({distinct.POSITION}))
+            SELECT {distinct.POSITION}, count(*) AS there FROM told GROUP BY ALL
+        ) AS found USING ({distinct.POSITION})
+    )
 """
 """Messages that are nowhere (or there twice), and those that are parked and have no better fate."""
 

@@ -1,7 +1,8 @@
 """The checks of `millrace verify`: each one SQL statement whose rows are what is wrong.
 
-`VIEWS` give every position its fate by law 5, from tables of what the stores say (`infra.verify`
-loads them); `CHECKS` look for what contradicts. A row of a check is a name and a detail.
+`VIEWS` give every position its fate by law 5, from tables of what the stores say (`infra.tables`
+loads them); `CHECKS` look for what contradicts. A row of a check is a name and a detail, and the
+name of another finding that explains it, where one does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,19 @@ MARK = f"{LINEAGE}, NULL, 'dropped'"
 FATE = """CASE WHEN bool_or(verdict NOT IN ('delivered', 'dropped')) THEN 'quarantined'
     WHEN bool_or(verdict = 'delivered') THEN 'delivered' ELSE 'dropped' END"""
 TABLES = distinct.Tables("landing", "quarantine", "left_out")
+
+
+def _wrong(which: str, fate: str, differs: str = "") -> str:
+    """Attempts whose object is gone, or is not of the size they counted."""
+    return f"""
+        SELECT execution, '{which}' AS which, {which}_key AS key, {which}_rows AS counted,
+            '{fate}' AS fate,
+            coalesce('it has ' || rows || ' in ' || bytes || ' bytes', 'there is no such object')
+                AS found
+        FROM attempts LEFT JOIN objects ON key = {which}_key
+        WHERE {which}_key <> '' AND (key IS NULL OR rows <> {which}_rows {differs})
+    """
+
 
 VIEWS = {
     # What counts, by law 5, and every row there is.
@@ -137,6 +151,21 @@ VIEWS = {
             QUALIFY count(*) OVER (PARTITION BY _object) <= rows
         )
     """,
+    # Objects that are gone or have lost rows, and the records that an attempt had put there. What
+    # had gone into which of an attempt's objects, its rules say again.
+    "wrong_objects": f"""
+        {_wrong("landing", "delivered", "OR bytes <> landing_bytes")}
+        UNION ALL {_wrong("quarantine", "quarantined")}
+        UNION ALL {_wrong("dropped", "dropped")}
+    """,
+    "explained": f"""
+        SELECT {POSITION}, max_by(key, (x.fate = w.fate) IS NOT DISTINCT FROM true) AS cause
+        FROM done JOIN wrong_objects AS w USING (execution)
+        LEFT JOIN (
+            SELECT _raw, _index, _generation, {FATE} AS fate FROM expected GROUP BY ALL
+        ) AS x USING (_raw, _index, _generation)
+        GROUP BY {POSITION}
+    """,
     # What each attempt's objects say about the attempt.
     "attempt_rows": f"""
         SELECT execution, _index, {FATE} AS fate, max(back) AS back
@@ -163,14 +192,10 @@ class Check:
     sql: str
 
 
-def _object_of(which: str, count: str) -> str:
-    """Attempts whose object is gone, or is not of the size they counted."""
+def _object_of(which: str) -> str:
     return f"""
-        SELECT {which}_key, concat('attempt ', execution, ' wrote ', {which}_rows,
-            ' rows there; ', coalesce('it has ' || rows || ' in ' || bytes || ' bytes',
-            'there is no such object'))
-        FROM attempts LEFT JOIN objects ON key = {which}_key
-        WHERE {which}_key <> '' AND (key IS NULL OR rows <> {which}_rows {count})
+        SELECT key, concat('attempt ', execution, ' wrote ', counted, ' rows there; ', found)
+        FROM wrong_objects WHERE which = '{which}'
     """
 
 
@@ -180,10 +205,11 @@ CHECKS = (
         "record",
         f"""
         SELECT {AT}, concat('in ', _raw, ', and nowhere else',
-            coalesce('; attempt ' || execution || ' reported it as done', ''))
+            coalesce('; attempt ' || execution || ' reported it as done', '')), cause
         FROM fates LEFT JOIN (
             SELECT {POSITION}, min(execution) AS execution FROM done GROUP BY ALL
         ) USING ({POSITION})
+        LEFT JOIN explained USING ({POSITION})
         WHERE fate = 'missing'
         """,
     ),
@@ -191,8 +217,10 @@ CHECKS = (
         "missing",
         "element",
         f"""
-        SELECT {AT}, concat(count(*), ' of its ', max(_elements), ' elements are there')
+        SELECT {AT}, concat(count(*), ' of its ', max(_elements), ' elements are there'),
+            any_value(cause)
         FROM counted ANTI JOIN waiting USING ({POSITION})
+        LEFT JOIN explained USING ({POSITION})
         GROUP BY {POSITION} HAVING count(*) < max(_elements)
         """,
     ),
@@ -322,9 +350,10 @@ CHECKS = (
         GROUP BY _raw
         """,
     ),
-    Check("unexplained", "landing_object", _object_of("landing", "OR bytes <> landing_bytes")),
-    Check("unexplained", "quarantine_object", _object_of("quarantine", "")),
-    Check("unexplained", "dropped_object", _object_of("dropped", "")),
+    *(
+        Check("unexplained", f"{which}_object", _object_of(which))
+        for which in ("landing", "quarantine", "dropped")
+    ),
     Check(
         "unexplained",
         "raw_object",

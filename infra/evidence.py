@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 
 from infra.parked import NOTHING, Parked, digest
 from sinks import contracts as kept_contracts
-from sinks import hot, landing, ledger, parquet, raw
+from sinks import control, hot, landing, ledger, parquet, raw
 from sinks.bucket import Bucket
 from sinks.ledger import Attempt
 from sinks.table import Key, Table
 from transform.contract import Contract
 from transform.contract_file import parse_contract
-from transform.pipeline import MICROS, Transform, hot_mask
+from transform.pipeline import Transform
 from transform.records import (
     DROPPED_SCHEMA,
     POSITION,
@@ -34,6 +34,7 @@ from transform.records import (
     RAW_SCHEMA,
     ROW_FIELDS,
 )
+from transform.tables import MICROS, hot_mask
 
 READERS = 8
 
@@ -136,14 +137,30 @@ class Rules:
     """Contracts by digest: those used here and those kept beside the objects they made."""
 
     contracts: Mapping[str, Contract]
+    told: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    hash_key: bytes = b""
     _made: dict[int, dict[str, Transform]] = field(default_factory=dict)
 
     def of(self, epoch: int, generation: str) -> Transform | None:
         """The rules of a generation, None where its contract or its code is not here."""
+        if generation in self.told:
+            return self._as_told(generation)
         if epoch not in self._made:
             every = (Transform(contract, epoch) for contract in self.contracts.values())
             self._made[epoch] = {rules.generation.digest: rules for rules in every}
         return self._made[epoch].get(generation)
+
+    def _as_told(self, generation: str) -> Transform | None:
+        """A generation of several contracts, or of a key: the bucket keeps what it was of."""
+        told = self.told[generation]
+        digests = (told["contract"], *told["older"])
+        if any(digest not in self.contracts for digest in digests):
+            return None
+        current, *older = (self.contracts[digest] for digest in digests)
+        older.sort(key=lambda contract: contract.version)
+        key = self.hash_key if told["hashed"] else b""
+        rules = Transform(current, told["epoch"], tuple(older), key)
+        return rules if rules.generation.digest == generation else None
 
     def contract(self, digest_text: str, name: str) -> Contract | None:
         """The contract of this digest; without one, the newest used here of that name."""
@@ -176,10 +193,18 @@ def gather(stores: Stores) -> Evidence:
 
 def rules_of(bucket: Bucket, contracts: Iterable[Contract]) -> Rules:
     """The contracts given and all that the bucket keeps."""
+    files = kept_contracts.files_in(bucket)
     kept = (
-        parse_contract(bucket.get(key), key) for key in bucket.keys(f"{kept_contracts.PREFIX}/")
+        parse_contract(bucket.get(key), key, files)
+        for key in bucket.keys(f"{kept_contracts.PREFIX}/")
     )
-    return Rules({contract.digest: contract for contract in (*kept, *contracts)})
+    told = kept_contracts.generations(bucket)
+    hashed = any(one["hashed"] for one in told.values())
+    return Rules(
+        {contract.digest: contract for contract in (*kept, *contracts)},
+        told,
+        control.hash_key(bucket) if hashed else b"",
+    )
 
 
 class _Reader(Protocol):

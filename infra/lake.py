@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from infra import clocks
 from sinks import distinct, landing, ledger, raw
 from sinks.bucket import Bucket
 from sinks.table import Table
@@ -22,7 +23,7 @@ from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA, RAW_SCHEMA
 
 READERS = 8
 INTERRUPT_SECONDS = 0.1
-VIEWS = ("records", "quarantine", "dropped", "ledger", "raw")
+VIEWS = ("records", "quarantine", "dropped", clocks.VIEW, "ledger", "raw")
 CATALOG_WORDS = ("show", "information_schema")  # SQL that asks which views there are
 
 
@@ -65,8 +66,8 @@ class Lake:
     def query(self, sql: str) -> pa.Table:
         """The answer to one SQL statement over the views it names.
 
-        Views: `records`, `quarantine`, `dropped`, `ledger`, `raw`, and one named after each
-        contract (with `_` for `-`), which are its records. Raises `QueryError`.
+        Views: `records`, `quarantine`, `dropped`, `device_clocks`, `ledger`, `raw`, and one named
+        after each contract (with `_` for `-`), which are its records. Raises `QueryError`.
         """
         if not sql.strip():
             raise QueryError("there is no SQL; try: SELECT * FROM records LIMIT 5")
@@ -82,10 +83,10 @@ class Lake:
     def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
         """Make the views that the SQL may name, and read no more than they need."""
         own = {contract.name.replace("-", "_"): contract for contract in self._contracts}
-        rejects, drops = [], []
+        rejects, drops, skews = [], [], []
         schemas: dict[str, pa.Schema] = {}
         for view, contract in own.items():
-            if named.isdisjoint({view, "records", "quarantine", "dropped"}):
+            if named.isdisjoint({view, "records", "quarantine", "dropped", clocks.VIEW}):
                 continue
             rows = self.landing(contract)
             schemas[view] = rows.schema
@@ -99,6 +100,7 @@ class Lake:
                 connection.execute(f'CREATE VIEW "{view}" AS SELECT * FROM _records_{view}')
             rejects.append(_readable(tables.set_aside()))
             drops.append(tables.left_out())
+            skews.append(clocks.device_clocks(contract, f"_records_{view}"))
         if "records" in named and own:
             as_text = _clashing(schemas.values())
             parts = [
@@ -110,6 +112,8 @@ class Lake:
             connection.execute("CREATE VIEW quarantine AS " + " UNION ALL ".join(rejects))
         if "dropped" in named and drops:
             connection.execute("CREATE VIEW dropped AS " + " UNION ALL ".join(drops))
+        if clocks.VIEW in named and skews:
+            connection.execute(f"CREATE VIEW {clocks.VIEW} AS " + " UNION ALL ".join(skews))
         if "ledger" in named:
             connection.register("ledger", self.ledger())
         if "raw" in named:

@@ -6,14 +6,16 @@ message counts as sent when, and only when, it was given a position.
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from transform.envelope import ENTRY_OVERHEAD_BYTES, KPL_OVERHEAD_BYTES, aggregate
+from transform.kpl import ENTRY_OVERHEAD_BYTES, KPL_OVERHEAD_BYTES, aggregate
 
 PUT_RECORDS_MAX = 500  # Kinesis PutRecords: entries a call
 PUT_BYTES_MAX = 5 * 1024 * 1024  # half of what PutRecords takes, to leave the shards room
@@ -22,6 +24,7 @@ AGGREGATE_BYTES_MAX = 51_200  # KPL's own default
 AGGREGATE_RECORDS_MAX = 100
 SEND_MAX = 10  # SQS SendMessageBatch: entries a call
 SEND_BYTES_MAX = 1_048_576  # SQS SendMessageBatch: the sum of its bodies, and a single one
+GROUP = re.compile(r"[!-~]{1,128}")  # SQS MessageGroupId: letters, digits and punctuation
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 2.0
 ATTEMPTS_MAX = 10
@@ -117,7 +120,7 @@ def to_queue(sqs: Any, queue: str, url: str, messages: Iterable[Keyed], sent: Se
 
 
 def _entries(messages: Sequence[Keyed], *, fifo: bool) -> list[dict[str, str]]:
-    """SendMessageBatch entries. In a FIFO queue the key is the group.
+    """SendMessageBatch entries. In a FIFO queue the key is the group, or names it by its digest.
 
     They are made once: what is sent again keeps its deduplication id, or an entry whose answer was
     lost would count twice.
@@ -126,9 +129,15 @@ def _entries(messages: Sequence[Keyed], *, fifo: bool) -> list[dict[str, str]]:
     for number, (key, data) in enumerate(messages):
         entry = {"Id": str(number), "MessageBody": data.decode()}
         if fifo:
-            entry |= {"MessageGroupId": key, "MessageDeduplicationId": uuid.uuid4().hex}
+            entry |= {"MessageGroupId": _group(key), "MessageDeduplicationId": uuid.uuid4().hex}
         entries.append(entry)
     return entries
+
+
+def _group(key: str) -> str:
+    if GROUP.fullmatch(key):
+        return key
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
 def aggregates(messages: Iterable[Keyed]) -> Iterator[tuple[str, bytes, int]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from infra.evidence import HELD, Held
 from infra.local.mappings import shards_of
-from infra.local.resources import Client, queue_url
+from infra.local.resources import Client, queue_url, queues_of
 from infra.parked import digest
 from infra.topology import Topology
 
@@ -28,7 +28,8 @@ QUEUE_COUNTS = (
 
 def held(topology: Topology, client: Client, checkpoints: Path) -> Held:
     """What a pipeline's stream and queue hold, `checkpoints` being the local runtime's folder."""
-    stream, queue = topology.stream.name, topology.queue.name
+    stream = topology.stream.name
+    queues = [queue for queue, _ in queues_of(topology, client)]
     kinesis = client("kinesis")
     passed: dict[tuple[str, str], int] = {}
     found: list[tuple[str, str, str, str]] = []
@@ -43,14 +44,17 @@ def held(topology: Topology, client: Client, checkpoints: Path) -> Held:
     return Held(
         records=_table(found),
         passed=passed,
-        waiting={queue: _messages(client("sqs"), queue_url(client, topology.queue))},
+        waiting={
+            queue.name: _messages(client("sqs"), queue_url(client, queue)) for queue in queues
+        },
         scope=(
             f"stream {stream}: read again from its oldest record to its checkpoints, "
             f"{len(found):,} records in {len(passed)} shards",
         ),
-        unchecked=(
-            f"queue {queue}: what a producer sent and Lambda never received cannot be seen; "
-            "only sequence numbers of the devices can tell",
+        unchecked=tuple(
+            f"queue {queue.name}: what a producer sent and Lambda never received cannot be seen; "
+            "only sequence numbers of the devices can tell"
+            for queue in queues
         ),
     )
 

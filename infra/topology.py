@@ -15,23 +15,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from infra import relations
+from infra.relations import (
+    BATCH_WITHOUT_WINDOW_MAX,
+    QUEUE_RETENTION_MAX_SECONDS,
+    VISIBILITY_FACTOR,
+)
+from ingest.sqs import FIFO
+from ingest.workflow import READ_TIMEOUT_STEP_SECONDS
+
 WORKFLOWS = Path(__file__).parent / "workflows"
 
-LAMBDA_TIMEOUT_MAX_SECONDS = 900  # Lambda quota: function timeout
-EXPRESS_MAX_SECONDS = 300  # Step Functions quota: Express workflow duration
-ESM_BATCH_MAX = 10_000  # Lambda CreateEventSourceMapping: BatchSize
-ESM_WINDOW_MAX_SECONDS = 300  # Lambda: MaximumBatchingWindowInSeconds
-BATCH_WITHOUT_WINDOW_MAX = 10  # Lambda: more needs a window; a FIFO queue never takes more
-STAGE_TIMEOUT_MIN_SECONDS = 15
 TRANSFORM_SECONDS = 20  # 5,000 records take it a fraction of one
-HOUR_SECONDS = 3_600
-QUEUE_RETENTION_MAX_SECONDS = 1_209_600  # SQS: MessageRetentionPeriod, 14 days
-VISIBILITY_FACTOR = 6  # Lambda guide: queue visibility at least six times the function timeout
+DAY_SECONDS = 86_400
 
-ROUNDS = 8  # of Transform in one ingest: the first, five to find one of 10,000, two to make sure
+TELL_TRIES = 2  # of the events after Settle, as the ASL file has it: the shard waits for them
+TELL_PAUSE_SECONDS = 1  # between them, at most
 
 BUCKET = "millrace"  # a deployment gives its own: bucket names are global
 LEDGER = "millrace-ledger"
+BUS = "millrace"
 
 Environment = Mapping[str, str]
 
@@ -69,7 +72,7 @@ class Queue:
 
     @property
     def fifo(self) -> bool:
-        return self.name.endswith(".fifo")
+        return self.name.endswith(FIFO)
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,29 @@ class Table:
 
 
 @dataclass(frozen=True)
+class EventBus:
+    """An EventBridge bus, on which producers are told of rejects; pipelines may share one."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Workflow:
-    """An Express workflow, whose definition is one ASL file under `infra/workflows/`."""
+    """An Express workflow, whose definition is one ASL file under `infra/workflows/`.
+
+    `tell_timeout_seconds` is of one try to put the events.
+    """
 
     name: str
     definition: str
     timeout_seconds: int
     settle_timeout_seconds: int
+    tell_timeout_seconds: int
+
+    @property
+    def tell_seconds(self) -> int:
+        """How long the events can take at most, with their retry."""
+        return TELL_TRIES * self.tell_timeout_seconds + (TELL_TRIES - 1) * TELL_PAUSE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -142,9 +161,10 @@ class Topology:
     workflow: Workflow
     hot_table: Table
     ledger_table: Table
+    bus: EventBus
 
     def __post_init__(self) -> None:
-        for must, why in self._relations():
+        for must, why in relations.of(self):
             if not must:
                 raise ValueError(f"topology {self.name!r}: {why}")
 
@@ -166,131 +186,13 @@ class Topology:
     def tables(self) -> tuple[Table, ...]:
         return (self.hot_table, self.ledger_table)
 
-    def _relations(self) -> list[tuple[bool, str]]:
-        """Laws 7 (what waits outlives what it waits for) and 10, as pairs of truth and reason."""
-        stages = self.transform.timeout_seconds + self.hot.timeout_seconds
-        stages += self.workflow.settle_timeout_seconds
-        waiting = (self.ingest_stream, self.ingest_queue)
-        batches = self.stream.shards * self.stream_mapping.parallelization_factor
-        pollers = batches + self.queue_mapping.maximum_concurrency
-        working = (self.transform, self.hot)
-        return [
-            (
-                stages <= self.workflow.timeout_seconds <= EXPRESS_MAX_SECONDS,
-                f"the stages' {stages} s must fit in the workflow's timeout, and that in "
-                f"{EXPRESS_MAX_SECONDS} s",
-            ),
-            (
-                all(self.workflow.timeout_seconds < f.timeout_seconds for f in waiting),
-                "the workflow's timeout must be under ingest's, or ingest dies waiting",
-            ),
-            (
-                all(ROUNDS * self.transform.timeout_seconds <= f.timeout_seconds for f in waiting),
-                f"Transform's timeout must be at most 1/{ROUNDS} of ingest's: finding the record "
-                "that kills it takes as many rounds",
-            ),
-            (
-                all(f.timeout_seconds <= LAMBDA_TIMEOUT_MAX_SECONDS for f in self.functions),
-                f"a function's timeout is at most {LAMBDA_TIMEOUT_MAX_SECONDS} s",
-            ),
-            (
-                self.queue.visibility_seconds
-                >= VISIBILITY_FACTOR * self.ingest_queue.timeout_seconds
-                + self.queue_mapping.window_seconds,
-                "the queue's visibility must be six times ingest's timeout plus the window",
-            ),
-            (
-                self.queue.retention_seconds <= self.dead_letters.retention_seconds,
-                "the dead-letter queue must keep messages at least as long as the queue",
-            ),
-            (
-                all(
-                    1 <= m.batch_size <= ESM_BATCH_MAX
-                    and 0 <= m.window_seconds <= ESM_WINDOW_MAX_SECONDS
-                    for m in (self.stream_mapping, self.queue_mapping)
-                ),
-                f"a mapping's batch is 1 to {ESM_BATCH_MAX} records, its window 0 to "
-                f"{ESM_WINDOW_MAX_SECONDS} s",
-            ),
-            (
-                all(
-                    m.window_seconds >= 1
-                    for m in (self.stream_mapping, self.queue_mapping)
-                    if m.batch_size > BATCH_WITHOUT_WINDOW_MAX
-                ),
-                f"a mapping of more than {BATCH_WITHOUT_WINDOW_MAX} records a batch needs a "
-                "window of at least 1 s",
-            ),
-            (
-                not self.queue.fifo
-                or (
-                    self.queue_mapping.batch_size <= BATCH_WITHOUT_WINDOW_MAX
-                    and not self.queue_mapping.window_seconds
-                ),
-                f"a FIFO queue's mapping takes {BATCH_WITHOUT_WINDOW_MAX} messages a batch at "
-                "most, and no window",
-            ),
-            (
-                all(f.timeout_seconds > STAGE_TIMEOUT_MIN_SECONDS for f in working),
-                f"a stage's timeout must be over {STAGE_TIMEOUT_MIN_SECONDS} s: it keeps 6 s back "
-                "to answer, and would hand everything back for ever",
-            ),
-            (
-                -1
-                <= self.stream_mapping.maximum_record_age_seconds
-                < HOUR_SECONDS * self.stream.retention_hours,
-                "a record must grow too old for its mapping before it expires from the stream, or "
-                "it is gone before it can be set aside",
-            ),
-            (
-                batches <= self.ingest_stream.reserved_concurrency
-                and self.queue_mapping.maximum_concurrency
-                <= self.ingest_queue.reserved_concurrency,
-                "ingest must reserve what its mapping can ask for at once: a throttled receive "
-                "counts as one, and enough of them park messages that nobody has read",
-            ),
-            *self._repair_relations(),
-            (
-                all(2 * pollers <= f.reserved_concurrency for f in working),
-                f"up to {pollers} Deliveries wait at once: each stage must reserve twice that",
-            ),
-        ]
-
-    def _repair_relations(self) -> list[tuple[bool, str]]:
-        """Law 6: a debt outlasts any outage, and repair takes nothing from the stages."""
-        queue, mapping, repair = self.repair_queue, self.repair_mapping, self.repair
-        return [
-            (
-                queue.visibility_seconds
-                >= VISIBILITY_FACTOR * repair.timeout_seconds + mapping.window_seconds,
-                "the repair queue's visibility must be six times repair's timeout plus the window",
-            ),
-            (
-                queue.retention_seconds == QUEUE_RETENTION_MAX_SECONDS
-                and queue.dead_letter is None
-                and not queue.fifo,
-                "the repair queue must keep debts as long as SQS can, and move them nowhere",
-            ),
-            (
-                1 <= mapping.batch_size <= BATCH_WITHOUT_WINDOW_MAX and not mapping.window_seconds,
-                f"the repair mapping takes 1 to {BATCH_WITHOUT_WINDOW_MAX} debts at once, and no "
-                "window: what it takes must be paid in one invocation",
-            ),
-            (
-                mapping.maximum_concurrency <= repair.reserved_concurrency,
-                "repair must reserve what its mapping can ask for at once",
-            ),
-            (
-                repair.timeout_seconds > STAGE_TIMEOUT_MIN_SECONDS,
-                f"repair's timeout must be over {STAGE_TIMEOUT_MIN_SECONDS} s, as a stage's",
-            ),
-        ]
-
     def definition(self, function_arns: Mapping[str, str]) -> str:
         """The ASL text with its `${...}` filled in; `function_arns` is by function name.
 
         A placeholder that is a whole JSON string takes its value's own type, so timeouts become
         numbers: CDK's DefinitionSubstitutions cannot do that, so everyone renders through here.
+        `TellMillis` is what must be left of a Delivery's time for the events to be begun: all that
+        they can take, and as much as ingest may stop listening before the deadline.
         """
         values: dict[str, str | int] = {
             "TransformFunctionArn": function_arns[self.transform.name],
@@ -300,19 +202,29 @@ class Topology:
             "SettleTimeoutSeconds": self.workflow.settle_timeout_seconds,
             "WorkflowTimeoutSeconds": self.workflow.timeout_seconds,
             "LedgerTable": self.ledger_table.name,
+            "EventBus": self.bus.name,
+            "TellTimeoutSeconds": self.workflow.tell_timeout_seconds,
+            "TellMillis": 1_000 * (self.workflow.tell_seconds + READ_TIMEOUT_STEP_SECONDS),
         }
         text = (WORKFLOWS / self.workflow.definition).read_text(encoding="utf-8")
         for name, value in values.items():
             text = text.replace(f'"${{{name}}}"', json.dumps(value))
+            text = text.replace(f"${{{name}}}", str(value))
         if "${" in text:
             raise ValueError(f"{self.workflow.definition}: a placeholder has no value")
         return text
 
 
-def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2) -> Topology:
-    """The default pipeline of a contract, named after it (`[a-z0-9-]`, at most 40 characters)."""
+def pipeline(
+    name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2, fifo: bool = False
+) -> Topology:
+    """The default pipeline of a contract, named after it (`[a-z0-9-]`, at most 40 characters).
+
+    With `fifo` its queue is an SQS FIFO queue, and so is where its dead letters go.
+    """
     prefix = f"millrace-{name}"
-    stages = {
+    kind = FIFO if fifo else ""
+    environment = {
         "MILLRACE_BUCKET": bucket,
         "MILLRACE_CONTRACT": contract,
         "MILLRACE_HOT_TABLE": f"{prefix}-hot",
@@ -321,53 +233,25 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
         "POWERTOOLS_SERVICE_NAME": prefix,
         "POWERTOOLS_METRICS_NAMESPACE": "Millrace",
     }
-    edge = {
-        **stages,
-        "MILLRACE_WORKFLOW": f"{prefix}-batch",
-        "MILLRACE_TRANSFORM_SECONDS": str(TRANSFORM_SECONDS),
-    }
-    ingest = Function(
-        name=f"{prefix}-ingest-kinesis",
-        handler="ingest.handlers.kinesis.handler",
-        memory_mb=512,
-        timeout_seconds=180,
-        reserved_concurrency=20,
-        environment=MappingProxyType(edge),
-    )
-    stage = Function(
-        name=f"{prefix}-transform",
-        handler="ingest.handlers.transform.handler",
-        memory_mb=1769,  # one vCPU
-        timeout_seconds=TRANSFORM_SECONDS,
-        reserved_concurrency=40,
-        environment=MappingProxyType(stages),
-    )
-    repair = Function(
-        name=f"{prefix}-repair",
-        handler="ingest.handlers.repair.handler",
-        memory_mb=512,
-        timeout_seconds=60,
-        reserved_concurrency=2,
-        environment=MappingProxyType(stages),
-    )
-    day_seconds = 86_400
+    ingest, stage = _ingest(prefix, environment), _stage(prefix, environment)
+    repair = _repair(prefix, environment)
     return Topology(
         name=name,
         contract=contract,
         bucket=bucket,
         stream=Stream(name=prefix, shards=shards, retention_hours=168),
         queue=Queue(
-            name=prefix,
+            name=prefix + kind,
             visibility_seconds=VISIBILITY_FACTOR * ingest.timeout_seconds + 30,
-            retention_seconds=4 * day_seconds,
-            dead_letter=f"{prefix}-dead-letters",
+            retention_seconds=4 * DAY_SECONDS,
+            dead_letter=f"{prefix}-dead-letters{kind}",
             # What is handed back waits 1 s to 15 min, so that a day's outage takes 200 receives.
             max_receive_count=250,
         ),
         dead_letters=Queue(
-            name=f"{prefix}-dead-letters",
+            name=f"{prefix}-dead-letters{kind}",
             visibility_seconds=30,
-            retention_seconds=14 * day_seconds,
+            retention_seconds=14 * DAY_SECONDS,
         ),
         stream_mapping=StreamMapping(
             stream=prefix,
@@ -375,14 +259,14 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             batch_size=5_000,
             window_seconds=1,
             bisect=True,
-            maximum_record_age_seconds=6 * day_seconds,  # a weekend's outage, under the retention
+            maximum_record_age_seconds=6 * DAY_SECONDS,  # a weekend's outage, under the retention
             on_failure_prefix="on-failure/",
         ),
         queue_mapping=QueueMapping(
-            queue=prefix,
+            queue=prefix + kind,
             function=f"{prefix}-ingest-sqs",
-            batch_size=1_000,
-            window_seconds=1,
+            batch_size=BATCH_WITHOUT_WINDOW_MAX if fifo else 1_000,
+            window_seconds=0 if fifo else 1,
             maximum_concurrency=2,
         ),
         ingest_stream=ingest,
@@ -414,7 +298,49 @@ def pipeline(name: str, contract: str, *, bucket: str = BUCKET, shards: int = 2)
             definition="batch.asl.json",
             timeout_seconds=120,
             settle_timeout_seconds=10,
+            tell_timeout_seconds=2,  # twenty times what PutEvents takes
         ),
         hot_table=Table(name=f"{prefix}-hot", ttl_attribute="expires_at"),
         ledger_table=Table(name=LEDGER),
+        bus=EventBus(name=BUS),
+    )
+
+
+def _ingest(prefix: str, environment: Environment) -> Function:
+    """The function at the stream's mapping; at the queue's, only name and handler differ."""
+    edge = {
+        **environment,
+        "MILLRACE_WORKFLOW": f"{prefix}-batch",
+        "MILLRACE_TRANSFORM_SECONDS": str(TRANSFORM_SECONDS),
+    }
+    return Function(
+        name=f"{prefix}-ingest-kinesis",
+        handler="ingest.handlers.kinesis.handler",
+        memory_mb=512,
+        timeout_seconds=180,
+        reserved_concurrency=20,
+        environment=MappingProxyType(edge),
+    )
+
+
+def _stage(prefix: str, environment: Environment) -> Function:
+    """Transform; Hot is the same with more time."""
+    return Function(
+        name=f"{prefix}-transform",
+        handler="ingest.handlers.transform.handler",
+        memory_mb=1769,  # one vCPU
+        timeout_seconds=TRANSFORM_SECONDS,
+        reserved_concurrency=40,
+        environment=MappingProxyType(dict(environment)),
+    )
+
+
+def _repair(prefix: str, environment: Environment) -> Function:
+    return Function(
+        name=f"{prefix}-repair",
+        handler="ingest.handlers.repair.handler",
+        memory_mb=512,
+        timeout_seconds=60,
+        reserved_concurrency=2,
+        environment=MappingProxyType(dict(environment)),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from infra.checks import AT, POSITION
 from infra.evidence import Stores, gather
 from infra.lake import plain
-from infra.verify import loaded
+from infra.tables import loaded
 
 if TYPE_CHECKING:
     import duckdb

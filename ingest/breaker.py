@@ -8,12 +8,14 @@ accepts the rejects of what arrives up to a time.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
@@ -21,11 +23,19 @@ from sinks import control
 from sinks.bucket import Bucket
 from sinks.deadline import Deadline
 from sinks.errors import SinkError, translated
+from transform.records import Batch
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
 REASON = "breaker"  # of an account in which everything goes back because nearly all is bad
+WITHHELD = "withheld"  # ... because a part's rejects wait for the judgement of the whole Delivery
+REASONS_MAX = 10  # that a sample names: it travels in the state of the workflow
+
+Rejects = Literal["judge", "withhold", "write"]
+"""What Transform does about rejects. `judge`: the breaker decides over what Transform was given.
+`withhold`: it writes nothing where there are any, and says what it found, for it has only a part of
+a Delivery. `write`: they are set aside, for somebody has judged already."""
 DISABLED = frozenset({"Disabling", "Disabled"})  # states of an event source mapping
 
 logger = Logger()
@@ -74,35 +84,74 @@ class Accepted:
     until_micros: int
 
 
-def judge(
-    rows: pa.Table, rejects: pa.Table, first: int, limits: RejectLimits, since_micros: int = 0
-) -> Finding | None:
-    """What is wrong with the records in `rows` as a whole, if something is.
+@dataclass(frozen=True)
+class Sample:
+    """What the rules made of some records: a producer's records, each member of an aggregate one.
 
-    `first` is the place of the first of them in the raw object. Those that arrived before
-    `since_micros` do not count. It depends on nothing else: each attempt at the same records comes
-    to the same. Where a source has no partition keys, each message is its own.
+    `keys` are partition keys of the rejected ones, as KPL carries them, and only as many as the
+    breaker asks for: one device that sends nothing but rejects, however many, is no broken world.
+    Where a source has no partition keys, each message is its own.
     """
-    if not rejects.num_rows:
-        return None
-    arrivals = rows.column("_arrival").cast(pa.int64()).to_pylist()
-    sample = [index for index, arrival in enumerate(arrivals) if arrival >= since_micros]
-    rejected = {first + index for index in sample}.intersection(rejects["_index"].to_pylist())
-    if len(sample) < limits.records_min or len(rejected) / len(sample) <= limits.ratio_max:
-        return None
-    groups = rows.column("_partition_key").to_pylist()
-    keys = {index if groups[index] is None else groups[index] for index in sample}
-    if len(keys) < limits.keys_min:
-        return None
-    contract = rejects["_contract"][0].as_py()
-    return Finding(contract, len(sample), len(rejected), _top_reason(rejects))
+
+    contract: str
+    records: int = 0
+    rejected: int = 0
+    keys: frozenset[str] = frozenset()
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, contract: str, batch: Batch, keys_max: int, since_micros: int = 0) -> Sample:
+        """What arrived from `since_micros` on. Nothing else counts: each attempt finds the same."""
+        rejects = _since(batch.rejects, since_micros)
+        named = zip(
+            *(rejects[name].to_pylist() for name in ("_partition_key", "_index")), strict=True
+        )
+        keys = {str(index) if key is None else key for key, index in named}
+        blamed = zip(*(rejects[name].to_pylist() for name in ("_reason", "_field")), strict=True)
+        reasons = Counter(f"{reason} ({at})" if at else str(reason) for reason, at in blamed)
+        return cls(
+            contract,
+            records=sum(
+                _since(rows, since_micros).num_rows
+                for rows in (batch.rows, batch.rejects, batch.drops)
+            ),
+            rejected=rejects.num_rows,
+            keys=frozenset(sorted(keys)[:keys_max]),
+            reasons=Counter(dict(reasons.most_common(REASONS_MAX))),
+        )
+
+    def __add__(self, other: Sample) -> Sample:
+        return Sample(
+            self.contract,
+            self.records + other.records,
+            self.rejected + other.rejected,
+            self.keys | other.keys,
+            self.reasons + other.reasons,
+        )
+
+    def judged(self, limits: RejectLimits) -> Finding | None:
+        """What is wrong with the records as a whole, if something is."""
+        if self.records < limits.records_min or len(self.keys) < limits.keys_min:
+            return None
+        if self.rejected <= limits.ratio_max * self.records:
+            return None
+        ((top, _),) = self.reasons.most_common(1)
+        return Finding(self.contract, self.records, self.rejected, top)
+
+    def to_text(self) -> str:
+        """For the workflow's state. As text: JSONata would take an array of one apart."""
+        return json.dumps({**vars(self), "keys": sorted(self.keys)})
+
+    @classmethod
+    def of_text(cls, text: str) -> Sample:
+        told = json.loads(text)
+        return cls(**{**told, "keys": frozenset(told["keys"]), "reasons": Counter(told["reasons"])})
 
 
-def _top_reason(rejects: pa.Table) -> str:
-    """The commonest reason, with the field where one is to blame: `missing_field (ts)`."""
-    reasons, fields = (rejects.column(name).to_pylist() for name in ("_reason", "_field"))
-    (reason, field), _ = Counter(zip(reasons, fields, strict=True)).most_common(1)[0]
-    return f"{reason} ({field})" if field else str(reason)
+def _since(rows: pa.Table, micros: int) -> pa.Table:
+    if not micros:
+        return rows
+    return rows.filter(pc.greater_equal(rows["_arrival"].cast(pa.int64()), micros))
 
 
 # What was decided, in `control/breaker/<pipeline>/`: one object for each source, one for the

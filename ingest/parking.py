@@ -14,6 +14,7 @@ from ingest import kinesis, sqs
 from ingest.events import EventError, arrival_micros, name_of
 from sinks.bucket import Bucket
 from sinks.errors import translated
+from sinks.fates import Place
 from transform.records import Delivery
 
 RECEIVE_MAX = 10  # SQS ReceiveMessage and DeleteMessageBatch: messages a call
@@ -21,8 +22,6 @@ HIDDEN_SECONDS = 900  # for which a replay has the letters to itself
 EMPTY_ANSWERS_MAX = 3  # a short poll asks some of SQS's servers, and may find nothing there
 GET_RECORDS_MAX = 10_000
 EXPIRED = frozenset({"InvalidArgumentException", "ResourceNotFoundException"})
-
-Place = tuple[str, str, str]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from ingest import telemetry
-from ingest.breaker import Mapping
+from ingest.breaker import Mapping, Sample
 from ingest.killers import Hunt, NothingDone
 from ingest.settings import Context, Wiring
 from ingest.workflow import TransformDied
@@ -73,7 +73,8 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
         failure,
         guarded=guarded,
     )
-    if isinstance(failure, TransformDied) and outcome.retried == len(delivery):
+    nothing = isinstance(failure, TransformDied) and outcome.retried == len(delivery)
+    if nothing and guarded.found is None:  # halves would be too small for the breaker
         raise NothingDone(f"Transform died of {len(delivery)} records and passed none") from failure
     return outcome
 
@@ -87,15 +88,16 @@ def _hunt(
 ) -> Outcome:
     """What can be done of a Delivery that Transform died of (law 8)."""
 
-    def run(first: int, received: int, more: dict[str, Any]) -> Outcome:
+    def run(first: int, received: int, more: dict[str, Any]) -> tuple[Outcome, Sample | None]:
         part = state | {"first": first, "received": received} | more
         output = wiring.workflow.run(part, timeout_seconds=deadline.left)
-        guarded.saw(output)
-        return account(output, received)
+        sample = output["transform"].get("sample")
+        return account(output, received), Sample.of_text(sample) if sample else None
 
-    hunt = Hunt(run, wiring.parallel, deadline, wiring.settings.transform_seconds)
+    settings = wiring.settings
+    hunt = Hunt(run, wiring.parallel, deadline, settings.transform_seconds, settings.breaker)
     outcome = hunt.through(state["received"], str(died))
-    guarded.killers = hunt.killers
+    guarded.killers, guarded.found = hunt.killers, hunt.found
     return outcome
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
 
 from ingest import telemetry
 from ingest.events import malformed, records_of, text
@@ -24,13 +23,13 @@ from ingest.settings import Context, Wiring
 from sinks import control, hot, landing, ledger
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
-from sinks.errors import SinkError
+from sinks.errors import Gone, SinkError
 from sinks.ledger import Paid
 from sinks.repair import Debt, DebtError, debt_of, spans
 from sinks.table import Item, Key
 from transform.contract import Contract
 from transform.contract_file import ContractError
-from transform.pipeline import MICROS, hot_mask
+from transform.tables import MICROS, hot_mask
 
 ANSWER_SECONDS = 6.0  # kept back to answer: a call begun just before may take 5 of them
 MARK_SECONDS = 8.0  # kept back of the rest for the marks: without one the items are put again
@@ -132,9 +131,9 @@ def _due(debt: Debt, wiring: Wiring, redone: list[Reprocessed], deadline: Deadli
     deadline.check(f"pay {debt.id}")
     try:
         landed = landing.open_(wiring.bucket, debt.landing_key)
-        own = wiring.transform(0).contract
+        own = wiring.contract
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
-    except ClientError as error:
+    except Gone as error:
         raise DebtError(f"debt {debt.id} of {debt.landing_key}: {error}") from error
     rows = landed.rows([*hot.columns_of(contract), "_epoch"])
     if debt.places[-1] >= rows.num_rows:

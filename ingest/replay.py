@@ -12,47 +12,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
-import orjson
 import pyarrow as pa
 
-from ingest.parking import Letter, Parking, Rescue
-from ingest.rounds import Fate, Ran, Round, Rounds
+from ingest import audit
+from ingest.audit import Choice, Chosen, Origin
+from ingest.parking import Parking, Rescue
+from ingest.rounds import Ran, Round, Rounds
 from ingest.settings import Wiring
 from sinks import fates, parquet, raw
-from sinks.bucket import Bucket
+from sinks.fates import Place
 from transform.pipeline import Transform
 from transform.records import Delivery
 
-PREFIX = "replays"
-CHUNK_RECORDS = 150  # under the breaker's 200: of what was rejected, much may be rejected again
+CHUNK_RECORDS = 150  # between two audits, and two looks at the pace
 CHUNK_BYTES = 4 * 1024 * 1024
 EXAMPLES_MAX = 3  # records shown for each kind of change
-
-Origin = Literal["quarantine", "dead-letters", "on-failure"]
-ORIGINS: tuple[Origin, ...] = ("quarantine", "dead-letters", "on-failure")
-Place = tuple[str, str, str]
-UNREAD = "unread"  # the generation of what was set aside unopened: the same rules may pass it
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to replay. Times are microseconds since 1970, of arrival; `until` does not belong."""
-
-    origins: tuple[Origin, ...] = ORIGINS
-    reason: str | None = None
-    field: str | None = None
-    since: int | None = None
-    until: int | None = None
-    limit: int | None = None
-
-    def takes(self, arrival: int) -> bool:
-        """Whether a record of this arrival is meant."""
-        return (self.since is None or arrival >= self.since) and (
-            self.until is None or arrival < self.until
-        )
 
 
 @dataclass(frozen=True)
@@ -83,21 +59,6 @@ class Report:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _One:
-    """A chosen source record: its row of raw, where it was found and what was said of it."""
-
-    source: str
-    row: dict[str, Any]
-    origin: Origin
-    before: str
-    letter: Letter | None = None
-
-    @property
-    def place(self) -> Place:
-        return self.row["_stream"], self.row["_shard"], self.row["_sequence"]
-
-
 def replay(
     wiring: Wiring, parking: Parking, choice: Choice, run: str, pace: Pace | None = None
 ) -> Report:
@@ -107,14 +68,14 @@ def replay(
     """
     pace = pace or Pace()
     report = Report(run)
-    _begin(wiring, choice, run)
-    done = set(_audited(wiring.bucket, f"{PREFIX}/{run}/"))
+    audit.begin(wiring, choice, run)
+    done = audit.done(wiring.bucket, run)
     found = _Found(wiring, parking, choice, report)
     rounds = Rounds(wiring)
     began = wiring.clock()
     for chunk in _chunks(one for one in found if one.place not in done):
         fates_of = rounds.run(_archived(wiring, chunk))
-        _audit(wiring, run, chunk, fates_of)
+        audit.write(wiring, run, chunk, fates_of)
         for fate in fates_of.fates:
             setattr(report, fate, getattr(report, fate) + 1)
         if fates_of.reason:
@@ -132,7 +93,7 @@ def replay(
 def preview(wiring: Wiring, parking: Parking, choice: Choice, rules: Transform) -> dict[str, Any]:
     """What a replay under these rules would do; nothing is written.
 
-    For each fingerprint (what was said before, what would be said now) the records and examples.
+    For each verdict before and verdict now, the number of records and examples.
     """
     report = Report("")
     changes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
@@ -161,30 +122,6 @@ def preview(wiring: Wiring, parking: Parking, choice: Choice, rules: Transform) 
     }
 
 
-def resolved(bucket: Bucket) -> dict[Place, str]:
-    """Positions that a replay gave a good fate (delivered or dropped), with the run's id."""
-    return {
-        place: run
-        for place, (run, fate) in _audited(bucket, f"{PREFIX}/").items()
-        if fate in {"delivered", "dropped"}
-    }
-
-
-def runs(bucket: Bucket) -> list[dict[str, Any]]:
-    """What every run was asked, in the order of their ids."""
-    keys = [key for key in bucket.keys(f"{PREFIX}/") if key.endswith("/run.json")]
-    return [orjson.loads(bucket.get(key)) for key in keys]
-
-
-def choice_of(bucket: Bucket, run: str) -> Choice | None:
-    """What the run of this id was asked for, None where there is none."""
-    data = bucket.find(f"{PREFIX}/{run}/run.json")
-    if data is None:
-        return None
-    told = orjson.loads(data)["choice"]
-    return Choice(**{**told, "origins": tuple(told["origins"])})
-
-
 class _Found:
     """The chosen source records, one after the other, each once."""
 
@@ -207,7 +144,7 @@ class _Found:
         """Whether it is delivered, dropped or quarantined already: law 5 says so."""
         return place in self._with_fate
 
-    def __iter__(self) -> Iterator[_One]:
+    def __iter__(self) -> Iterator[Chosen]:
         for one in self._all():
             if self._choice.limit is not None and self._report.chosen >= self._choice.limit:
                 return
@@ -215,7 +152,7 @@ class _Found:
             self._taken.add(one.place)
             yield one
 
-    def _all(self) -> Iterator[_One]:
+    def _all(self) -> Iterator[Chosen]:
         wanted = self._choice.origins
         if "quarantine" in wanted:
             yield from self._quarantined()
@@ -226,7 +163,7 @@ class _Found:
         if "dead-letters" in wanted:
             yield from self._parked("dead-letters", self._parking.dead_letters())
 
-    def _quarantined(self) -> Iterator[_One]:
+    def _quarantined(self) -> Iterator[Chosen]:
         """Open quarantine rows by raw object. Under the same rules the verdict is the same."""
         by_raw: dict[str, dict[int, str]] = {}
         seen: set[Place] = set()
@@ -241,7 +178,7 @@ class _Found:
             if row["_generation"] == self._rules.generation.digest:
                 self._report.skipped += 1
                 continue
-            by_raw.setdefault(row["_raw"], {})[row["_index"]] = _fingerprint(row)
+            by_raw.setdefault(row["_raw"], {})[row["_index"]] = _verdict(row)
         for key in sorted(by_raw):
             wanted = by_raw[key]
             if self._wiring.bucket.find(key) is None:
@@ -251,16 +188,16 @@ class _Found:
             rows = raw.read(self._wiring.bucket, key)
             for index in sorted(wanted):
                 row = _row(rows, index)
-                yield _One(row["_source"], row, "quarantine", wanted[index])
+                yield Chosen(row["_source"], row, "quarantine", wanted[index])
 
-    def _parked(self, origin: Origin, rescues: Iterable[Rescue]) -> Iterator[_One]:
+    def _parked(self, origin: Origin, rescues: Iterable[Rescue]) -> Iterator[Chosen]:
         for rescue in rescues:
             if rescue.problem:
                 self._report.problems.append(rescue.problem)
                 self._report.missing += rescue.missing
             rows = rescue.delivery.table()
             for index in range(rows.num_rows):
-                one = _One(
+                one = Chosen(
                     rescue.delivery.source, _row(rows, index), origin, "parked", rescue.letter
                 )
                 if not self._choice.takes(one.row["_arrival"]):
@@ -284,12 +221,12 @@ def _row(rows: pa.Table, index: int) -> dict[str, Any]:
     return row  # type: ignore[no-any-return]
 
 
-def _chunks(found: Iterable[_One]) -> Iterator[list[_One]]:
+def _chunks(found: Iterable[Chosen]) -> Iterator[list[Chosen]]:
     """Bounded chunks of one source and stream and arrival hour: envelopes differ by source.
 
     Of one hour, so that no raw object's records lie far from the hour it is filed under.
     """
-    open_chunks: dict[tuple[str, str, int], list[_One]] = {}
+    open_chunks: dict[tuple[str, str, int], list[Chosen]] = {}
     sizes: Counter[tuple[str, str, int]] = Counter()
     for one in found:
         kind = (one.source, one.row["_stream"], one.row["_arrival"] // 3_600_000_000)
@@ -301,7 +238,7 @@ def _chunks(found: Iterable[_One]) -> Iterator[list[_One]]:
     yield from open_chunks.values()
 
 
-def _delivery(chunk: list[_One]) -> Delivery:
+def _delivery(chunk: list[Chosen]) -> Delivery:
     """The chunk as if it had just come: positions, arrivals, keys and bytes are the original's."""
 
     def column(name: str) -> list[Any]:
@@ -319,64 +256,21 @@ def _delivery(chunk: list[_One]) -> Delivery:
     )
 
 
-def _archived(wiring: Wiring, chunk: list[_One]) -> Round:
+def _archived(wiring: Wiring, chunk: list[Chosen]) -> Round:
     delivery = _delivery(chunk)
     data = parquet.encode(delivery.table())
     key = wiring.bucket.put_once(raw.PREFIX, min(delivery.arrivals), data)
-    return Round(delivery.stream, key, len(delivery), 0, len(delivery), wiring.epoch())
+    received = len(delivery)
+    # Of what was rejected, much may be rejected again: the breaker is not asked.
+    return Round(delivery.stream, key, received, 0, received, wiring.epoch(), rejects="write")
 
 
-def _settled(chunk: list[_One], told: Ran) -> set[Place]:
+def _settled(chunk: list[Chosen], told: Ran) -> set[Place]:
     return {one.place for one, fate in zip(chunk, told.fates, strict=True) if fate != "retry"}
 
 
-def _begin(wiring: Wiring, choice: Choice, run: str) -> None:
-    key = f"{PREFIX}/{run}/run.json"
-    if wiring.bucket.find(key) is None:
-        contract = wiring.transform(0).contract
-        told = {
-            "run": run,
-            "began": _iso(wiring.clock()),
-            "pipeline": wiring.settings.pipeline,
-            "contract": contract.name,
-            "contract_digest": contract.digest,
-            "choice": asdict(choice),
-        }
-        wiring.bucket.put(key, orjson.dumps(told))
-
-
-def _audit(wiring: Wiring, run: str, chunk: list[_One], told: Ran) -> None:
-    digest = told.raw_key.rpartition("/")[2].removesuffix(".parquet")
-    outcomes = [
-        [*one.place, fate, one.origin, one.before]
-        for one, fate in zip(chunk, told.fates, strict=True)
-    ]
-    audit = {
-        "run": run,
-        "at": _iso(wiring.clock()),
-        "raw_key": told.raw_key,
-        "epoch": told.epoch,
-        "contract": told.contract,
-        "generation": told.generation,
-        "reason": told.reason,
-        "positions": outcomes,
-    }
-    wiring.bucket.put(f"{PREFIX}/{run}/{digest}.json", orjson.dumps(audit))
-
-
-def _audited(bucket: Bucket, prefix: str) -> dict[Place, tuple[str, Fate]]:
-    """Run and fate of each position that an audit under `prefix` says is done."""
-    found: dict[Place, tuple[str, Fate]] = {}
-    for key in bucket.keys(prefix):
-        audit = orjson.loads(bucket.get(key))
-        for stream, shard, sequence, fate, *_ in audit.get("positions", ()):
-            if fate != "retry":
-                found[stream, shard, sequence] = (audit["run"], fate)
-    return found
-
-
-def _verdicts(chunk: list[_One], rules: Transform) -> Iterator[tuple[_One, str, str]]:
-    """Each record with its fingerprint and detail under these rules."""
+def _verdicts(chunk: list[Chosen], rules: Transform) -> Iterator[tuple[Chosen, str, str]]:
+    """Each record with its verdict and detail under these rules."""
     batch = rules.apply(_delivery(chunk).table(), "preview")
     said: dict[int, tuple[str, str]] = {}
     landed = set(batch.rows.column("_index").to_pylist())
@@ -386,12 +280,12 @@ def _verdicts(chunk: list[_One], rules: Transform) -> Iterator[tuple[_One, str, 
     for row in batch.rejects.select(
         ["_index", "_step", "_reason", "_field", "_detail"]
     ).to_pylist():
-        said[row["_index"]] = (_fingerprint(row), row["_detail"])
+        said[row["_index"]] = (_verdict(row), row["_detail"])
     for index, one in enumerate(chunk):
         yield (one, *said.get(index, ("delivered", "")))
 
 
-def _fingerprint(row: dict[str, Any]) -> str:
+def _verdict(row: dict[str, Any]) -> str:
     return "/".join(row[name] for name in ("_step", "_reason", "_field") if row[name])
 
 
@@ -402,7 +296,3 @@ def _keep_pace(wiring: Wiring, pace: Pace, began: float, report: Report) -> None
     ahead = began + done / pace.per_second - wiring.clock()
     if ahead > 0:
         wiring.waiting.sleep(ahead)
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

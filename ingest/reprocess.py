@@ -26,7 +26,7 @@ from sinks.control import Reprocessed
 from sinks.deadline import Deadline
 from sinks.errors import SinkError
 from transform.contract import Contract
-from transform.pipeline import hot_mask
+from transform.tables import hot_mask
 
 PREFIX = "reprocessed"
 ROUND_RECORDS = 5_000  # as many as a stream's mapping delivers at once

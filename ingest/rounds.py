@@ -21,7 +21,10 @@ Fate = Literal["delivered", "dropped", "quarantined", "retry"]
 
 @dataclass(frozen=True)
 class Round:
-    """A part of a raw object to be run under an epoch: `received` records from `first` on."""
+    """A part of a raw object to be run under an epoch: `received` records from `first` on.
+
+    `rejects` says whether the breaker judges them.
+    """
 
     stream: str
     raw_key: str
@@ -29,6 +32,7 @@ class Round:
     first: int
     received: int
     epoch: int
+    rejects: breaker.Rejects = "judge"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Rounds:
             "received": what.received,
             "ledger_bucket": ledger.bucket_of(what.raw_key),
             "epoch": what.epoch,
+            "rejects": what.rejects,
             "deadline_ms": int(deadline.at * 1000),
         }
         try:

@@ -21,16 +21,19 @@ from botocore.config import Config
 from ingest.breaker import Breaker, RejectLimits
 from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
-from sinks import control
+from sinks import control, registry
 from sinks.bucket import Bucket
 from sinks.contracts import Contracts
 from sinks.deadline import Clock, Deadline
 from sinks.errors import translated
 from sinks.queue import Queue
+from sinks.registry import Index
 from sinks.repair import Limits
 from sinks.table import Table, Waiting
+from transform.contract import Contract
 from transform.contract_file import load_contract
 from transform.pipeline import Transform
+from transform.versions import clash
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -43,6 +46,7 @@ TABLE_ATTEMPTS_MAX = 1  # `Table.put_all` retries by itself: it knows the deadli
 LAMBDA_READ_TIMEOUT_SECONDS = 5  # of its control plane, which takes up to a second
 LAMBDA_ATTEMPTS_MAX = 2  # what trips once trips again
 CONNECTIONS_MAX = 32
+RULES_MAX = 8  # that one process remembers: epochs and versions change a few times a day
 EPOCH_SECONDS = 30  # how long after an epoch was begun a process may still run under the one before
 
 
@@ -131,6 +135,8 @@ class Wiring:
         self.clock = clock
         self.waiting = Waiting(time.sleep, random.SystemRandom().uniform)
         self._epoch, self._epoch_read_at = 0, float("-inf")
+        self._index, self._index_read_at = Index(), float("-inf")
+        self._rules: dict[tuple[int, Index], Transform] = {}
         self.parallel: Parallel = in_threads
         self._queue_urls: dict[str, str] = {}
         self.contracts = Contracts()
@@ -192,8 +198,36 @@ class Wiring:
             self._epoch_read_at = read_at
         return self._epoch
 
+    @property
+    def contract(self) -> Contract:
+        """The contract that the function carries."""
+        return _contract(self.settings.contract)
+
     def transform(self, epoch: int) -> Transform:
-        return _transform(self.settings.contract, epoch)
+        """The rules as of `EPOCH_SECONDS` ago at most: the function's contract, and the registry's.
+
+        The newest published version reads what names none, unless the function carries a newer one.
+        Raises a `SinkError`: which versions there are is never guessed.
+        """
+        if not 0 <= self.clock() - self._index_read_at < EPOCH_SECONDS:
+            read_at = self.clock()
+            self._index = registry.read(self.bucket, self.contract.name)
+            self._index_read_at = read_at
+        made = (epoch, self._index)
+        if made not in self._rules:
+            if len(self._rules) >= RULES_MAX:
+                self._rules.clear()
+            self._rules[made] = self._made(*made)
+        return self._rules[made]
+
+    def _made(self, epoch: int, index: Index) -> Transform:
+        own = self.contract
+        published = registry.load(self.bucket, own.name, index, self.contracts)
+        versions = {c.version: c for c in (*published, own) if clash(own, c) is None}
+        current = own if index.current <= own.version else versions.get(index.current, own)
+        older = tuple(c for number, c in sorted(versions.items()) if number != current.version)
+        hashes = any(f.privacy == "hash" for c in versions.values() for f in c.fields)
+        return Transform(current, epoch, older, control.hash_key(self.bucket) if hashes else b"")
 
     def deadline(self, context: Context, keep_seconds: float) -> Deadline:
         """The end of this invocation's time, `keep_seconds` before Lambda would kill it."""
@@ -228,5 +262,5 @@ def _client(service: Any, read_timeout_seconds: float, attempts_max: int) -> Any
 
 
 @cache
-def _transform(contract: str, epoch: int) -> Transform:
-    return Transform(load_contract(contract), epoch)
+def _contract(contract: str) -> Contract:
+    return load_contract(contract)

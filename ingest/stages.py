@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from aws_lambda_powertools import Logger
 
-from ingest import breaker
+from ingest import breaker, feed
 from ingest.settings import Context, Wiring
 from sinks import hot, landing, raw, repair
 from sinks.deadline import Deadline
@@ -36,39 +36,42 @@ logger = Logger()
 def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[str, Any]:
     """Raw object to landing and quarantine objects; counts come from what was written."""
     started = time.perf_counter()
-    rules = wiring.transform(state["epoch"])
     deadline = _deadline(state, wiring, context)
     answer = {
         "outcome": "retry",
-        "contract": rules.contract.name,
-        "version": rules.generation.version,
-        "generation": rules.generation.digest,
+        "contract": wiring.contract.name,
+        "version": 0,
+        "generation": "",
         **vars(landing.Landed.nothing()),
         "hot_rows": 0,
     }
     try:
         deadline.check("transform")
+        rules = wiring.transform(state["epoch"])
+        answer["version"] = rules.generation.version
+        answer["generation"] = rules.generation.digest
         rows = raw.read(wiring.bucket, state["raw_key"])
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
         rows = rows.slice(state["first"], state["received"])
         batch = _batch(state, rules, rows)
-        found = _found(state, rules, wiring, rows, batch)
-        if found is None:
+        back, told = _judged(state, rules, wiring, batch)
+        if not back:
             if batch.rows.num_rows:
-                wiring.contracts.keep(wiring.bucket, rules.contract, deadline)
+                wiring.contracts.keep(wiring.bucket, rules, deadline)
             landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
         logger.warning("transform handed back", reason=error.reason, error=str(error))
         answer["account"] = _account(Outcome.all_retry(state["received"]), error.reason)
         return answer | {"millis": _millis_since(started)}
-    if found is not None:
-        answer["breaker"] = vars(found)
-        answer["account"] = _account(Outcome.all_retry(state["received"]), breaker.REASON)
+    answer |= told
+    if back:
+        answer["account"] = _account(Outcome.all_retry(state["received"]), back)
     else:
         counts = batch.counts
         outcome = Outcome(counts.received, counts.delivered, counts.dropped, counts.quarantined, ())
         answer |= {"outcome": "done", **vars(landed), "hot_rows": batch.hot_rows}
+        answer |= feed.summary(batch.rejects, rules.contract)
         answer["account"] = _account(outcome, "")
     return answer | {"millis": _millis_since(started)}
 
@@ -82,18 +85,26 @@ def _batch(state: dict[str, Any], rules: Transform, rows: pa.Table) -> Batch:
     return rules.apply(rows, state["raw_key"], state["first"])
 
 
-def _found(
-    state: dict[str, Any], rules: Transform, wiring: Wiring, rows: pa.Table, batch: Batch
-) -> breaker.Finding | None:
-    """What is wrong with the part as a whole (law 9), but for what an operator accepted."""
-    if state.get("unread"):
-        return None
-    limits, first = wiring.settings.breaker, state["first"]
-    found = breaker.judge(rows, batch.rejects, first, limits)
-    word = breaker.accepted(wiring.bucket, wiring.settings.pipeline) if found else None
-    if word is None or word.contract != rules.contract.name:
-        return found
-    return breaker.judge(rows, batch.rejects, first, limits, word.until_micros)
+def _judged(
+    state: dict[str, Any], rules: Transform, wiring: Wiring, batch: Batch
+) -> tuple[str, dict[str, Any]]:
+    """Why all of the part goes back because of its rejects, if it does, and what is said of them.
+
+    What an operator accepted is not counted (law 9).
+    """
+    rejects: breaker.Rejects = "write" if state.get("unread") else state.get("rejects", "judge")
+    if rejects == "write":
+        return "", {}
+    limits, name = wiring.settings.breaker, rules.contract.name
+    sample = breaker.Sample.of(name, batch, limits.keys_min)
+    if sample.judged(limits) or (sample.rejected and rejects == "withhold"):
+        word = breaker.accepted(wiring.bucket, wiring.settings.pipeline)
+        if word is not None and word.contract == name:
+            sample = breaker.Sample.of(name, batch, limits.keys_min, word.until_micros)
+    if rejects == "withhold":
+        return breaker.WITHHELD if sample.rejected else "", {"sample": sample.to_text()}
+    found = sample.judged(limits)
+    return (breaker.REASON, {"breaker": vars(found)}) if found else ("", {})
 
 
 def canary(rules: Transform) -> None:
@@ -112,7 +123,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
     time; else it is handed back by index. Items are made by the contract that made the object.
     """
     started = time.perf_counter()
-    own = wiring.transform(state["epoch"]).contract
+    own = wiring.contract
     deadline = _deadline(state, wiring, context)
     done = state["transform"]
     owed: tuple[Debt, ...] = ()

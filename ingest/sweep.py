@@ -29,7 +29,7 @@ from sinks.control import Reprocessed
 from sinks.deadline import Deadline
 from sinks.ledger import Attempt, Books, Owed
 from sinks.repair import DEBT_ROWS_MAX, Debt, Span
-from transform.pipeline import MICROS
+from transform.tables import MICROS
 
 QUIET_SECONDS = 900.0  # Lambda's longest timeout: no attempt is still at what landed before that
 KEPT_DAYS = 14  # SQS's longest retention, twice our stream's: no source brings older records again
@@ -97,7 +97,7 @@ def due(wiring: Wiring) -> list[Debt]:
     """
     redone = control.reprocessed(wiring.bucket)
     books = ledger.books(wiring.ledger_table)
-    name = wiring.transform(0).contract.name
+    name = wiring.contract.name
     before = wiring.clock() - QUIET_SECONDS
     written = wiring.bucket.written(f"{landing.LANDING}/{name}/")
     quiet = {key for key, at in written if at < before}
@@ -129,7 +129,7 @@ def _of(wiring: Wiring, key: str, places: list[int], redone: list[Reprocessed]) 
     Not what a reprocess that is running will make again. One that was left undone runs no more.
     """
     landed = landing.open_(wiring.bucket, key)
-    contract = wiring.contracts.behind(wiring.bucket, landed, wiring.transform(0).contract)
+    contract = wiring.contracts.behind(wiring.bucket, landed, wiring.contract)
     rows = landed.rows([*hot.columns_of(contract), "_epoch", "_raw"])
     rows = rows.take(pa.array(places, pa.int64()))
     running = [span for span in redone[-1:] if not span.done]

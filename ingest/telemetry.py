@@ -33,6 +33,7 @@ Metric = Literal[
     "HotRefused",  # rows the hot table had not taken at the deadline
     "HotOwed",  # ... of which the repair queue holds a debt, so that their records are delivered
     "Killers",  # records set aside unread because Transform dies of them: alarm on any
+    "NotTold",  # rejects that the feed's bus would not take; quarantine has them
     "BreakerTripped",  # 1 where nearly everything was bad and the mapping is stopped: alarm on it
 ]
 
@@ -102,6 +103,7 @@ def record(  # noqa: PLR0913  all that is told of a Delivery is told here
         "HotRefused": hot.get("refused", 0),
         "HotOwed": hot.get("repair_rows", 0),
         "Killers": guarded.killers,
+        "NotTold": transform.get("quarantine_rows", 0) if "not_told" in output else 0,
         "BreakerTripped": int(guarded.found is not None),
     }
     say = logger.info if failure is None else logger.warning
@@ -116,6 +118,7 @@ def record(  # noqa: PLR0913  all that is told of a Delivery is told here
         raw_key=output.get("raw_key", ""),
         reason=output["account"]["reason"] if failure is None else failure.reason,
         error=str(guarded.found or failure or ""),
+        not_told=output.get("not_told", ""),
         received=outcome.received,
         delivered=outcome.delivered,
         quarantined=outcome.quarantined,

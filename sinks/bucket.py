@@ -7,15 +7,15 @@ key taken (412) has succeeded, and a retry that writes other bytes writes anothe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from sinks.deadline import Deadline
-from sinks.errors import Unavailable, translated
+from sinks.errors import Gone, Unavailable, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -68,7 +68,7 @@ class Bucket:
         raise Unavailable(f"{what}: another writer of the same key kept it busy")
 
     def get(self, key: str) -> bytes:
-        """The object's bytes. Raises `Unavailable`, `Misconfigured`, or botocore's for no key."""
+        """The object's bytes. Raises `Gone`, `Unavailable`, `Misconfigured`."""
         with translated(f"get s3://{self.name}/{key}"):
             return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
@@ -76,9 +76,7 @@ class Bucket:
         """The object's bytes, None where there is none. Raises `Unavailable`, `Misconfigured`."""
         try:
             return self.get(key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in {"NoSuchKey", "404"}:
-                raise
+        except Gone:
             return None
 
     def put(self, key: str, data: bytes) -> None:
@@ -94,6 +92,39 @@ class Bucket:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] != RACE:
                 raise
             raise Unavailable(f"{what}: {error}") from error
+
+    def change(self, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
+        """Replace an object by what `change` makes of it (None: there is none); returns that.
+
+        Nobody's change gets lost: where another writer was faster, `change` is asked again. So it
+        is after a lost answer, and must come to the same. Raises `Unavailable`, `Misconfigured`.
+        """
+        what = f"change s3://{self.name}/{key}"
+        for _ in range(RACES_MAX):
+            held, condition = self._held(key)
+            data = change(held)
+            if data == held:
+                return data
+            try:
+                with translated(what):
+                    self.client.put_object(Bucket=self.name, Key=key, Body=data, **condition)
+            except Gone:
+                continue
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in {RACE, TAKEN}:
+                    raise
+                continue
+            return data
+        raise Unavailable(f"{what}: other writers of the same key kept it busy")
+
+    def _held(self, key: str) -> tuple[bytes | None, dict[str, Any]]:
+        """An object's bytes, and the condition under which a write replaces just these."""
+        try:
+            with translated(f"get s3://{self.name}/{key}"):
+                found = self.client.get_object(Bucket=self.name, Key=key)
+                return found["Body"].read(), {"IfMatch": found["ETag"]}
+        except Gone:
+            return None, {"IfNoneMatch": "*"}
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under `prefix`, in S3's order."""

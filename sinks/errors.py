@@ -3,6 +3,7 @@
     SinkError
     ├── Unavailable       weather: throttled, timed out, 5xx, no connection   → handed back, retried
     ├── DeadlinePassed    the time given is over before the work is           → handed back, retried
+    ├── Gone              the object has expired, or was deleted              → handed back, retried
     └── Misconfigured     no such bucket or table, no permission              → handed back, and an
                                                                                 operator is needed
 
@@ -61,6 +62,7 @@ SETUP = frozenset(
 )
 
 
+NO_SUCH_KEY = "NoSuchKey"
 SERVER_ERROR = 500  # and above
 TOO_MANY_REQUESTS = 429
 
@@ -89,6 +91,12 @@ class DeadlinePassed(SinkError):
     """No effect is begun after the deadline."""
 
     reason = "deadline"
+
+
+class Gone(SinkError):
+    """There is no such object any more: a lifecycle rule or somebody has deleted it."""
+
+    reason = "gone"
 
 
 class Misconfigured(SinkError):
@@ -120,6 +128,8 @@ def _of(error: ClientError, what: str) -> SinkError | None:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in THROTTLES | TIMEOUTS or status >= SERVER_ERROR or status == TOO_MANY_REQUESTS:
         return Unavailable(f"{what}: {code or status}")
+    if code == NO_SUCH_KEY:
+        return Gone(f"{what}: {code}")
     if code in SETUP:
         return Misconfigured(f"{what}: {error}")
     return None

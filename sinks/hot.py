@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
-from transform.contract import Contract, FieldType
-from transform.pipeline import MICROS, hot_mask, utc_text
+from transform.contract import Contract
+from transform.field_types import FieldType
+from transform.tables import MICROS, hot_mask, utc_text
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
 ROWS_MAX = 8_192  # held as Python values of every column, before they are items
@@ -44,10 +45,10 @@ class HotOutcome:
 
 def columns_of(contract: Contract) -> list[str]:
     """The landing columns that hot items are made of."""
-    return [
-        *(f.name for f in contract.fields),
-        *("_rescued", "_record_id", "_digest", "_arrival", "_index"),
-    ]
+    when = contract.hot_when.names if contract.hot_when else ()
+    own = [f.name for f in contract.hot_columns]
+    more = ("_rescued", "_record_id", "_digest", "_arrival", "_index")
+    return list(dict.fromkeys((*own, *when, *more)))
 
 
 def write(
@@ -112,7 +113,8 @@ def between(
 def reading(item: Item, contract: Contract) -> dict[str, Any]:
     """An item as plain values under the contract's field names, absent fields as None."""
     plain = {
-        f.name: _READ[f.type](item[f.name]) if f.name in item else None for f in contract.fields
+        f.name: _READ[f.type](item[f.name]) if f.name in item else None
+        for f in contract.hot_columns
     }
     if "_rescued" in item:
         plain["_rescued"] = item["_rescued"]["S"]
@@ -125,8 +127,11 @@ def _time(moment: datetime) -> str:
 
 
 def _items(rows: pa.Table, contract: Contract, keys: Sequence[Key]) -> Iterator[Item]:
-    names = [*(f.name for f in contract.fields), "_rescued"]
-    writers = [*(_WRITE[f.type] for f in contract.fields), _text]
+    names = [f.name for f in contract.hot_columns]
+    writers = [_WRITE[f.type] for f in contract.hot_columns]
+    if contract.hot_fields is None:
+        names.append("_rescued")
+        writers.append(_text)
     columns = [_plain(rows.column(name)) for name in names]
     ttl = contract.hot_ttl_seconds
     moments = rows.column(contract.event_time).cast(pa.int64()).to_pylist()

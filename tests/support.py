@@ -319,6 +319,7 @@ class InProcessWorkflow:
     stages: Mapping[str, Callable[[dict[str, Any], Any], dict[str, Any]]]
     dynamodb: Any
     context: Context = field(default_factory=Context)
+    told: list[dict[str, Any]] = field(default_factory=list)
     entered: list[str] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     raised: list[Exception] = field(default_factory=list)
@@ -373,6 +374,9 @@ class InProcessWorkflow:
                 return {"Payload": json.loads(json.dumps(stage(sent, self.context)))}
             case "arn:aws:states:::dynamodb:putItem":
                 return self.dynamodb.put_item(**arguments)
+            case "arn:aws:states:::events:putEvents":
+                self.told += arguments["Entries"]
+                return {"FailedEntryCount": 0}
         raise NotImplementedError(spec["Resource"])
 
 

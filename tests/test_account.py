@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from infra import account
 from infra.fates import Follower, Settlement
 from infra.lake import Lake
 from infra.push import Sent
-from ingest import telemetry
 from sinks import ledger
 from tests.support import cloud, reading
 from tests.test_verify import SHARD, STREAM, TELEMETRY, State
-
-
-@pytest.fixture(autouse=True)
-def namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
 
 
 class Known(Follower):

@@ -6,14 +6,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import add
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from botocore.config import Config
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ingest import breaker, kinesis, sqs, telemetry
-from ingest.breaker import Accepted, Breaker, Finding, Mapping, RejectLimits, Tripped
+from ingest import breaker, kinesis, sqs
+from ingest.breaker import Accepted, Breaker, Finding, Mapping, RejectLimits, Sample, Tripped
 from ingest.process import process
 from ingest.settings import Settings, SettingsError, Wiring
 from ingest.stages import transform, write_hot
@@ -27,15 +31,15 @@ from tests.support import (
     Context,
     InProcessWorkflow,
     answer,
-    cloud,
     delivery,
     json_error,
     loopback,
     reading,
 )
 from transform.contract_file import load_contract
+from transform.envelope import aggregate
 from transform.pipeline import Transform
-from transform.records import Batch, Delivery, Outcome
+from transform.records import Delivery, Outcome
 
 INGEST = Context(180_000)
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/millrace"
@@ -63,12 +67,12 @@ def some(bad: int, good: int = 0, keys: int = 10, arrival: int = NOON) -> Delive
     return Delivery(**{**vars(made), "source_arn": ARN})
 
 
-def judged(made: Delivery, limits: RejectLimits | None = None, **more: int) -> Finding | None:
-    rows = made.table()
-    batch: Batch = RULES.apply(rows, "raw", more.get("first", 0))
-    return breaker.judge(
-        rows, batch.rejects, more.get("first", 0), limits or RejectLimits(), more.get("since", 0)
-    )
+def sample(made: Delivery, since: int = 0, first: int = 0) -> Sample:
+    return Sample.of("telemetry", RULES.apply(made.table(), "raw", first), 10, since)
+
+
+def judged(made: Delivery, limits: RejectLimits | None = None, since: int = 0) -> Finding | None:
+    return sample(made, since).judged(limits or RejectLimits())
 
 
 # The judgement
@@ -95,8 +99,9 @@ def test_where_the_breaker_trips(bad: int, good: int, keys: int, trips: bool):  
 
 def test_the_limits_are_settings():
     assert judged(some(2, 8), RejectLimits(0.2, 10, 10)) is None
-    assert judged(some(3, 7), RejectLimits(0.2, 10, 10)) is not None
-    assert judged(some(3, 6), RejectLimits(0.2, 10, 9)) is None
+    assert judged(some(3, 7), RejectLimits(0.2, 10, 3)) is not None
+    assert judged(some(3, 7), RejectLimits(0.2, 10, 4)) is None
+    assert judged(some(3, 6), RejectLimits(0.2, 10, 3)) is None
     assert judged(some(10), RejectLimits(1.0, 1, 1)) is None
 
 
@@ -108,15 +113,45 @@ def test_a_queue_has_no_partition_keys_and_each_message_counts():
     assert judged(made) is None
 
 
-def test_a_part_is_judged_by_its_own_records():
-    assert judged(some(200), first=4_000) == judged(some(200))
+def packed(bad: int, good: int, records: int, keys: int = 10) -> Delivery:
+    """KPL aggregates, each of so many bad and good members of so many devices."""
+    bodies = [BAD] * bad + [reading(seq=n) for n in range(good)]
+    members = [(f"device-{n % keys}", body) for n, body in enumerate(bodies)]
+    return delivery([aggregate(members)] * records)
 
 
-def test_a_record_with_many_bad_members_is_one():
-    bodies = [json.dumps([7] * 50).encode(), *(reading(seq=n) for n in range(300))]
-    made = delivery(bodies)
-    made.groups[:] = [f"device-{number}" for number in range(len(made))]
+@pytest.mark.parametrize(
+    ("made", "trips"),
+    [
+        (packed(100, 0, 2), True),
+        (packed(100, 0, 1), False),
+        (packed(200, 0, 1, keys=9), False),
+        (packed(200, 0, 1, keys=200), True),
+        (packed(1, 99, 300), False),
+        (packed(60, 40, 300), True),
+    ],
+)
+def test_of_aggregates_the_producers_records_count_and_their_keys(made: Delivery, trips: bool):  # noqa: FBT001
+    assert (judged(made) is not None) == trips
+
+
+def test_one_device_that_sends_nothing_but_rejects_is_no_broken_world():
+    made = some(300, 100)
+    made.groups[:300] = ["device-0"] * 300
     assert judged(made) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_parts_are_judged_together_as_the_whole_is(spec: list[tuple[int, int]]):
+    parts = [some(bad, good) for bad, good in spec]
+    first, samples = 0, []
+    for part in parts:
+        samples.append(Sample.of_text(sample(part, first=first).to_text()))
+        first += len(part)
+    whole = delivery([body for part in parts for body in part.bodies])
+    whole.groups[:] = [group for part in parts for group in part.groups]
+    assert reduce(add, samples) == sample(whole)
 
 
 def test_what_arrived_before_the_time_does_not_count():
@@ -156,12 +191,6 @@ def test_a_ratio_that_is_none_is_named(value: str):
 
 
 # Stopping the mapping
-
-
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 FOUND = Finding("telemetry", 200, 200, "wrong_type (device_id)")
@@ -225,8 +254,7 @@ class Path:
 
 
 @pytest.fixture
-def path(account: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
+def path(account: Cloud) -> Iterator[Path]:
     wiring = account.wiring()
     workflow = InProcessWorkflow(
         TOPOLOGY,

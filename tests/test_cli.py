@@ -24,6 +24,7 @@ from click.testing import CliRunner, Result
 from infra.cli import commands, run, shown
 from infra.cli.hot import span
 from infra.cli.ingest import device_keys, read_bodies
+from infra.cli.moments import MOMENT
 from infra.local import preflight
 from infra.local.state import State
 from infra.topology import BUCKET
@@ -87,10 +88,10 @@ def test_a_broken_contract_is_told_with_file_and_key(millrace):
     Path("mine.toml").write_text('name = "mine"\n[identity]\ndevice = "x"\n')
     result = millrace("up", "--contract", "mine.toml")
     assert result.exit_code == 2
-    assert result.stderr.startswith("millrace: mine.toml: ")
+    assert result.stderr.startswith("millrace: mine.toml:1:1: field: there is none; allowed: ")
     result = millrace("ingest", file_of(reading()), "--contract", "mine.toml")
     assert result.exit_code == 2
-    assert result.stderr.startswith("millrace: mine.toml: ")
+    assert result.stderr.startswith("millrace: mine.toml:1:1: field: there is none; allowed: ")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,8 @@ def test_a_time_that_makes_no_sense(millrace, arguments, says):
     ],
 )
 def test_the_span_asked_for(last, start, stop, low, high):
-    assert span(last, start, stop, NOW) == (low, high)
+    given = (None if text is None else MOMENT.convert(text, None, None) for text in (start, stop))
+    assert span(last, *given, NOW) == (low, high)
 
 
 # ---- The state ----
@@ -232,6 +234,7 @@ COMMANDS = (
     ["quarantine", "list"],
     ["quarantine", "show"],
     ["quarantine", "stats"],
+    ["quarantine", "tail"],
     ["why", "sensor-1"],
     ["demo"],
     ["up"],
@@ -239,7 +242,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[:7])
+@pytest.mark.parametrize("arguments", COMMANDS[:8])
 def test_no_records_yet(millrace, arguments):
     result = millrace(*arguments, "--state", "nowhere")
     assert result.exit_code == 4
@@ -257,7 +260,7 @@ def test_no_such_contract_in_the_state(millrace):
     assert "--contract 'fleet': this state has telemetry" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[7:])
+@pytest.mark.parametrize("arguments", COMMANDS[8:])
 def test_a_place_that_is_not_ours(millrace, arguments):
     file_of(reading())
     Path("file").write_text("mine")
@@ -275,7 +278,7 @@ def test_a_place_that_is_not_ours(millrace, arguments):
     assert Path("folder/thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[7:])
+@pytest.mark.parametrize("arguments", COMMANDS[8:])
 def test_a_state_that_is_in_use(millrace, arguments):
     file_of(reading())
     with State(Path("state")).owned():
@@ -284,7 +287,7 @@ def test_a_state_that_is_in_use(millrace, arguments):
     assert "state is in use by a process; stop it, or use another --state" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[7:])
+@pytest.mark.parametrize("arguments", COMMANDS[8:])
 @pytest.mark.parametrize(
     ("limit", "says"), [("MEMORY_MIN_MB", "MB of memory"), ("DISK_MIN_MB", "MB of disk left")]
 )
@@ -348,6 +351,33 @@ def test_a_device_has_one_partition_key():
     assert list(device_keys(bodies, rules)) == ["a", "unreadable/1", "b", "a", "x" * 256]
 
 
+# ---- contract ----
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "holds no record; give NDJSON"),
+        (b"\x00\xff" * 9, "is neither JSON nor gzip"),
+        (b"[1]", "holds no JSON object"),
+        (b'{"device": "a"}', "no field can be the event time: it must be a time in every record"),
+    ],
+)
+def test_a_sample_that_gives_no_contract(millrace, data, says):
+    result = millrace("contract", "new", file_of(data))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("millrace: ")
+    assert says in result.stderr
+
+
+def test_a_mistake_has_its_line_wherever_a_contract_is_given(millrace):
+    Path("mine.toml").write_text('name = "mine"\n[[field]]\nname = "x"\ntype = "int"\n')
+    for command in (["ingest", file_of(reading())], ["up"]):
+        result = millrace(*command, "--contract", "mine.toml")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("millrace: mine.toml:4:1: field 'x': type: 'int'")
+
+
 # ---- What is printed ----
 
 
@@ -380,7 +410,7 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("demo", "hot", "ingest", "quarantine", "query"),
+        *("contract", "demo", "hot", "ingest", "quarantine", "query"),
         *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 

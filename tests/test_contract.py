@@ -1,16 +1,16 @@
 """A contract file is either usable or refused with file, key, what is wrong and what is allowed."""
 
 import hashlib
+import re
 
 import pyarrow as pa
 import pytest
 
-from transform.contract import Field
+from transform.contract import ROW_MARKS, Field
+from transform.contract_fields import FIELDS_MAX, PATH_KEYS_MAX
 from transform.contract_file import (
     DEFAULT_BODY_BYTES,
     DEFAULT_FUTURE_SECONDS,
-    FIELDS_MAX,
-    PATH_KEYS_MAX,
     SHIPPED,
     ContractError,
     load_contract,
@@ -65,7 +65,7 @@ MISTAKES = {
         "description: [] is of the wrong type; allowed: text"
     ),
     document(root=f"{ROOT}\ncolour = 1"): (
-        "colour: no such key; allowed: one of description, field, hot, identity, limits, name"
+        "colour: no such key; allowed: one of choose, description, envelope, example, explode"
     ),
     document(fields=""): "field: there is none; allowed: describe each field in a [[field]] table",
     document(root=f"{ROOT}\nfield = []", fields=""): "field: there is none; allowed: describe",
@@ -144,7 +144,9 @@ MISTAKES = {
         "limits: max_future_seconds: -1; allowed: 0 to 31536000"
     ),
     document(root=f"{ROOT}\nhot = 1"): "hot: 1 is of the wrong type; allowed: a table [hot]",
-    document(more="[hot]\nttl = 1"): "hot: ttl: no such key; allowed: one of ttl_days",
+    document(
+        more="[hot]\nttl = 1"
+    ): "hot: ttl: no such key; allowed: one of fields, ttl_days, when",
     document(more="[hot]\nttl_days = 0"): "hot: ttl_days: 0; allowed: 1 to 36500",
     document(more='[[field]]\ntype = "bool"'): (
         "field 3: name: is missing; allowed: a lower-case letter, then lower-case letters"
@@ -171,8 +173,8 @@ TOO_DEEP = '"a", ' * (PATH_KEYS_MAX + 1)
 OWN_TYPE = "allowed: a value of the field's own type"
 FIELD_MISTAKES = {
     "": "type: is missing; allowed: one of string, int64, float64, bool, timestamp",
-    'type = "int32"': "type: 'int32'; allowed: one of string, int64, float64, bool, timestamp",
-    'type = "bool"\nnullable = 1': "nullable: no such key; allowed: one of allowed, default, desc",
+    'type = "int32"': "type: 'int32'; did you mean int64?; allowed: one of string, int64,",
+    'type = "bool"\nnullable = 1': "nullable: no such key; allowed: one of aliases, allowed, attr",
     'type = "timestamp"': (
         "format: is missing; allowed: one of iso8601, epoch_seconds, epoch_millis"
     ),
@@ -270,7 +272,7 @@ EVERY_MISTAKE = MISTAKES | {
 def test_a_mistake_is_named_with_file_key_and_what_is_allowed(text, answer):
     with pytest.raises(ContractError) as caught:
         parse(text)
-    assert str(caught.value).startswith(f"{FILE}: {answer}")
+    assert re.match(rf"{FILE}:\d+:\d+: {re.escape(answer)}", str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_a_mistake_is_named_with_file_key_and_what_is_allowed(text, answer):
     ids=["cut off", "not UTF-8", "an endless integer", "an endless nest"],
 )
 def test_what_is_not_toml_is_refused_with_its_file(data):
-    with pytest.raises(ContractError, match=r"^probe.toml: not a TOML document: ."):
+    with pytest.raises(ContractError, match=r"^probe.toml(:\d+:\d+)?: not a TOML document: ."):
         parse_contract(data, FILE)
 
 
@@ -404,7 +406,7 @@ def test_the_landing_schema_is_the_fields_then_what_every_row_carries():
         ("t", UTC_MICROS, True),
     ]
     rest = [*schema][len(contract.fields) :]
-    assert rest == [pa.field("_rescued", pa.string()), *ROW_FIELDS]
+    assert rest == [*ROW_MARKS, *ROW_FIELDS]
     assert schema.field("x").metadata == {b"description": b"Ex", b"unit": b"V"}
 
 

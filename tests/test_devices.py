@@ -14,9 +14,9 @@ import pytest
 from infra.cli.demo import SEED
 from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
-from transform.decode import Decoder
 from transform.devices import Fleet, Message, breakages
 from transform.pipeline import Transform
+from transform.plan import Plan
 from transform.records import Delivery, Rejection
 
 HOUR = 3_600_000_000  # microseconds
@@ -301,7 +301,7 @@ max = -5
 def test_ranges_at_the_edges_are_kept_and_exceeded():
     contract = parse_contract(EDGES.encode(), "edges.toml")
     fleet = Fleet(contract, seed=1, start=0, stop=1_000_000, devices=3, malformed=0.3)
-    decoder = Decoder.of(contract)
+    decoder = Plan(contract).message
     for message in fleet.messages(300):
         result = decoder.decode(message.body)
         if message.planted is None:

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutE
 from moto import mock_aws
 
 from infra.doubles.dynamodb import DynamoDB
+from infra.doubles.events import EventBridge
 from infra.doubles.mappings import Mappings, Switch
 from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
@@ -36,6 +37,14 @@ def dynamodb(request):
     with mock_aws():
         made = DynamoDB(Calm()) if request.param == "double" else client("dynamodb")
         create_table(made, "t")
+        yield made
+
+
+@pytest.fixture(params=ALL)
+def events(request):
+    with mock_aws():
+        made = EventBridge(Calm()) if request.param == "double" else client("events")
+        made.create_event_bus(Name="bus")
         yield made
 
 
@@ -78,6 +87,18 @@ def test_s3_a_conditional_write_finds_its_key_taken(s3):
     assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"one"
     s3.put_object(Bucket="bucket", Key="k", Body=b"two")
     assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"two"
+
+
+def test_s3_a_write_replaces_just_what_was_read(s3):
+    def put(body, tag):
+        return s3.put_object(Bucket="bucket", Key="k", Body=body, IfMatch=tag)["ETag"]
+
+    assert refusal(lambda: put(b"one", '"0"')) == ("NoSuchKey", 404)
+    first = s3.put_object(Bucket="bucket", Key="k", Body=b"one")["ETag"]
+    second = put(b"two", first)
+    assert refusal(lambda: put(b"three", first)) == ("PreconditionFailed", 412)
+    assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == b"two"
+    assert put(b"three", second) != second
 
 
 def test_s3_etag_and_length_are_of_the_bytes(s3):
@@ -293,6 +314,47 @@ def test_sqs_a_queue_by_its_name(sqs):
     assert code == "AWS.SimpleQueueService.NonExistentQueue"
 
 
+# EventBridge
+
+
+def entry(**more):
+    made = {"EventBusName": "bus", "Source": "s", "DetailType": "t", "Detail": '{"a": 1}'}
+    return made | more
+
+
+def test_events_each_entry_is_taken_or_not_for_itself(events):
+    answer = events.put_events(Entries=[entry(), entry(Detail="no"), entry()])
+    assert answer["FailedEntryCount"] == 1
+    assert ["EventId" in one for one in answer["Entries"]] == [True, False, True]
+    assert answer["Entries"][1]["ErrorCode"] == "MalformedDetail"
+    for name in ("Source", "DetailType", "Detail"):
+        answer = events.put_events(Entries=[entry(**{name: ""})])
+        assert answer["Entries"][0]["ErrorCode"] == "InvalidArgument"
+
+
+def test_events_a_call_takes_ten(events):
+    assert events.put_events(Entries=[entry()] * 10)["FailedEntryCount"] == 0
+    assert refusal(lambda: events.put_events(Entries=[entry()] * 11)) == (
+        "ValidationException",
+        400,
+    )
+
+
+def test_events_a_bus_is_made_once_and_must_be_there(events):
+    made_again = lambda: events.create_event_bus(Name="bus")  # noqa: E731
+    assert refusal(made_again)[0] == "ResourceAlreadyExistsException"
+    unknown = lambda: events.put_events(Entries=[entry(EventBusName="no")])  # noqa: E731
+    assert refusal(unknown)[0] == "ResourceNotFoundException"
+
+
+def test_events_an_entry_is_bounded_and_some_may_be_refused():
+    bus = EventBridge(Scripted([None, "partial"]), {"bus": []})
+    big = entry(Detail=json.dumps({"a": "x" * 262_144}))
+    assert bus.put_events(Entries=[big])["FailedEntryCount"] == 1
+    many = [entry(Detail=json.dumps({"a": number})) for number in range(10)]
+    assert 0 < bus.put_events(Entries=many)["FailedEntryCount"] < 10
+
+
 # Faults
 
 
@@ -337,12 +399,16 @@ class Host:
     def __init__(self, transform, hot=None):
         self.functions = {"transform": transform, "hot": hot}
         self.slept = 0.0
+        self.hangs = ""
+        self.waited = []
 
     def invoke(self, function, payload):
         return self.functions[function.rpartition("-")[2]](payload)
 
     def within(self, work, seconds, what):
-        del seconds, what
+        if what == self.hangs:
+            self.waited.append(seconds)
+            raise TimeoutError
         return work()
 
     def sleep(self, seconds):
@@ -362,7 +428,7 @@ STATE = {
     "received": 1,
     "ledger_bucket": 1,
     "epoch": 0,
-    "deadline_ms": 1,
+    "deadline_ms": 60_000,
 }
 DONE = {
     "outcome": "done",
@@ -388,10 +454,13 @@ DONE = {
 }
 
 
-def executed(host, world=None, state=None):
+def executed(host, world=None, state=None, bus=None):
     """What an execution of the real file comes to, the host, and the ledger's items."""
     table = DynamoDB(world or Calm(lambda: 0.0), {"millrace-ledger": {}})
-    machines = StateMachines(Calm(lambda: 0.0), host, table, {"arn:stateMachine:m": definition()})
+    bus = bus or EventBridge(Calm(), {"millrace": []})
+    machines = StateMachines(
+        Calm(lambda: 0.0), host, table, bus, {"arn:stateMachine:m": definition()}
+    )
     answer = machines.client().start_sync_execution(
         stateMachineArn="arn:stateMachine:m", input=json.dumps(state or STATE)
     )
@@ -402,7 +471,7 @@ def test_states_an_execution_walks_the_file_and_settles():
     answer, items, entered = executed(Host(lambda _: DONE))
     assert answer["status"] == "SUCCEEDED"
     assert json.loads(answer["output"])["account"] == DONE["account"]
-    assert entered == ["Transform", "Any hot rows?", "Settle", "Settled"]
+    assert entered == ["Transform", "Any hot rows?", "Settle", "Any rejects?", "Settled"]
     ((pk, sk),) = items
     assert (pk, sk) == ("1970-01-01T00:00#1", answer["executionArn"])
 
@@ -437,7 +506,82 @@ def test_states_an_item_whose_answer_got_lost_is_its_own():
     answer, items, entered = executed(Host(lambda _: DONE), Scripted(["lost"], lambda: 0.0))
     assert answer["status"] == "SUCCEEDED"
     assert len(items) == 1
-    assert entered[-2:] == ["Settle", "Settled"]
+    assert entered[-3:] == ["Settle", "Any rejects?", "Settled"]
+
+
+REJECTED = {"id": "1", "reason": "malformed_json", "count": 2, "examples": [{"sequence": "7"}]}
+REJECTING = DONE | {"quarantine_key": "quarantine/x", "rejected": [REJECTED], "untold": 3}
+
+
+def told(faults=(), kinds=1, hangs="", **state):
+    """An execution with rejects, whose events meet these faults; and the bus."""
+    answer = REJECTING | {"rejected": [REJECTED | {"id": str(n)} for n in range(kinds)]}
+    bus = EventBridge(Scripted(faults, lambda: 0.0), {"millrace": []})
+    host = Host(lambda _: answer)
+    host.hangs = hangs
+    got, _, entered = executed(host, state=STATE | state, bus=bus)
+    assert got["status"] == "SUCCEEDED"
+    output = json.loads(got["output"])
+    assert output["account"] == DONE["account"]
+    return output, entered, bus.buses["millrace"], host
+
+
+def test_states_producers_are_told_of_each_kind_of_reject():
+    output, entered, entries, _ = told(kinds=2)
+    assert entered[-3:] == ["Any rejects?", "Tell producers", "Settled"]
+    assert "not_told" not in output
+    assert [json.loads(entry["Detail"])["id"] for entry in entries] == ["0", "1"]
+    assert {(e["EventBusName"], e["Source"], e["DetailType"]) for e in entries} == {
+        ("millrace", "millrace", "Records rejected")
+    }
+    assert json.loads(entries[0]["Detail"]) == REJECTED | {
+        "id": "0",
+        "pipeline": "p",
+        "contract": "c",
+        "stream": "s",
+        "untold": 3,
+        "quarantine_key": "quarantine/x",
+        "settled_at": "1970-01-01T00:00:00.000Z",
+    }
+
+
+@pytest.mark.parametrize("fault", ["throttle", "error", "timeout", "lost", "partial"])
+def test_states_events_are_put_again_once(fault):
+    """At least once: a lost answer or a part that was not taken repeats the others."""
+    output, entered, entries, host = told([fault], kinds=4)
+    assert entered[-2:] == ["Tell producers", "Settled"]
+    assert "not_told" not in output
+    assert {json.loads(entry["Detail"])["id"] for entry in entries} == {"0", "1", "2", "3"}
+    assert host.slept == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("throttle", "EventBridge.ThrottlingException"),
+        ("error", "EventBridge.InternalException"),
+        ("timeout", "EventBridge.SdkClientException"),
+        ("lost", "EventBridge.SdkClientException"),
+        ("partial", "EventBridge.FailedEntry"),
+    ],
+)
+def test_states_a_bus_that_takes_nothing_changes_no_outcome(fault, name):
+    output, entered, _, host = told([fault, fault], kinds=9)
+    assert entered[-2:] == ["Tell producers", "Settled"]
+    assert output["not_told"] == name
+    assert host.slept == 1
+
+
+def test_states_a_bus_that_hangs_is_left_after_its_time():
+    output, _, _, host = told(hangs="arn:aws:states:::events:putEvents")
+    assert output["not_told"] == "States.Timeout"
+    assert host.waited == [2, 2]
+
+
+def test_states_without_time_nobody_is_told():
+    _, entered, entries, _ = told(deadline_ms=14_999)
+    assert entered[-2:] == ["Any rejects?", "Settled"]
+    assert entries == []
 
 
 def test_states_state_has_its_limit():

@@ -66,7 +66,7 @@ default = "eco"
 """
 MALFORMED = {  # text all of it, so that SQS takes it too
     '{"sensor": "x", "at": "2026-01-01T00:00:00Z", "celsius": 1': "malformed_json",
-    "[1, 2]": "not_an_object",
+    "12": "not_an_object",
     '"text"': "not_an_object",
     '{"sensor": "x", "at": "2026-01-01T00:00:00Z"}': "missing_field",
     '{"sensor": 7, "at": "2026-01-01T00:00:00Z", "celsius": 1}': "wrong_type",
@@ -425,8 +425,8 @@ def test_a_question_can_be_given_up(up):
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000) b"
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     questions = [up.home.start("query", endless) for _ in numbers]
-    time.sleep(3)
     for question, number in zip(questions, numbers, strict=True):
+        await_work(question.process.pid, 1.5)  # what it takes to begin is half a second or so
         question.signal(number)
     for question in questions:
         done = question.wait()
@@ -473,6 +473,17 @@ def test_readings_of_a_stopped_state_can_be_asked(stopped):
             (21, "2026-01-01T00:00:21.000000Z", "boost"),
         )
     ]
+    assert stopped.processes() == []
+
+
+def test_drift_of_a_stopped_state_is_told_with_patches(stopped):
+    told = stopped.run("contract", "drift", "--json").json
+    found = {(one["what"], one["field"]): one["count"] for one in told}
+    assert sum(found.values()) == 10
+    assert {one["contract"] for one in told} == {"fleet"}
+    shown = stopped.run("contract", "drift")
+    assert shown.code == 0
+    assert f"fleet: {len(found)} drifts" in shown.out
     assert stopped.processes() == []
 
 
@@ -633,6 +644,17 @@ def test_ctrl_c_at_any_moment(tmp_path):
 def made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def await_work(pid: int, seconds: float) -> None:
+    """Wait until the process has had so much of a processor's time."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    worked = 0.0
+    while worked < seconds:
+        user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        worked = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        assert time.monotonic() < until
+        time.sleep(POLL_SECONDS)
 
 
 def await_imports(pid: int) -> None:

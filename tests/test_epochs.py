@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
 import pytest
 
+from infra.doubles.s3 import S3
+from infra.doubles.world import Call, Calm, Fault, Scripted
 from ingest.settings import EPOCH_SECONDS
 from sinks import control
+from sinks.bucket import RACES_MAX, Bucket
+from sinks.control import Reprocessed
 from sinks.deadline import Deadline
-from tests.support import Clock, Cloud, cloud
+from sinks.errors import Unavailable
+from tests.support import Clock, Cloud
 
-
-@pytest.fixture
-def account():
-    with cloud() as made:
-        yield made
+T = TypeVar("T")
 
 
 def test_before_any_reprocess_the_epoch_is_0(account: Cloud) -> None:
@@ -55,6 +60,58 @@ def test_a_range_that_is_not_done_is_gone_on_with(account: Cloud) -> None:
         (2, True),
         (3, False),
     ]
+
+
+@dataclass
+class Meanwhile(Calm):
+    """Where just before a write something else is written, once for each in `others`."""
+
+    others: list[Callable[[], object]] = field(default_factory=list)
+
+    def effect(self, call: Call, act: Callable[[], T]) -> T:
+        if call.operation == "PutObject" and self.others:
+            self.others.pop()()
+        return act()
+
+
+def test_operators_who_begin_at_once_get_an_epoch_each() -> None:
+    world = Meanwhile()
+    bucket = Bucket(S3(world, {"bucket": {}}), "bucket")  # type: ignore[arg-type]
+    other: list[Reprocessed] = []
+    world.others = [
+        lambda: other.append(control.begin(bucket, 0, 30, "rules")),
+        lambda: other.append(control.begin(bucket, 0, 20, "rules")),
+    ]
+    mine = control.begin(bucket, 0, 10, "rules")
+    epochs = {10: mine.epoch, **{one.to_micros: one.epoch for one in other}}
+    assert epochs == {30: 1, 20: 2, 10: 3}
+    assert [one.to_micros for one in control.reprocessed(bucket)] == [30, 20, 10]
+    world.others = [lambda: control.finish(bucket, other[1])]
+    control.finish(bucket, mine)
+    assert [one.done for one in control.reprocessed(bucket)] == [False, True, True]
+
+
+def test_operators_who_begin_the_same_at_once_go_on_together() -> None:
+    world = Meanwhile()
+    bucket = Bucket(S3(world, {"bucket": {}}), "bucket")  # type: ignore[arg-type]
+    world.others = [lambda: control.begin(bucket, 0, 10, "rules")]
+    assert control.begin(bucket, 0, 10, "rules").epoch == 1
+    assert len(control.reprocessed(bucket)) == 1
+
+
+@pytest.mark.parametrize("fault", ["twice", "conflict"])
+def test_a_write_whose_answer_was_lost_begins_one_epoch(fault: Fault) -> None:
+    bucket = Bucket(S3(Scripted([None, fault]), {"bucket": {}}), "bucket")  # type: ignore[arg-type]
+    assert control.begin(bucket, 0, 10, "rules").epoch == 1
+    assert len(control.reprocessed(bucket)) == 1
+
+
+def test_an_epoch_that_others_keep_busy_is_not_begun() -> None:
+    busy: list[Fault | None] = [None, "conflict"] * RACES_MAX
+    bucket = Bucket(S3(Scripted(busy), {"bucket": {}}), "bucket")  # type: ignore[arg-type]
+    with pytest.raises(Unavailable, match=r"change s3://bucket/control/epoch.json: other writers"):
+        control.begin(bucket, 0, 10, "rules")
+    assert control.epoch(bucket) == 0
 
 
 def test_delete_all_takes_more_than_one_batch(account: Cloud) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -306,6 +307,52 @@ def test_concurrency_is_no_more_than_groups():
     result = ESM.sqs(lambda *_: None, bodies, fifo=True, batch_size=1, seconds=1.0).run()
     assert result.peak == 3
     assert result.delivered == result.sent
+
+
+LARGE = "x" * 1_000_000  # six of them fill a payload
+
+
+def grouped(groups: str) -> list[Message]:
+    """Large messages of these groups, in order."""
+    made = messages(*range(len(groups)), body=LARGE)
+    return [replace(one, group=group) for one, group in zip(made, groups, strict=True)]
+
+
+def fifo_machine(groups: str) -> QueueMachine:
+    machine = QueueMachine(QueueRules(fifo=True, maximum_concurrency=2))
+    machine.received(grouped(groups), now=0)
+    return machine
+
+
+def test_a_fifo_group_cut_by_the_payload_limit_is_not_in_two_invocations_at_once():
+    machine = fifo_machine("aaaaaaaa")
+    (first,) = machine.take(0)
+    assert numbers_of(first) == [0, 1, 2, 3, 4, 5]
+    assert (machine.take(0), machine.wake(0)) == ([], None)
+    machine.result(first.batch, SUCCESS, 1)
+    deleted, second = sorted(machine.take(1), key=lambda one: isinstance(one, Invoke))
+    assert isinstance(deleted, Delete)
+    assert numbers_of(second) == [6, 7]
+
+
+def test_other_groups_need_not_wait_for_it():
+    assert [numbers_of(one) for one in fifo_machine("aaaaaabb").take(0)] == [
+        [0, 1, 2, 3, 4, 5],
+        [6, 7],
+    ]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [ERROR, Result("answered", json.dumps(answer("id-5")).encode())],
+    ids=["error", "partial"],
+)
+def test_what_is_behind_a_fifo_message_that_comes_again_is_let_go(result: Result):
+    machine = fifo_machine("bbbbbaaa")
+    (first,) = machine.take(0)
+    machine.result(first.batch, result, 1)
+    assert not any(isinstance(command, Invoke) for command in machine.take(1))
+    assert machine.idle
 
 
 def test_a_fifo_message_has_a_group():

@@ -14,14 +14,14 @@ from typing import Any
 import boto3
 import pytest
 
-from ingest import kinesis, settings, sqs, telemetry
+from ingest import kinesis, settings, sqs
 from ingest.handlers import hot as hot_handler
 from ingest.handlers import kinesis as kinesis_handler
 from ingest.handlers import sqs as sqs_handler
 from ingest.handlers import transform as transform_handler
 from sinks import landing, ledger, raw
 from tests.support import SESSION, TOPOLOGY, Clock, Cloud, Context, InProcessWorkflow, cloud
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import RAW_SCHEMA
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -99,7 +99,6 @@ class Pipeline:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     for name, value in TOPOLOGY.ingest_stream.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
     settings.wiring.cache_clear()
     with cloud() as account:
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", SESSION)
@@ -193,7 +192,15 @@ def test_fifo_event_field_by_field():
 
 def test_kinesis_event_comes_to_rest(pipeline: Pipeline):
     assert kinesis_handler.handler(golden("kinesis.json"), INGEST) == {"batchItemFailures": []}
-    assert pipeline.workflow.entered == ["Transform", "Any hot rows?", "Hot", "Settle", "Settled"]
+    walk = ["Transform", "Any hot rows?", "Hot", "Settle", "Any rejects?", "Tell producers"]
+    assert pipeline.workflow.entered == [*walk, "Settled"]
+    told = [entry["Detail"] for entry in pipeline.workflow.told]
+    assert [(one["reason"], one["count"]) for one in told] == [
+        ("malformed_json", 1),
+        ("future_time", 1),
+    ]
+    assert {one["settled_at"] for one in told} == {"2026-11-24T12:00:07.123Z"}
+    assert {one["quarantine_key"] for one in told} == {*pipeline.cloud.keys("quarantine/")}
 
     (raw_key,) = pipeline.cloud.keys("raw/")
     archived = raw.read(pipeline.cloud.bucket, raw_key)
@@ -341,7 +348,8 @@ def test_without_hot_rows_the_hot_stage_is_not_entered(pipeline: Pipeline):
     event = golden("kinesis.json")
     event["Records"] = event["Records"][:1]
     assert kinesis_handler.handler(event, INGEST) == {"batchItemFailures": []}
-    assert pipeline.workflow.entered == ["Transform", "Any hot rows?", "Settle", "Settled"]
+    walk = ["Transform", "Any hot rows?", "Settle", "Any rejects?", "Tell producers", "Settled"]
+    assert pipeline.workflow.entered == walk
     assert (pipeline.attempt().hot_written, pipeline.attempt().landing_key) == (0, "")
 
 

@@ -45,8 +45,9 @@ from tests.support import (
     reading,
     stall,
 )
-from transform.contract import INT64_MAX, INT64_MIN, Contract
+from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
+from transform.field_types import INT64_MAX, INT64_MIN
 from transform.pipeline import Transform
 
 DAY = 86_400 * SECOND

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.esm.simulate import Faults
-from ingest import kinesis, telemetry
+from ingest import breaker, kinesis
+from ingest.breaker import Accepted, Breaker, Finding, RejectLimits, Sample
 from ingest.killers import PARTS, Hunt, NothingDone, Part, together
 from ingest.process import process
 from ingest.settings import Wiring, in_threads
@@ -33,25 +35,20 @@ from tests.support import (
     Context,
     InProcessWorkflow,
     answer,
-    cloud,
     delivery,
     loopback,
     reading,
     stall,
 )
 from transform.contract_file import load_contract
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.pipeline import Transform
 from transform.records import Outcome
 
 ROUND_SECONDS = 20
 INGEST = Context(180_000)
 KILLER = b"killer"
-
-
-@pytest.fixture(autouse=True)
-def namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
+PIPELINE = "millrace-telemetry"
 
 
 # The hunt alone
@@ -66,14 +63,16 @@ class World:
     canary_dies: bool = False
     weather: set[int] = field(default_factory=set)
     once: set[int] = field(default_factory=set)
+    bad: set[int] = field(default_factory=set)
     unread: list[int] = field(default_factory=list)
+    found: Finding | None = None
     rounds: int = 1  # the first is the one that found that Transform dies
 
-    def run(self, first: int, received: int, more: dict[str, Any]) -> Outcome:
+    def run(self, first: int, received: int, more: dict[str, Any]) -> tuple[Outcome, Sample | None]:
         records = set(range(first, first + received))
         if more.get("unread"):
             self.unread.append(first)
-            return Outcome(1, 0, 0, 1, ())
+            return Outcome(1, 0, 0, 1, ()), None
         if received == 1 and records & self.once:
             self.once -= records
             raise TransformDied("FAILED: Runtime.ExitError: signal: killed")
@@ -81,7 +80,13 @@ class World:
             raise TransformDied("FAILED: Sandbox.Timedout")
         if records & self.weather:
             raise Unavailable("no answer")
-        return Outcome(received, received, 0, 0, ())
+        bad = records & self.bad
+        outcome = Outcome(received, received - len(bad), 0, len(bad), ())
+        if more.get("rejects") != "withhold":
+            return outcome, None
+        keys = frozenset(str(index) for index in bad)
+        sample = Sample("telemetry", received, len(bad), keys, Counter({"wrong_type": len(bad)}))
+        return Outcome.all_retry(received) if bad else outcome, sample
 
     def parallel(self, work: Callable[[Part], Any], parts: Sequence[Part]) -> list[Any]:
         done = [work(part) for part in parts]
@@ -92,7 +97,10 @@ class World:
     def hunt(self, received: int, seconds: float = 157) -> Outcome:
         """What is left of ingest's 180 s after Transform has died once and 3 s are kept back."""
         deadline = Deadline(self.clock.now + seconds, self.clock)
-        return Hunt(self.run, self.parallel, deadline, ROUND_SECONDS).through(received, "died")
+        hunt = Hunt(self.run, self.parallel, deadline, ROUND_SECONDS, RejectLimits())
+        outcome = hunt.through(received, "died")
+        self.found = hunt.found
+        return outcome
 
 
 @pytest.mark.parametrize("received", [2, 9, 5_000, 10_000])
@@ -135,6 +143,35 @@ def test_a_record_at_which_a_process_died_once_is_no_killer():
     world = World(set(), once={3})
     assert world.hunt(8) == Outcome(8, 8, 0, 0, ())
     assert not world.unread
+
+
+@pytest.mark.parametrize("received", [201, 500, 5_000])
+def test_in_a_delivery_of_which_nearly_all_is_bad_nothing_is_set_aside(received: int):
+    """Not its killer either: by the rules that are wrong nobody can say what kills."""
+    world = World({received // 3}, bad=set(range(received)))
+    assert world.hunt(received) == Outcome.all_retry(received)
+    assert world.found == Finding("telemetry", received - 1, received - 1, "wrong_type")
+    assert not world.unread
+
+
+def test_the_parts_without_rejects_of_a_bad_delivery_are_delivered():
+    world = World({700}, bad=set(range(100, 800)))
+    assert world.hunt(800) == Outcome(800, 100, 0, 0, ((100, 800),))
+    assert world.found == Finding("telemetry", 799, 699, "wrong_type")
+
+
+@pytest.mark.parametrize(("received", "bad"), [(200, 200), (5_000, 2_000)])
+def test_rejects_that_are_no_broken_world_are_set_aside_with_the_killer(received: int, bad: int):
+    """As without a killer: the Delivery is judged, not the part in which they lie together."""
+    world = World({bad // 3}, bad=set(range(bad)))
+    assert world.hunt(received) == Outcome(received, received - bad, 0, bad, ())
+    assert (world.found, world.unread) == (None, [bad // 3])
+
+
+def test_no_round_takes_the_time_to_write_what_is_withheld():
+    """Else a part with a reject would go back each time, and the good records beside it."""
+    world = World({0}, bad={15})
+    assert world.hunt(16, seconds=2.25 * ROUND_SECONDS) == Outcome(16, 13, 0, 1, ((0, 2),))
 
 
 def test_parts_that_met_weather_are_no_control():
@@ -203,17 +240,16 @@ class Path:
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    with cloud() as account:
-        wiring = account.wiring()
-        wiring.parallel = lambda work, parts: [work(part) for part in parts]
-        stages: dict[str, Any] = {}
-        workflow = InProcessWorkflow(TOPOLOGY, stages, account.dynamodb)
-        made = Path(account, wiring, workflow)
-        stages[TOPOLOGY.transform.name] = made.transform
-        stages[TOPOLOGY.hot.name] = lambda state, context: write_hot(state, wiring, context)
-        wiring.workflow = workflow  # type: ignore[assignment]
-        yield made
+def path(account: Cloud) -> Path:
+    wiring = account.wiring()
+    wiring.parallel = lambda work, parts: [work(part) for part in parts]
+    stages: dict[str, Any] = {}
+    workflow = InProcessWorkflow(TOPOLOGY, stages, account.dynamodb)
+    made = Path(account, wiring, workflow)
+    stages[TOPOLOGY.transform.name] = made.transform
+    stages[TOPOLOGY.hot.name] = lambda state, context: write_hot(state, wiring, context)
+    wiring.workflow = workflow  # type: ignore[assignment]
+    return made
 
 
 def test_a_killer_is_quarantined_whole_and_named(path: Path):
@@ -258,6 +294,42 @@ def test_when_transform_is_broken_ingest_raises_and_nothing_is_set_aside(path: P
     assert path.account.keys("quarantine/") == []
     path.broken = False
     assert process(delivery([reading()] * 3), path.wiring, INGEST) == Outcome(3, 3, 0, 0, ())
+
+
+def test_an_all_bad_delivery_with_a_killer_stops_the_mapping_and_is_not_bisected(path: Path):
+    made = delivery([reading(device_id=7)] * 250)
+    made.groups[:] = [f"device-{number % 10}" for number in range(250)]
+    made.bodies[77] = KILLER
+    with loopback(answer(200, b"{}")) as server:
+        path.wiring.breaker = Breaker(path.account.bucket, server.client("lambda"), PIPELINE)
+        assert process(made, path.wiring, INGEST) == Outcome.all_retry(250)
+    assert path.account.keys("quarantine/") == path.account.keys("landing/") == []
+    stop = breaker.tripped(path.account.bucket, PIPELINE, "kinesis")
+    assert stop is not None
+    assert stop.finding == Finding("telemetry", 249, 249, "wrong_type (device_id)")
+    breaker.accept(path.account.bucket, PIPELINE, Accepted("telemetry", NOON + 1))
+    assert process(made, path.wiring, INGEST) == Outcome(250, 0, 0, 250, ())
+
+
+def test_rejects_beside_a_killer_are_judged_once_and_set_aside(path: Path):
+    bodies = [reading(device_id=7)] * 20 + [KILLER] + [reading(seq=n) for n in range(20)]
+    assert process(delivery(bodies), path.wiring, INGEST) == Outcome(41, 20, 0, 21, ())
+    covered = sorted(i for a in path.attempts() for i in a.indexes if i not in a.handed_back)
+    assert covered == [*range(41)]
+    assert {a.reason for a in path.attempts() if a.retry} == {"withheld"}
+
+
+def test_a_raw_object_that_is_gone_starts_no_hunt(path: Path):
+    def expire(state: dict[str, Any], context: Any) -> dict[str, Any]:
+        path.account.s3.delete_object(Bucket=path.account.bucket.name, Key=state["raw_key"])
+        return transform(state, path.wiring, context)
+
+    made, stages = delivery([reading()] * 30), path.workflow.stages
+    path.workflow.stages = {**stages, TOPOLOGY.transform.name: expire}
+    assert process(made, path.wiring, INGEST) == Outcome.all_retry(30)
+    assert [a.reason for a in path.attempts()] == ["gone"]
+    path.workflow.stages = stages
+    assert process(made, path.wiring, INGEST) == Outcome(30, 30, 0, 0, ())
 
 
 def test_another_end_than_transforms_death_starts_no_hunt(path: Path):

@@ -4,13 +4,15 @@ The format: https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggre
 """
 
 import hashlib
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transform.contract_file import load_contract
-from transform.envelope import (
+from transform.envelope import JSON, open_record
+from transform.kpl import (
     ENTRY_OVERHEAD_BYTES,
     KPL_MAGIC,
     KPL_OVERHEAD_BYTES,
@@ -18,10 +20,9 @@ from transform.envelope import (
     deaggregate,
     is_aggregate,
     members_max,
-    open_envelopes,
 )
 from transform.pipeline import Transform
-from transform.records import Delivery
+from transform.records import Delivery, Rejection
 
 SOME = settings(max_examples=150, deadline=None)
 
@@ -68,6 +69,31 @@ PLAIN = wrapped(key(b"k"), record(number(1, 0), data(3, b"one")))
 def opened(body):
     assert is_aggregate(body)
     return list(deaggregate(body))
+
+
+@dataclass
+class Found:
+    """What came out of many source records, one list entry for each message; rejects by record."""
+
+    bodies: list[bytes] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    sub: list[int] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    rejects: dict[int, Rejection] = field(default_factory=dict)
+
+
+def opened_all(bodies, groups):
+    found = Found()
+    for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
+        record = open_record(body, group, None, "kinesis", JSON, 1)
+        found.bodies += record.bodies
+        found.index += [index] * len(record.bodies)
+        found.sub += record.subs
+        found.groups += record.groups
+        for sub, child, _, whole, rejection in record.rejects:
+            assert (sub, child, whole) == (0, 0, body)
+            found.rejects[index] = rejection
+    return found
 
 
 # What others wrote
@@ -194,7 +220,7 @@ def test_protobuf_leaves_room_for_other_writers(body):
 )
 def test_other_bytes_are_a_plain_record_and_stay_whole(body):
     assert not is_aggregate(body)
-    elements = open_envelopes([body], ["group"])
+    elements = opened_all([body], ["group"])
     assert (elements.bodies, elements.groups) == ([body], ["group"])
     assert (elements.index, elements.sub, elements.rejects) == ([0], [0], {})
 
@@ -203,7 +229,7 @@ def test_other_bytes_are_a_plain_record_and_stay_whole(body):
 @given(st.binary(max_size=60), st.booleans())
 def test_any_bytes_are_opened_or_kept_and_nothing_is_raised(content, signed):
     body = wrapped(content) if signed else KPL_MAGIC + content
-    elements = open_envelopes([body], [None])
+    elements = opened_all([body], [None])
     assert (not elements.bodies) == bool(elements.rejects)
 
 
@@ -228,7 +254,7 @@ MALFORMED = {
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_aggregate_is_rejected_as_one(body):
     assert is_aggregate(body)
-    elements = open_envelopes([PLAIN, body, b"plain"], ["a", "b", "c"])
+    elements = opened_all([PLAIN, body, b"plain"], ["a", "b", "c"])
     assert elements.bodies == [b"one", b"plain"]  # its neighbours are opened all the same
     assert elements.index == [0, 2]
     rejection = elements.rejects[1]
@@ -264,7 +290,7 @@ def test_a_malformed_aggregate_is_quarantined_whole(body):
 
 def test_members_are_numbered_within_their_source_record():
     pairs = [("a", b"1"), ("b", b"2"), ("a", b"3")]
-    elements = open_envelopes([b"x", aggregate(pairs), b"y"], ["g", "h", None])
+    elements = opened_all([b"x", aggregate(pairs), b"y"], ["g", "h", None])
     assert elements.bodies == [b"x", b"1", b"2", b"3", b"y"]
     assert elements.index == [0, 1, 1, 1, 2]
     assert elements.sub == [0, 0, 1, 2, 0]
@@ -272,7 +298,7 @@ def test_members_are_numbered_within_their_source_record():
 
 
 def test_an_aggregate_within_an_aggregate_is_data():
-    assert open_envelopes([aggregate([("k", PLAIN)])], [None]).bodies == [PLAIN]
+    assert opened_all([aggregate([("k", PLAIN)])], [None]).bodies == [PLAIN]
 
 
 # What could not be held
@@ -281,7 +307,7 @@ def test_an_aggregate_within_an_aggregate_is_data():
 def test_an_aggregate_of_more_messages_than_its_bytes_can_hold_is_rejected_as_one():
     most = members_max(0)
     full, over = aggregate([("k", b"")] * most), aggregate([("k", b"")] * (most + 1))
-    elements = open_envelopes([PLAIN, full, over, b"plain"], ["a", "b", "c", "d"])
+    elements = opened_all([PLAIN, full, over, b"plain"], ["a", "b", "c", "d"])
     assert elements.index == [0] + [1] * most + [3]
     assert (elements.rejects[2].step, elements.rejects[2].reason) == (
         "envelope",
@@ -296,7 +322,7 @@ def test_an_aggregate_of_more_messages_than_its_bytes_can_hold_is_rejected_as_on
 def test_no_aggregate_of_messages_that_can_be_delivered_holds_too_many():
     smallest = b'{"d":"a","t":0}'
     body = aggregate([("", smallest)] * 10_000)
-    assert len(open_envelopes([body], ["k"]).bodies) == 10_000
+    assert len(opened_all([body], ["k"]).bodies) == 10_000
 
 
 def test_a_contract_of_hundreds_of_fields_takes_fewer_messages_of_one_aggregate():
@@ -307,7 +333,7 @@ def test_a_contract_of_hundreds_of_fields_takes_fewer_messages_of_one_aggregate(
 
 def test_a_partition_key_that_kinesis_would_not_take_makes_an_aggregate_malformed():
     key_of = lambda characters: aggregate([("é" * characters, b"one")])  # noqa: E731
-    elements = open_envelopes([key_of(256), key_of(257)], ["a", "b"])
+    elements = opened_all([key_of(256), key_of(257)], ["a", "b"])
     assert elements.groups == ["é" * 256]
     assert elements.rejects[1].reason == "malformed_aggregate"
     assert "over 256 characters" in elements.rejects[1].detail

@@ -165,6 +165,20 @@ def test_quarantine_has_the_bytes_and_the_reason(pipeline):
     assert rows(lake, "SELECT count(*) FROM records") == [(1,)]
 
 
+def test_device_clocks_say_how_far_each_device_is_off(pipeline):
+    late = [reading("slow", NOON - 7_200 * SECOND, seq) for seq in range(3)]
+    ahead = [reading("fast", NOON + 30 * SECOND, seq) for seq in range(20)]
+    pipeline.deliver(TELEMETRY, [*ahead, reading("fast", NOON - 70 * SECOND, 99), *late, late[0]])
+    pipeline.deliver(SENSORS, [sensors(0), sensors(30)])
+    lake = pipeline.lake(TELEMETRY, SENSORS)
+    assert rows(lake, "SELECT * EXCLUDE last_seen FROM device_clocks ORDER BY device") == [
+        ("environment-sensors", "5e:44", 2, 45, 58.5, 30, 60, 0),
+        ("telemetry", "fast", 21, -30, -30, -30, 70, 0),
+        ("telemetry", "slow", 3, 7_200, 7_200, 7_200, 7_200, 1),
+    ]
+    assert rows(lake, "SELECT DISTINCT last_seen FROM device_clocks") == [("2026-11-24T12:00:00Z",)]
+
+
 def test_what_was_reprocessed_counts_by_its_greatest_epoch(pipeline):
     pipeline.deliver(TELEMETRY, [b"{", reading(seq=1)])
     stricter = parse_contract(TELEMETRY.source.replace(b"max = 125", b"max = 20"), "x")
@@ -292,7 +306,8 @@ def test_only_named_views_are_read(pipeline, sql, read):
 def test_the_catalog_names_every_view(pipeline):
     names = {name for (name,) in rows(pipeline.lake(TELEMETRY, SENSORS), "SHOW TABLES")}
     assert {
-        *("records", "quarantine", "ledger", "raw", "telemetry", "environment_sensors")
+        *("records", "quarantine", "ledger", "raw", "telemetry", "environment_sensors"),
+        *("dropped", "device_clocks"),
     } <= names
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest import kinesis, repair, sqs, telemetry
+from ingest import kinesis, repair, sqs
 from ingest.process import process
 from ingest.settings import Wiring
 from ingest.stages import transform, write_hot
@@ -41,7 +40,7 @@ from tests.support import (
     reading,
 )
 from transform.contract_file import load_contract
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.pipeline import Transform
 from transform.records import (
     DROPPED_SCHEMA,
@@ -55,14 +54,6 @@ TABLES = distinct.Tables("rows", "rejects", "drops")
 CONTRACT = load_contract("telemetry")
 ATTEMPTS_MAX = 60  # of one shard: with the faults below it drains in a few
 FAULTS = ("archive", "died before", "died after", "refused", "ledger")
-
-
-@pytest.fixture(autouse=True)
-def namespace() -> Iterator[None]:
-    """What a deployment sets in the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-        yield
 
 
 def test_law_1_conservation_received_is_delivered_dropped_quarantined_or_retry() -> None:

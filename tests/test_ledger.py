@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,17 +15,11 @@ from infra.topology import WORKFLOWS
 from sinks import ledger
 from sinks.bucket import Bucket
 from sinks.ledger import BUCKETS, Attempt
-from tests.support import NOON, SOME, TOPOLOGY, Cloud, cloud, evaluated
+from tests.support import NOON, SOME, TOPOLOGY, Cloud, evaluated
 
 MACHINE = json.loads((WORKFLOWS / TOPOLOGY.workflow.definition).read_text())
 SETTLE = MACHINE["States"]["Settle"]["Arguments"]
 EXECUTION = "arn:aws:states:us-east-1:123456789012:express:millrace-telemetry-batch:e:1"
-
-
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 def state(**account: Any) -> dict[str, Any]:

@@ -186,8 +186,22 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return bool(one["from"] < other["to"] and other["from"] < one["to"])
 
 
+def test_another_worker_is_started_when_calls_wait(tmp_path: Path) -> None:
+    with local(tmp_path, function("pair", "act"), pair=2) as made:
+        first = {pid(act(made, "describe", "pair")) for _ in range(3)}
+        assert len(first) == 1
+        with ThreadPoolExecutor(2) as callers:
+
+            def both() -> set[int]:
+                calls = [callers.submit(act, made, "sleep", "pair", seconds=0.2) for _ in range(2)]
+                return {pid(call.result()) for call in calls}
+
+            assert eventually(lambda: len(both()) == 2, 30)
+
+
 def test_workers_run_in_parallel_and_the_next_call_waits(lambdas: LocalLambda) -> None:
     with ThreadPoolExecutor(3) as callers:
+        [*callers.map(lambda _: act(lambdas, "sleep", "pair", seconds=1), range(3))]  # both started
         calls = [callers.submit(act, lambdas, "sleep", "pair", seconds=0.5) for _ in range(3)]
         first, second, third = sorted(
             (json.loads(call.result().payload) for call in calls), key=lambda ran: ran["from"]

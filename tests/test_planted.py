@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import infra.simulation.run
+import ingest.feed
 import ingest.handlers.kinesis
 import ingest.handlers.sqs
 import ingest.killers
@@ -32,7 +33,7 @@ import transform.pipeline
 from infra.simulation.many import many
 from sinks.distinct import Tables
 from sinks.errors import SinkError
-from transform.records import DIGEST_BYTES, Batch, Delivery, Outcome
+from transform.records import DIGEST_BYTES, Delivery, Outcome
 
 SEEDS_MAX = 500
 CHUNK_SEEDS = 10
@@ -120,13 +121,14 @@ def key_from_the_clock(patch: pytest.MonkeyPatch) -> None:
 
 def verdict_from_the_clock(patch: pytest.MonkeyPatch) -> None:
     """Too far ahead is judged by the clock: a second attempt passes what the first did not."""
-    real = transform.pipeline.Transform._judge
+    real = transform.pipeline._Judged.run
 
-    def judge(rules: Any, elements: Any, arrivals: list[int], good: Any, bad: Any) -> None:
-        now = round(vars(rules)["clock"]() * 1_000_000)
-        real(rules, elements, [now] * len(arrivals), good, bad)
+    def run(judged: Any) -> None:
+        now = round(vars(judged._rules)["clock"]() * 1_000_000)
+        judged._arrivals[:] = [now] * len(judged._arrivals)
+        real(judged)
 
-    patch.setattr(transform.pipeline.Transform, "_judge", judge)
+    patch.setattr(transform.pipeline._Judged, "run", run)
 
 
 def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
@@ -141,24 +143,18 @@ def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
 
 def identity_from_the_messages_bytes(patch: pytest.MonkeyPatch) -> None:
     """A reading's digest is of the whole record it came in: in another batch it is another one."""
-    real = transform.pipeline.Transform.apply
+    real = transform.pipeline._Judged.run
 
-    def apply(rules: Any, raw: Any, *arguments: Any) -> Batch:
-        bodies = raw.column("_body").to_pylist()
-        real_judge = transform.pipeline.Transform._judge
-
-        def judge(rules: Any, elements: Any, arrivals: Any, good: Any, bad: Any) -> None:
-            real_judge(rules, elements, arrivals, good, bad)
+    def run(judged: Any) -> None:
+        real(judged)
+        bodies = judged._raw.column("_body").to_pylist()
+        for good in judged.good.values():
             good.digests = [
                 hashlib.blake2b(bodies[index], digest_size=DIGEST_BYTES).digest()
                 for index in good.index
             ]
 
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(transform.pipeline.Transform, "_judge", judge)
-            return real(rules, raw, *arguments)
-
-    patch.setattr(transform.pipeline.Transform, "apply", apply)
+    patch.setattr(transform.pipeline._Judged, "run", run)
 
 
 def two_fates_for_one_position(patch: pytest.MonkeyPatch) -> None:
@@ -234,6 +230,23 @@ def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sinks.hot, "keys_of", keys_of)
 
 
+def a_refused_event_fails_the_delivery(patch: pytest.MonkeyPatch) -> None:
+    """Producers must have been told: or else what is settled goes back."""
+    definition = copy.deepcopy(infra.simulation.run.definition())
+    del definition["States"]["Tell producers"]["Catch"]
+    patch.setattr(infra.simulation.run, "definition", lambda: definition)
+
+
+def half_of_the_rejects_told(patch: pytest.MonkeyPatch) -> None:
+    """An event counts its examples for all there are."""
+    real = ingest.feed._event
+
+    def event(rows: Any, contract: Any) -> Any:
+        return real(rows.slice(0, 1), contract)
+
+    patch.setattr(ingest.feed, "_event", event)
+
+
 def nobody_sweeps(patch: pytest.MonkeyPatch) -> None:
     """What landed and was settled otherwise has no hot item, and nobody looks for it."""
     patch.setattr(ingest.sweep, "due", lambda _: [])
@@ -292,6 +305,8 @@ PLANTED: dict[str, Plant] = {
         unprocessed_items_ignored,
         an_answer_is_success,
         hot_items_named_by_arrival,
+        a_refused_event_fails_the_delivery,
+        half_of_the_rejects_told,
         nobody_sweeps,
         a_sweep_of_all_that_landed,
         a_breaker_that_only_tells,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -27,7 +27,6 @@ from tests.support import (
     Clock,
     Cloud,
     Context,
-    cloud,
     delivery,
     drop,
     loopback,
@@ -87,19 +86,13 @@ def failing(error: SinkError) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 @pytest.fixture
-def clouded() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock(NOON / SECOND + 2)
 
 
 @pytest.fixture
-def wiring(clouded: Cloud, clock: Clock) -> Wiring:
-    made = clouded.wiring(clock)
+def wiring(account: Cloud, clock: Clock) -> Wiring:
+    made = account.wiring(clock)
     made.workflow = Runs(all_delivered)
     return made
 
@@ -119,7 +112,6 @@ def said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """The log lines and the metric flushes since last asked."""
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
     monkeypatch.setattr(telemetry.metrics.provider, "service", "millrace-telemetry")
     for handler in telemetry.logger.handlers:
         monkeypatch.setattr(handler, "stream", Stdout())
@@ -186,6 +178,7 @@ def test_the_metrics_are_those_that_are_declared(wiring: Wiring, said: Any):
         "LandingBytes": 4_096,
         "HotRefused": 0,
         "HotOwed": 0,
+        "NotTold": 0,
         "Killers": 0,
         "BreakerTripped": 0,
     }
@@ -208,12 +201,12 @@ def test_arrivals_ahead_of_the_clock_make_no_negative_age(wiring: Wiring, said: 
 
 
 def test_the_workflow_is_given_pointers_and_the_deadline(
-    clouded: Cloud, wiring: Wiring, clock: Clock
+    account: Cloud, wiring: Wiring, clock: Clock
 ):
     made = delivery([reading(), b"\xff"])
     assert process(made, wiring, INGEST) == Outcome(2, 2, 0, 0, ())
     (state,) = wiring.workflow.states
-    assert raw.read(clouded.bucket, state["raw_key"]).equals(made.table())
+    assert raw.read(account.bucket, state["raw_key"]).equals(made.table())
     assert state["deadline_ms"] == round((clock.now + 180 - ANSWER_SECONDS) * 1000)
     assert wiring.workflow.timeouts == [pytest.approx(180 - ANSWER_SECONDS)]
     assert len(json.dumps(state)) < 1_000
@@ -266,12 +259,12 @@ def test_what_cannot_be_archived_is_handed_back_and_not_run(
     ],
 )
 def test_a_workflow_that_fails_hands_everything_back(
-    clouded: Cloud, wiring: Wiring, said: Any, error: SinkError, reason: str
+    account: Cloud, wiring: Wiring, said: Any, error: SinkError, reason: str
 ):
     wiring.workflow = Runs(failing(error))
     assert process(delivery([reading()] * 3), wiring, INGEST) == Outcome.all_retry(3)
     (log,), (flush,) = said()
-    assert [log["raw_key"]] == clouded.keys()
+    assert [log["raw_key"]] == account.keys()
     assert (log["reason"], log["error"]) == (reason, str(error))
     assert flush["Retried"] == [3]
 
@@ -293,26 +286,26 @@ def test_the_time_of_a_failed_workflow_is_not_the_archives(wiring: Wiring, said:
 
 @pytest.mark.parametrize("remaining_ms", [0, 2_999, 3_000])
 def test_without_time_nothing_is_begun(
-    clouded: Cloud, wiring: Wiring, said: Any, remaining_ms: int
+    account: Cloud, wiring: Wiring, said: Any, remaining_ms: int
 ):
     outcome = process(delivery([reading()]), wiring, Context(remaining_ms))
     assert outcome == Outcome.all_retry(1)
-    assert clouded.keys() == []
+    assert account.keys() == []
     assert wiring.workflow.states == []
     (log,), _ = said()
     assert log["reason"] == "deadline"
 
 
 def test_an_archive_that_took_all_the_time_is_not_followed_by_a_workflow(
-    clouded: Cloud, wiring: Wiring, clock: Clock, said: Any
+    account: Cloud, wiring: Wiring, clock: Clock, said: Any
 ):
     class Slow:
         def put_object(self, **call: Any) -> None:
             clock.now += 100
-            clouded.s3.put_object(**call)
+            account.s3.put_object(**call)
 
         def get_object(self, **call: Any) -> Any:
-            return clouded.s3.get_object(**call)
+            return account.s3.get_object(**call)
 
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("a client was made")
@@ -321,7 +314,7 @@ def test_an_archive_that_took_all_the_time_is_not_followed_by_a_workflow(
     wiring.workflow = Workflow(never, "arn")
     assert process(delivery([reading()]), wiring, Context(60_000)) == Outcome.all_retry(1)
     (log,), _ = said()
-    assert (log["reason"], [log["raw_key"]]) == ("deadline", clouded.keys())
+    assert (log["reason"], [log["raw_key"]]) == ("deadline", account.keys())
 
 
 # Defects raise, so that the mapping retries the batch whole

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra import push
 from infra.push import PushError, Sent, aggregates, to_queue, to_stream
-from transform.envelope import deaggregate, is_aggregate
+from transform.kpl import deaggregate, is_aggregate
 
 REFUSED = {
     "ErrorCode": "ProvisionedThroughputExceededException",
@@ -282,6 +282,17 @@ def test_a_fifo_queue_is_given_the_key_as_group_and_every_message_its_own_dedupl
     queued(queue, [("a", b"{}"), ("b", b"{}"), ("a", b"{}")], "fleet.fifo")
     assert [entry["MessageGroupId"] for entry in queue.calls[0]] == ["a", "b", "a"]
     assert len({entry["MessageDeduplicationId"] for entry in queue.calls[0]}) == 3
+
+
+def test_a_key_that_can_be_no_group_is_one_by_its_digest():
+    queue = Queue()
+    keys = ["a b", "é", "x" * 129, "x" * 128, "unreadable/1", "a b"]
+    queued(queue, [(key, b"{}") for key in keys], "fleet.fifo")
+    groups = [entry["MessageGroupId"] for entry in queue.calls[0]]
+    assert groups[3:5] == keys[3:5]
+    assert groups[0] == groups[5]
+    assert len({*groups}) == 5
+    assert all(group.isascii() and len(group) <= 128 and " " not in group for group in groups)
 
 
 def test_a_message_of_a_fifo_queue_sent_again_keeps_its_deduplication_id():

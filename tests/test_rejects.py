@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from infra.lake import Lake
 from infra.rejects import Wanted, grouped, rejects, stats
 from sinks import landing, raw
 from sinks.deadline import Deadline
-from tests.support import NOON, SECOND, Cloud, cloud, delivery, reading
+from tests.support import NOON, SECOND, Cloud, delivery, reading
 from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
 from transform.pipeline import Transform
@@ -26,23 +25,17 @@ LOOSE = parse_contract(TELEMETRY.source.replace(b"max = 125", b"max = 1000"), "l
 DAY = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-@pytest.fixture
-def made() -> Iterator[Cloud]:
-    with cloud() as account:
-        yield account
-
-
-def put(made: Cloud, bodies: list[bytes], rules: Contract = TELEMETRY, **more: int) -> None:
+def put(account: Cloud, bodies: list[bytes], rules: Contract = TELEMETRY, **more: int) -> None:
     until = Deadline(10**10, lambda: 0)
     given = delivery(bodies, arrival=more.get("arrival", NOON))
     given = replace(given, sequences=[str(more.get("first", 0) + n) for n in range(len(bodies))])
-    key = raw.archive(made.bucket, given, until)
+    key = raw.archive(account.bucket, given, until)
     batch = Transform(rules, more.get("epoch", 0)).apply(given.table(), key)
-    landing.write(made.bucket, rules, batch, until)
+    landing.write(account.bucket, rules, batch, until)
 
 
-def found(made: Cloud, **wanted: object) -> pa.Table:
-    lake = Lake(made.bucket, made.ledger, [TELEMETRY])
+def found(account: Cloud, **wanted: object) -> pa.Table:
+    lake = Lake(account.bucket, account.ledger, [TELEMETRY])
     return rejects(lake, [TELEMETRY], Wanted(**wanted))
 
 
@@ -50,9 +43,9 @@ def hot(celsius: int) -> bytes:
     return reading(readings={"temperature": celsius})
 
 
-def test_one_cause_is_one_group(made: Cloud):
-    put(made, [hot(200), hot(300), b"{", b"\xff", reading(seq=1)])
-    groups = grouped(found(made))
+def test_one_cause_is_one_group(account: Cloud):
+    put(account, [hot(200), hot(300), b"{", b"\xff", reading(seq=1)])
+    groups = grouped(found(account))
     assert {g["_reason"]: (g["rejects"], g["open"]) for g in groups} == {
         "out_of_range": (2, 2),
         "malformed_json": (1, 1),
@@ -63,11 +56,11 @@ def test_one_cause_is_one_group(made: Cloud):
     assert len({g["fingerprint"] for g in groups}) == 3
 
 
-def test_what_was_delivered_since_is_resolved(made: Cloud):
-    put(made, [hot(200), b"{"])
-    put(made, [hot(200)], LOOSE, epoch=1)
-    assert [row["_reason"] for row in found(made).to_pylist()] == ["malformed_json"]
-    every = found(made, resolved=True)
+def test_what_was_delivered_since_is_resolved(account: Cloud):
+    put(account, [hot(200), b"{"])
+    put(account, [hot(200)], LOOSE, epoch=1)
+    assert [row["_reason"] for row in found(account).to_pylist()] == ["malformed_json"]
+    every = found(account, resolved=True)
     assert {row["_reason"]: row["_open"] for row in every.to_pylist()} == {
         "malformed_json": True,
         "out_of_range": False,
@@ -78,10 +71,10 @@ def test_what_was_delivered_since_is_resolved(made: Cloud):
     }
 
 
-def test_an_element_set_aside_by_several_attempts_counts_once(made: Cloud):
-    put(made, [b"{", b"no"])
-    put(made, [b"no", reading()], first=1)
-    assert found(made).num_rows == 2
+def test_an_element_set_aside_by_several_attempts_counts_once(account: Cloud):
+    put(account, [b"{", b"no"])
+    put(account, [b"no", reading()], first=1)
+    assert found(account).num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -97,16 +90,16 @@ def test_an_element_set_aside_by_several_attempts_counts_once(made: Cloud):
         ({"start": DAY + timedelta(hours=12), "stop": DAY + timedelta(hours=13)}, 2),
     ],
 )
-def test_filters(made: Cloud, wanted: dict[str, object], count: int):
-    put(made, [b"{", hot(200)])
-    put(made, [b"no"], first=10, arrival=NOON + 3_600 * SECOND)
-    assert found(made, **wanted).num_rows == count
+def test_filters(account: Cloud, wanted: dict[str, object], count: int):
+    put(account, [b"{", hot(200)])
+    put(account, [b"no"], first=10, arrival=NOON + 3_600 * SECOND)
+    assert found(account, **wanted).num_rows == count
 
 
-def test_counts_by_the_hour(made: Cloud):
-    put(made, [b"{", b"no", hot(200)])
-    put(made, [b"no"], first=10, arrival=NOON + 3_600 * SECOND)
-    counts = [(c["hour"].hour, c["_reason"], c["rejects"]) for c in stats(found(made))]
+def test_counts_by_the_hour(account: Cloud):
+    put(account, [b"{", b"no", hot(200)])
+    put(account, [b"no"], first=10, arrival=NOON + 3_600 * SECOND)
+    counts = [(c["hour"].hour, c["_reason"], c["rejects"]) for c in stats(found(account))]
     assert counts == [
         (12, "malformed_json", 2),
         (12, "out_of_range", 1),
@@ -114,5 +107,5 @@ def test_counts_by_the_hour(made: Cloud):
     ]
 
 
-def test_nothing_is_set_aside(made: Cloud):
-    assert grouped(found(made)) == stats(found(made)) == []
+def test_nothing_is_set_aside(account: Cloud):
+    assert grouped(found(account)) == stats(found(account)) == []

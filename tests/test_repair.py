@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 from botocore.config import Config
 
-from ingest import kinesis, sqs, stages, telemetry
+from ingest import kinesis, sqs, stages
 from ingest.events import EventError
 from ingest.process import process
 from ingest.repair import pay, read, respond
@@ -35,7 +35,6 @@ from tests.support import (
     Context,
     InProcessWorkflow,
     answer,
-    cloud,
     delivery,
     drop,
     json_error,
@@ -44,6 +43,7 @@ from tests.support import (
     stall,
 )
 from transform.contract_file import load_contract, parse_contract
+from transform.pipeline import Transform
 from transform.records import Delivery
 
 TELEMETRY = load_contract("telemetry")
@@ -77,17 +77,6 @@ class Sending:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
-
-
-@pytest.fixture(autouse=True)
-def namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-
-
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 @pytest.fixture
@@ -558,11 +547,11 @@ def test_the_contract_is_in_the_bucket_before_landing_and_asked_for_once(account
     soon = Deadline(clock.now + 9, clock)
     known = Contracts()
     for _ in range(3):
-        known.keep(bucket, TELEMETRY, soon)
+        known.keep(bucket, Transform(TELEMETRY), soon)
     key = f"{contracts.PREFIX}/telemetry/{TELEMETRY.digest}.toml"
     assert asked == [key]
     assert account.bucket.get(key) == TELEMETRY.source
-    Contracts().keep(bucket, TELEMETRY, soon)  # another process: it is there, which is success
+    Contracts().keep(bucket, Transform(TELEMETRY), soon)  # another process: it is there
     assert asked == [key] * 2
     other = parse_contract(WIDER, "wider")
     process(delivery([reading()]), wired(account, clock), INGEST)

@@ -3,152 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from infra.esm.events import Place, kinesis_event, record
-from infra.topology import pipeline
+from ingest import audit
 from ingest import replay as replays
-from ingest import stages, telemetry
+from ingest.audit import Choice, resolved
 from ingest.parking import Parking
-from ingest.process import process
-from ingest.replay import Choice, Pace, Report, preview, resolved
-from ingest.settings import Wiring
+from ingest.replay import Pace, Report, preview
 from ingest.workflow import ExecutionFailed
-from sinks import fates, landing, ledger, raw
+from sinks import landing, ledger, raw
+from tests.edge import HOT, SHARD, STREAM, WIDER, Crash, Edge, document, rules
 from tests.support import (
     NOON,
     SECOND,
-    TOPOLOGY,
-    Clock,
-    Cloud,
-    Context,
-    InProcessWorkflow,
     client,
-    cloud,
-    delivery,
     reading,
 )
-from transform.contract_file import load_contract
-from transform.envelope import aggregate
-from transform.records import Delivery
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-STREAM = TOPOLOGY.stream.name
-SHARD = "shardId-000000000000"
-HOT = {"readings": {"temperature": 200}}  # over what the shipped contract allows
-WIDER = ("max = 125", "max = 500")
-
-
-@pytest.fixture(autouse=True)
-def namespace() -> Iterator[None]:
-    """What a deployment sets in the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-        yield
-
-
-@pytest.fixture
-def edge() -> Iterator[Edge]:
-    with cloud() as account:
-        yield Edge(account)
+from transform.kpl import aggregate
 
 
 @pytest.fixture
 def wider(tmp_path) -> str:
     """The telemetry contract, mended: it takes temperatures up to 500."""
     return rules(tmp_path, WIDER)
-
-
-def rules(folder: Any, *changes: tuple[str, str]) -> str:
-    text = load_contract("telemetry").source.decode()
-    for old, new in (("version = 1", "version = 2"), *changes):
-        assert old in text
-        text = text.replace(old, new, 1)
-    path = folder / "telemetry.toml"
-    path.write_text(text)
-    return str(path)
-
-
-class Crash(BaseException):
-    """The process is gone: nothing catches it."""
-
-
-@dataclass
-class Edge:
-    """A pipeline on a mocked account, whose contract can be changed."""
-
-    account: Cloud
-    clock: Clock = field(default_factory=lambda: Clock(NOON / SECOND + 5))
-    inputs: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.deploy("telemetry")
-
-    def deploy(self, contract: str) -> Wiring:
-        self.wiring = wiring = self.account.wiring(self.clock, contract)
-        topology = replace(pipeline("telemetry", "telemetry"), contract=contract)
-        self.workflow = InProcessWorkflow(
-            topology,
-            {
-                topology.transform.name: lambda state, at: stages.transform(state, wiring, at),
-                topology.hot.name: lambda state, at: stages.write_hot(state, wiring, at),
-            },
-            self.account.dynamodb,
-        )
-        self.workflow.inputs = self.inputs  # executions are numbered by them
-        wiring.workflow = self.workflow  # type: ignore[assignment]
-        return wiring
-
-    def ingest(self, bodies: Sequence[bytes], arrival: int = NOON, first: int = 100) -> Delivery:
-        came = delivery(bodies, arrival, STREAM)
-        came = replace(came, sequences=[str(first + n) for n in range(len(bodies))])
-        process(came, self.wiring, Context())
-        return came
-
-    def parking(self, **more: Any) -> Parking:
-        return Parking(self.account.bucket, STREAM, "on-failure/", **more)
-
-    def replay(self, run: str = "run-1", pace: Pace | None = None, **choice: Any) -> Report:
-        return replays.replay(self.wiring, self.parking(), Choice(**choice), run, pace)
-
-    def fates(self) -> fates.Fates:
-        return fates.read(self.account.bucket, self.wiring.transform(0).contract)
-
-    def delivered(self) -> pa.Table:
-        return self.fates().ask(fates.TABLES.delivered()).to_arrow_table()
-
-    def open(self) -> list[dict[str, Any]]:
-        return list(self.fates().open_rows())
-
-    def park(self, bodies: Sequence[bytes], name: str = "a", *, payload: bool = True) -> str:
-        key = f"on-failure/aws/lambda/m/{name}"
-        self.account.bucket.put(key, json.dumps(document(bodies, payload=payload)).encode())
-        return key
-
-
-def document(bodies: Sequence[bytes], *, payload: bool, first: int = 100) -> dict[str, Any]:
-    """What a stream's mapping leaves of a batch that it gave up."""
-    place = Place(f"arn:aws:kinesis:us-east-1:0:stream/{STREAM}", "arn:f", "us-east-1", "r", SHARD)
-    records = [record(str(first + n), "sensor", b, NOON / SECOND) for n, b in enumerate(bodies)]
-    told: dict[str, Any] = {
-        "requestContext": {"condition": "RetryAttemptsExhausted"},
-        "KinesisBatchInfo": {
-            "shardId": SHARD,
-            "startSequenceNumber": records[0].identifier,
-            "endSequenceNumber": records[-1].identifier,
-            "batchSize": len(records),
-            "streamArn": place.source_arn,
-        },
-    }
-    if payload:
-        told["payload"] = kinesis_event(records, place).decode()
-    return told
 
 
 # Quarantine
@@ -254,7 +134,7 @@ def test_a_crash_in_the_middle_is_gone_on_with(
     report = edge.replay(limit=None)
     assert report.delivered == (2 if when == "after" else 4)
     assert (edge.delivered().num_rows, edge.open()) == (6, [])
-    done = replays.choice_of(edge.account.bucket, "run-1")
+    done = audit.choice_of(edge.account.bucket, "run-1")
     assert done == Choice()
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.edge import HOT, WIDER, rules
 from tests.support import reading
-from tests.test_replay import HOT, WIDER, rules
 
 ROOT = Path(__file__).parent.parent
 

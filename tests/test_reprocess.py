@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ingest import reprocess as module
-from ingest import telemetry
 from ingest.process import process
 from ingest.reprocess import Report, preview, reprocess
 from ingest.settings import EPOCH_SECONDS
 from ingest.workflow import ExecutionFailed
 from sinks import control
-from tests.support import NOON, SECOND, Cloud, Context, cloud, delivery, reading
-from tests.test_replay import HOT, STREAM, WIDER, Crash, Edge, rules
+from tests.edge import HOT, STREAM, WIDER, Crash, Edge, rules
+from tests.support import NOON, SECOND, Cloud, Context, delivery, reading
 
 HOUR = 3_600 * SECOND
 ANONYMOUS = ('record_id = ["device_id", "event_time", "sequence"]', "")
 BY_FIRMWARE = ('device = "device_id"', 'device = "firmware"')
 OTHER_TIME = ('path = "ts"', 'path = "taken"')
-
-
-@pytest.fixture(autouse=True)
-def namespace() -> Iterator[None]:
-    """What a deployment sets in the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-        yield
-
-
-@pytest.fixture
-def edge() -> Iterator[Edge]:
-    with cloud() as account:
-        yield Edge(account)
 
 
 def again(edge: Edge, low: int = NOON, high: int = NOON + HOUR, **more: Any) -> Report:

@@ -16,7 +16,7 @@ from ingest import settings
 from ingest.settings import Settings, SettingsError, Wiring
 from ingest.stages import ANSWER_SECONDS, ENQUEUE_SECONDS
 from sinks.repair import Limits
-from tests.support import SETTINGS, TOPOLOGY, Clock, Context, json_error, loopback
+from tests.support import SETTINGS, TOPOLOGY, Clock, Context, cloud, json_error, loopback
 from transform.contract_file import ContractError
 
 ROOT = Path(__file__).parent.parent
@@ -121,8 +121,10 @@ def test_a_process_has_one_wiring(aws: pytest.MonkeyPatch):
     first = settings.wiring()
     assert settings.wiring() is first
     assert first.settings == Settings.of(COMPLETE)
-    assert first.transform(0) is first.transform(0)
-    assert first.transform(0).generation != first.transform(1).generation
+    with cloud() as account:
+        first.bucket = account.bucket
+        assert first.transform(0) is first.transform(0)
+        assert first.transform(0).generation != first.transform(1).generation
 
 
 def test_an_unknown_contract_is_named(aws: pytest.MonkeyPatch):

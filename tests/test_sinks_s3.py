@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +18,7 @@ from infra.doubles.world import Scripted
 from sinks import landing, parquet, raw
 from sinks.bucket import RACES_MAX, Bucket
 from sinks.deadline import Deadline
-from sinks.errors import DeadlinePassed, Misconfigured, SinkError, Unavailable, translated
+from sinks.errors import DeadlinePassed, Gone, Misconfigured, SinkError, Unavailable, translated
 from tests.support import (
     NOON,
     SECOND,
@@ -28,7 +27,6 @@ from tests.support import (
     Clock,
     Cloud,
     answer,
-    cloud,
     delivery,
     drop,
     loopback,
@@ -48,12 +46,6 @@ ONCE = Config(
     s3={"addressing_style": "path"},
 )
 DONE = answer(200, headers={"ETag": '"x"'})
-
-
-@pytest.fixture
-def account() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
 
 
 def ahead(seconds: float = 60) -> Deadline:
@@ -215,8 +207,9 @@ def test_what_s3_says_is_told_apart(script: Answer, error: type[Exception]):
 
 
 def test_an_object_that_is_not_there_is_no_weather(account: Cloud):
-    with pytest.raises(ClientError, match="NoSuchKey"):
+    with pytest.raises(Gone, match="get s3://millrace/raw/nothing: NoSuchKey"):
         account.bucket.get("raw/nothing")
+    assert account.bucket.find("raw/nothing") is None
 
 
 def test_a_bucket_that_is_not_there_is_for_the_operator(account: Cloud):

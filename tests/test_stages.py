@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +25,6 @@ from tests.support import (
     Clock,
     Cloud,
     Context,
-    cloud,
     delivery,
     drop,
     json_error,
@@ -36,7 +33,7 @@ from tests.support import (
     s3_error,
     stall,
 )
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import ConservationError, Outcome
 
 ONCE = Config(
@@ -50,19 +47,13 @@ WEATHER = [s3_error(503, "SlowDown"), stall, drop]
 
 
 @pytest.fixture
-def clouded() -> Iterator[Cloud]:
-    with cloud() as made:
-        yield made
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def wiring(clouded: Cloud, clock: Clock) -> Wiring:
-    return clouded.wiring(clock)
+def wiring(account: Cloud, clock: Clock) -> Wiring:
+    return account.wiring(clock)
 
 
 def archived(wiring: Wiring, *bodies: bytes, seconds: float = 100) -> dict[str, Any]:
@@ -116,20 +107,22 @@ def refuse(wiring: Wiring, *devices: str) -> Refusing:
 # Transform
 
 
-def test_transform_answers_with_pointers_and_counts(clouded: Cloud, wiring: Wiring):
+def test_transform_answers_with_pointers_and_counts(account: Cloud, wiring: Wiring):
     state = archived(wiring, reading(), b"no", reading(moment=NOON - MONTHS), reading(seq=1))
     answer = transform(state, wiring, Context())
     rules = wiring.transform(0)
     assert answer.pop("millis") >= 0
-    assert answer.pop("landing_bytes") == len(clouded.bucket.get(answer["landing_key"]))
+    assert answer.pop("landing_bytes") == len(account.bucket.get(answer["landing_key"]))
+    (rejected,) = answer.pop("rejected")
+    assert (rejected["reason"], rejected["count"], answer.pop("untold")) == ("malformed_json", 1, 0)
     assert answer == {
         "outcome": "done",
         "contract": "telemetry",
         "version": rules.generation.version,
         "generation": rules.generation.digest,
-        "landing_key": clouded.keys("landing/telemetry/2026-11-24/12/")[0],
+        "landing_key": account.keys("landing/telemetry/2026-11-24/12/")[0],
         "landing_rows": 3,
-        "quarantine_key": clouded.keys("quarantine/telemetry/2026-11-24/12/")[0],
+        "quarantine_key": account.keys("quarantine/telemetry/2026-11-24/12/")[0],
         "quarantine_rows": 1,
         "dropped_key": "",
         "dropped_rows": 0,
@@ -153,22 +146,22 @@ def test_transform_counts_source_records_and_not_rows(wiring: Wiring):
     assert outcome_of(answer, 2) == Outcome(2, 1, 0, 1, ())
 
 
-def test_transform_again_writes_nothing_new(clouded: Cloud, wiring: Wiring):
+def test_transform_again_writes_nothing_new(account: Cloud, wiring: Wiring):
     state = archived(wiring, reading(), b"no")
     first = transform(state, wiring, Context())
-    keys = clouded.keys()
+    keys = account.keys()
     again = transform(state, wiring, Context())
-    assert clouded.keys() == keys
+    assert account.keys() == keys
     assert {**first, "millis": 0} == {**again, "millis": 0}
 
 
 @pytest.mark.parametrize(("seconds", "remaining_ms"), [(0, 60_000), (-1, 60_000), (100, 6_000)])
 def test_transform_begins_nothing_after_the_deadline(
-    clouded: Cloud, wiring: Wiring, seconds: float, remaining_ms: int
+    account: Cloud, wiring: Wiring, seconds: float, remaining_ms: int
 ):
     state = archived(wiring, reading(), b"no", seconds=seconds)
     answer = transform(state, wiring, Context(remaining_ms))
-    assert clouded.keys() == [state["raw_key"]]
+    assert account.keys() == [state["raw_key"]]
     assert (answer["outcome"], answer["hot_rows"], answer["landing_key"]) == ("retry", 0, "")
     assert answer["account"]["reason"] == "deadline"
     assert outcome_of(answer, 2) == Outcome.all_retry(2)
@@ -191,32 +184,34 @@ def test_transform_without_s3_hands_everything_back(wiring: Wiring, weather: Ans
     assert outcome_of(answer, 2) == Outcome.all_retry(2)
 
 
-def test_transform_without_a_bucket_hands_everything_back(clouded: Cloud, wiring: Wiring):
+def test_transform_without_a_bucket_hands_everything_back(account: Cloud, wiring: Wiring):
     state = archived(wiring, reading())
-    wiring.bucket = Bucket(clouded.s3, "no-such-bucket")
+    wiring.bucket = Bucket(account.s3, "no-such-bucket")
     assert transform(state, wiring, Context())["account"]["reason"] == "misconfigured"
 
 
-def test_transform_raises_for_a_raw_object_that_is_not_there(wiring: Wiring):
-    state = archived(wiring, reading())
-    with pytest.raises(ClientError, match="NoSuchKey"):
-        transform(state | {"raw_key": "raw/2026-11-24/12/0.parquet"}, wiring, Context())
+def test_transform_hands_back_when_the_raw_object_is_gone(wiring: Wiring):
+    """A lifecycle rule deleted it: no record is to blame, and none is looked for."""
+    state = archived(wiring, reading()) | {"raw_key": "raw/2026-11-24/12/0.parquet"}
+    answer = transform(state, wiring, Context())
+    assert (answer["outcome"], answer["account"]["reason"]) == ("retry", "gone")
+    assert outcome_of(answer, 1) == Outcome.all_retry(1)
 
 
 @pytest.mark.parametrize("archived_records", [1, 3])
 def test_transform_raises_when_raw_holds_another_number_of_records(
-    clouded: Cloud, wiring: Wiring, archived_records: int
+    account: Cloud, wiring: Wiring, archived_records: int
 ):
     state = archived(wiring, reading(), b"no") | {"archived": archived_records}
     with pytest.raises(ConservationError, match=f"raw holds 2 of {archived_records}"):
         transform(state, wiring, Context())
-    assert clouded.keys() == [state["raw_key"]]
+    assert account.keys() == [state["raw_key"]]
 
 
 # Hot
 
 
-def test_hot_writes_the_hot_rows_and_keeps_the_account(clouded: Cloud, wiring: Wiring):
+def test_hot_writes_the_hot_rows_and_keeps_the_account(account: Cloud, wiring: Wiring):
     state = transformed(wiring, reading(), b"no", reading(moment=NOON - MONTHS), reading())
     answer = write_hot(state, wiring, Context())
     assert answer.pop("millis") >= 0
@@ -229,10 +224,10 @@ def test_hot_writes_the_hot_rows_and_keeps_the_account(clouded: Cloud, wiring: W
         "repair": "",
         "items": 1,  # the first and the last are one reading
     }
-    assert len(clouded.items()) == 1
+    assert len(account.items()) == 1
 
 
-def test_hot_hands_back_exactly_what_the_table_refused(clouded: Cloud, wiring: Wiring):
+def test_hot_hands_back_exactly_what_the_table_refused(account: Cloud, wiring: Wiring):
     bodies = [reading(f"s-{n}") for n in range(6)]
     state = transformed(wiring, *bodies[:3], b"no", *bodies[3:])
     refuse(wiring, "s-1", "s-2", "s-4")
@@ -240,7 +235,7 @@ def test_hot_hands_back_exactly_what_the_table_refused(clouded: Cloud, wiring: W
     assert outcome_of(answer, 7) == Outcome(7, 3, 0, 1, ((1, 3), (5, 6)))
     assert (answer["outcome"], answer["account"]["reason"]) == ("retry", "hot_refused")
     assert (answer["written"], answer["refused"], answer["items"]) == (3, 3, 3)
-    assert len(clouded.items()) == 3
+    assert len(account.items()) == 3
 
 
 def test_a_record_with_a_refused_and_a_rejected_member_goes_back(wiring: Wiring):
@@ -255,7 +250,7 @@ def test_a_record_with_a_refused_and_a_rejected_member_goes_back(wiring: Wiring)
     )
 
 
-def test_the_account_adds_up_whatever_is_refused(clouded: Cloud):
+def test_the_account_adds_up_whatever_is_refused(account: Cloud):
     """Each source record is in the one place that its members say."""
     bodies = {
         "good": lambda n: reading("good", seq=n),
@@ -268,7 +263,7 @@ def test_the_account_adds_up_whatever_is_refused(clouded: Cloud):
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.sampled_from([*bodies]), min_size=1, max_size=12))
     def check(kinds: list[str]) -> None:
-        wiring = clouded.wiring(repair_queue="")
+        wiring = account.wiring(repair_queue="")
         state = transformed(wiring, *(bodies[kind](n) for n, kind in enumerate(kinds)))
         if not state["transform"]["hot_rows"]:
             return
@@ -308,24 +303,24 @@ def test_hot_gives_up_before_lambda_would_kill_it(wiring: Wiring, clock: Clock):
 
 @pytest.mark.parametrize(("seconds", "remaining_ms"), [(0, 60_000), (100, 5_999)])
 def test_hot_begins_nothing_after_the_deadline(
-    clouded: Cloud, wiring: Wiring, clock: Clock, seconds: float, remaining_ms: int
+    account: Cloud, wiring: Wiring, clock: Clock, seconds: float, remaining_ms: int
 ):
     state = transformed(wiring, reading(), b"no")
     state["deadline_ms"] = round((clock.now + seconds) * 1000)
     answer = write_hot(state, wiring, Context(remaining_ms))
-    assert clouded.items() == {}
+    assert account.items() == {}
     assert (answer["written"], answer["refused"], answer["items"]) == (0, 1, 0)
     assert answer["account"]["reason"] == "deadline"
     assert outcome_of(answer, 2) == Outcome.all_retry(2)
 
 
 @pytest.mark.parametrize("weather", WEATHER)
-def test_hot_without_s3_hands_everything_back(clouded: Cloud, wiring: Wiring, weather: Answer):
+def test_hot_without_s3_hands_everything_back(account: Cloud, wiring: Wiring, weather: Answer):
     state = transformed(wiring, reading(), b"no")
     with loopback(weather) as server:
         wiring.bucket = Bucket(server.client("s3", ONCE), "bucket")
         answer = write_hot(state, wiring, Context())
-    assert clouded.items() == {}
+    assert account.items() == {}
     assert answer["account"]["reason"] == "unavailable"
     assert outcome_of(answer, 2) == Outcome.all_retry(2)
 
@@ -340,7 +335,7 @@ def test_hot_without_a_table_hands_everything_back(wiring: Wiring):
 
 
 def test_hot_that_cannot_read_what_was_set_aside_hands_everything_back(
-    clouded: Cloud, wiring: Wiring
+    account: Cloud, wiring: Wiring
 ):
     """Without the quarantine object it cannot say whose fate is whose."""
     state = transformed(wiring, reading("bad"), reading("good"), b"no")
@@ -351,7 +346,7 @@ def test_hot_that_cannot_read_what_was_set_aside_hands_everything_back(
             if Key.startswith("quarantine/"):
                 with loopback(s3_error(503, "SlowDown")) as server:
                     return server.client("s3", ONCE).get_object(Bucket=Bucket, Key=Key)
-            return clouded.s3.get_object(Bucket=Bucket, Key=Key)
+            return account.s3.get_object(Bucket=Bucket, Key=Key)
 
     wiring.bucket = Bucket(HalfBlind(), wiring.bucket.name)
     answer = write_hot(state, wiring, Context())
@@ -375,20 +370,21 @@ def test_hot_raises_when_another_number_was_set_aside(wiring: Wiring):
         write_hot(state, wiring, Context())
 
 
-def test_hot_raises_for_a_landing_object_that_is_not_there(wiring: Wiring):
+def test_hot_hands_back_when_the_landing_object_is_gone(wiring: Wiring):
     state = transformed(wiring, reading())
     state["transform"]["landing_key"] = "landing/nothing"
-    with pytest.raises(ClientError, match="NoSuchKey"):
-        write_hot(state, wiring, Context())
+    answer = write_hot(state, wiring, Context())
+    assert (answer["outcome"], answer["account"]["reason"]) == ("retry", "gone")
+    assert outcome_of(answer, 1) == Outcome.all_retry(1)
 
 
-def test_the_landing_object_is_the_only_thing_between_the_stages(clouded: Cloud, wiring: Wiring):
+def test_the_landing_object_is_the_only_thing_between_the_stages(account: Cloud, wiring: Wiring):
     """Hot follows landing (law 6): what is not landed cannot become hot."""
     state = transformed(wiring, reading(), reading(seq=1))
-    rows = landing.read(clouded.bucket, state["transform"]["landing_key"])
+    rows = landing.read(account.bucket, state["transform"]["landing_key"])
     write_hot(state, wiring, Context())
     landed = {digest.hex() for digest in rows.column("_digest").to_pylist()}
-    assert {sk.partition("#")[2] for _, sk in clouded.items()} == landed
+    assert {sk.partition("#")[2] for _, sk in account.items()} == landed
 
 
 # Ranges

@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 from jsonata.jsonata import Jsonata
 
-from infra.topology import (
+from infra.relations import (
     ESM_BATCH_MAX,
     ESM_WINDOW_MAX_SECONDS,
     EXPRESS_MAX_SECONDS,
     LAMBDA_TIMEOUT_MAX_SECONDS,
-    WORKFLOWS,
-    Topology,
-    pipeline,
 )
+from infra.topology import TELL_PAUSE_SECONDS, TELL_TRIES, WORKFLOWS, Topology, pipeline
+from ingest import feed
 from ingest.settings import Settings
 from ingest.workflow import TransformDied
 from transform.contract_file import load_contract
@@ -47,9 +46,10 @@ def changed(path: str, **changes: Any) -> Topology:
     ("path", "changes", "why"),
     [
         ("transform", {"timeout_seconds": 23}, "at most 1/8 of ingest's"),
-        ("hot", {"timeout_seconds": 91}, "stages' 121 s must fit in the workflow's"),
-        ("workflow", {"settle_timeout_seconds": 41}, "stages' 121 s must fit in the workflow's"),
-        ("workflow", {"timeout_seconds": 89}, "stages' 90 s must fit in the workflow's"),
+        ("hot", {"timeout_seconds": 86}, "stages' 121 s must fit in the workflow's"),
+        ("workflow", {"settle_timeout_seconds": 36}, "stages' 121 s must fit in the workflow's"),
+        ("workflow", {"tell_timeout_seconds": 15}, "stages' 121 s must fit in the workflow's"),
+        ("workflow", {"timeout_seconds": 94}, "stages' 95 s must fit in the workflow's"),
         ("workflow", {"timeout_seconds": EXPRESS_MAX_SECONDS + 1}, "and that in 300 s"),
         ("workflow", {"timeout_seconds": 180}, "under ingest's, or ingest dies waiting"),
         ("ingest_stream", {"timeout_seconds": 120}, "under ingest's, or ingest dies waiting"),
@@ -71,6 +71,7 @@ def changed(path: str, **changes: Any) -> Topology:
         ("stream_mapping", {"window_seconds": 0.5}, "a window of at least 1 s"),
         ("queue_mapping", {"batch_size": 11, "window_seconds": 0}, "a window of at least 1 s"),
         ("queue", {"name": "orders.fifo"}, "takes 10 messages a batch at most, and no window"),
+        ("dead_letters", {"name": "x.fifo"}, "a FIFO queue's dead letters go to a FIFO queue"),
         ("transform", {"timeout_seconds": 15}, "a stage's timeout must be over 15 s"),
         ("hot", {"timeout_seconds": 6}, "a stage's timeout must be over 15 s"),
         (
@@ -105,7 +106,7 @@ def test_a_relation_that_does_not_hold_is_named(path: str, changes: dict[str, An
     ("path", "changes"),
     [
         ("transform", {"timeout_seconds": 22}),
-        ("workflow", {"timeout_seconds": 90}),
+        ("workflow", {"timeout_seconds": 95}),
         ("workflow", {"timeout_seconds": 179}),
         ("queue", {"visibility_seconds": 1_081}),
         ("dead_letters", {"retention_seconds": 345_600}),
@@ -165,6 +166,19 @@ def test_names_fit_their_services():
     assert len(longest.stream.name) <= 128
 
 
+def test_a_pipeline_can_have_a_fifo_queue():
+    made = pipeline("telemetry", "telemetry", fifo=True)
+    assert (made.queue.name, made.queue_mapping.queue) == ("millrace-telemetry.fifo",) * 2
+    assert (
+        made.queue.dead_letter == made.dead_letters.name == "millrace-telemetry-dead-letters.fifo"
+    )
+    assert (made.queue_mapping.batch_size, made.queue_mapping.window_seconds) == (10, 0)
+    assert not made.repair_queue.fifo
+    changed = {"queue", "dead_letters", "queue_mapping"}
+    assert {name for name, part in vars(made).items() if part != vars(SOUND)[name]} == changed
+    assert len(pipeline("x" * 40, "telemetry", fifo=True).dead_letters.name) <= 80
+
+
 @pytest.mark.parametrize(("name", "fifo"), [("orders.fifo", True), ("orders", False)])
 def test_a_fifo_queue_is_known_by_its_name(name: str, fifo: bool):  # noqa: FBT001
     assert replace(SOUND.queue, name=name).fifo == fifo
@@ -183,9 +197,12 @@ def test_every_placeholder_is_filled_and_numbers_are_numbers():
         "TransformFunctionArn",
         "HotFunctionArn",
         "LedgerTable",
+        "EventBus",
+        "TellTimeoutSeconds",
+        "TellMillis",
     }
     assert MACHINE["TimeoutSeconds"] == 120
-    assert [STATES[name]["TimeoutSeconds"] for name in TASKS] == [20, 60, 10]
+    assert [STATES[name]["TimeoutSeconds"] for name in TASKS] == [20, 60, 10, 2]
     assert STATES["Transform"]["Arguments"]["FunctionName"] == ARNS["millrace-telemetry-transform"]
     assert STATES["Hot"]["Arguments"]["FunctionName"] == ARNS["millrace-telemetry-hot"]
     assert STATES["Settle"]["Arguments"]["TableName"] == SOUND.ledger_table.name
@@ -210,9 +227,9 @@ def followers(state: dict[str, Any]) -> set[str]:
 
 def test_its_stages():
     assert MACHINE["StartAt"] == "Transform"
-    walk = ["Transform", "Any hot rows?", "Hot", "Settle", "Settled"]
-    assert [*STATES] == [*walk, "Transform did not run", "Transform died"]
-    assert [*TASKS] == ["Transform", "Hot", "Settle"]
+    walk = ["Transform", "Any hot rows?", "Hot", "Settle", "Any rejects?", "Tell producers"]
+    assert [*STATES] == [*walk, "Settled", "Transform did not run", "Transform died"]
+    assert [*TASKS] == ["Transform", "Hot", "Settle", "Tell producers"]
 
 
 def test_every_state_can_be_reached_and_every_way_ends():
@@ -227,20 +244,27 @@ def test_every_state_can_be_reached_and_every_way_ends():
 
 def test_every_way_to_success_goes_through_settle():
     """What the ledger does not know must not be answered as done."""
-    assert {name for name, state in STATES.items() if "Settled" in followers(state)} == {"Settle"}
+    before = {name for name, state in STATES.items() if "Settled" in followers(state)}
+    assert before == {"Any rejects?", "Tell producers"}
+    assert {n for n, state in STATES.items() if "Any rejects?" in followers(state)} == {"Settle"}
+    assert {n for n, state in STATES.items() if "Tell producers" in followers(state)} == {
+        "Any rejects?"
+    }
     assert followers(STATES["Hot"]) == {"Settle"}
     assert followers(STATES["Any hot rows?"]) == {"Hot", "Settle"}
 
 
 def test_every_task_has_a_timeout_and_the_sum_fits():
-    timeouts = [task["TimeoutSeconds"] for task in TASKS.values()]
-    assert all(isinstance(timeout, int) and timeout > 0 for timeout in timeouts)
-    assert sum(timeouts) <= MACHINE["TimeoutSeconds"]
+    timeouts = {name: task["TimeoutSeconds"] for name, task in TASKS.items()}
+    assert all(isinstance(timeout, int) and timeout > 0 for timeout in timeouts.values())
+    timeouts["Tell producers"] = SOUND.workflow.tell_seconds
+    assert sum(timeouts.values()) <= MACHINE["TimeoutSeconds"]
 
 
 def test_what_a_function_raised_is_never_retried_here():
     """A function's error is its own, or `States.*`: retrying it would feed what it died of."""
-    for name, task in TASKS.items():
+    for name in ("Transform", "Hot", "Settle"):
+        task = TASKS[name]
         service = "DynamoDB." if name == "Settle" else "Lambda."
         for retrier in task["Retry"]:
             assert all(error.startswith(service) for error in retrier["ErrorEquals"])
@@ -259,9 +283,40 @@ def test_nothing_is_caught_but_the_ledgers_own_item_and_how_transform_ended():
     assert caught == [
         ("Transform", busy, "Transform did not run"),
         ("Transform", ["States.ALL"], "Transform died"),
-        ("Settle", ["DynamoDB.ConditionalCheckFailedException"], "Settled"),
+        ("Settle", ["DynamoDB.ConditionalCheckFailedException"], "Any rejects?"),
+        ("Tell producers", ["States.ALL"], "Settled"),
     ]
     assert STATES["Transform died"]["Error"] == TransformDied.__name__
+
+
+def test_telling_producers_is_bounded_and_changes_nothing():
+    """What is settled stays so: the shard waits a few seconds, and the answer is the same."""
+    tell = TASKS["Tell producers"]
+    (retrier,) = tell["Retry"]
+    assert retrier["MaxAttempts"] == TELL_TRIES - 1
+    assert retrier["IntervalSeconds"] * retrier["BackoffRate"] <= TELL_PAUSE_SECONDS
+    assert SOUND.workflow.tell_seconds == 5
+    assert tell["Output"] == "{% $states.input %}"
+    assert tell["Catch"][0]["Output"].startswith("{% $merge([$states.input, {'not_told': ")
+    assert f"'{feed.SOURCE}'" in tell["Arguments"]["Entries"]
+    assert f"'{feed.DETAIL_TYPE}'" in tell["Arguments"]["Entries"]
+    assert f"'{SOUND.bus.name}'" in tell["Arguments"]["Entries"]
+
+
+@pytest.mark.parametrize(
+    ("rejects", "left_ms", "told"),
+    [(1, 15_000, True), (1, 14_999, False), (0, 60_000, False), (3, 60_000, True)],
+)
+def test_producers_are_told_while_whoever_waits_for_the_answer_still_does(
+    *, rejects: int, left_ms: int, told: bool
+):
+    (choice,) = STATES["Any rejects?"]["Choices"]
+    condition = Jsonata(choice["Condition"][3:-3])
+    frame = condition.create_frame()
+    state = {"transform": {"rejected": [{}] * rejects}, "deadline_ms": left_ms}
+    context = {"State": {"EnteredTime": "1970-01-01T00:00:00.000Z"}}
+    frame.bind("states", {"input": state, "context": context})
+    assert condition.evaluate(None, frame) is told
 
 
 def expressions(value: Any) -> Iterator[str]:
@@ -293,4 +348,7 @@ def test_every_state_passes_on_what_it_was_given():
     for name in ("Transform", "Hot"):
         assert "'account': $states.result.Payload.account" in TASKS[name]["Output"]
         assert TASKS[name]["Arguments"]["Payload"] == "{% $states.input %}"
-    assert all("$states.input" in c["Output"] for c in STATES["Settle"]["Catch"])
+    ways = (STATES["Settle"], *STATES["Settle"]["Catch"])
+    assert {way["Output"] for way in ways} == {
+        "{% $merge([$states.input, {'settled_at': $states.context.State.EnteredTime}]) %}"
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,6 @@ import pytest
 from infra.evidence import HELD, Held, Stores
 from infra.parked import NOTHING, Parked, Pointer, dead_letters, digest
 from infra.verify import Report, verify
-from ingest import telemetry
 from ingest.process import process
 from ingest.stages import transform, write_hot
 from sinks import landing, ledger, parquet, raw
@@ -29,12 +28,11 @@ from tests.support import (
     Cloud,
     Context,
     InProcessWorkflow,
-    cloud,
     delivery,
     reading,
 )
 from transform.contract_file import load_contract
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import Delivery
 
 TELEMETRY = load_contract("telemetry")
@@ -120,10 +118,8 @@ class State:
 
 
 @pytest.fixture
-def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-    with cloud() as made:
-        yield State(made)
+def state(account: Cloud) -> State:
+    return State(account)
 
 
 @pytest.fixture
@@ -177,6 +173,11 @@ def test_an_empty_state_is_proven(state: State):
 # ---- Deleted ----
 
 
+def rows_of(state: State, key: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = landing.read(state.cloud.bucket, key).to_pylist()
+    return rows
+
+
 def test_a_deleted_landing_object(full: State):
     key = full.cloud.keys("landing/")[0]
     full.delete(key)
@@ -211,6 +212,24 @@ def test_a_deleted_quarantine_object(state: State):
         ("missing", "record", f"{STREAM}/{SHARD}/101"),
         ("unexplained", "quarantine_object", key),
     }
+
+
+def test_what_an_object_explains_comes_right_behind_it(state: State):
+    """Each record under the object that had it, those that nothing explains at the end."""
+    state.deliver(reading(seq=1), b"no", reading(seq=2))
+    state.deliver(reading(seq=3), first=200)
+    [lost, kept] = sorted(state.cloud.keys("landing/"), key=lambda key: len(rows_of(state, key)))
+    state.rewrite(kept, lambda table: table.slice(1))
+    keys = [lost, kept, state.key("quarantine")]
+    for key in keys[::2]:
+        state.delete(key)
+    findings = state.verify().findings
+    under = {key: [f.name.rpartition("/")[2] for f in findings if f.cause == key] for key in keys}
+    assert under == {lost: ["200"], kept: ["100"], keys[2]: ["101"]}
+    first = [(f.name, f.cause) for f in findings[:6]]
+    for place, (name, cause) in enumerate(first):
+        assert name in keys if not cause else first[place - 1] == (cause, "")
+    assert not any(f.cause for f in findings[6:])
 
 
 @pytest.mark.parametrize("prefix", ["quarantine", "landing"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from ingest import sqs, telemetry
+from ingest import sqs
 from ingest.handlers import sqs as handler
 from ingest.killers import NothingDone
 from ingest.settings import Wiring
@@ -64,7 +64,6 @@ class Queue:
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
     """The wiring draws the shortest wait there is, 0 s, so that what was shortened is visible."""
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
     with cloud() as account:
         real = client("sqs")
         url = real.create_queue(QueueName=TOPOLOGY.queue.name)["QueueUrl"]

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from infra.parked import dead_letters
 from infra.why import why
-from ingest import telemetry
-from tests.support import cloud, reading
+from tests.support import Cloud, reading
 from tests.test_verify import QUEUE, SHARD, STREAM, State, letter
 
 ID = "sensor-1/2026-11-24T12:00:00.000000Z/1"
 
 
 @pytest.fixture
-def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
-    with cloud() as made:
-        yield State(made)
+def state(account: Cloud) -> State:
+    return State(account)
 
 
 def test_a_record_by_its_position(state: State):

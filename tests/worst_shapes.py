@@ -35,7 +35,8 @@ from sinks.bucket import Bucket
 from sinks.deadline import Deadline
 from sinks.table import Table
 from tests.support import NOON, SETTINGS, Clock, Context
-from transform.envelope import KPL_MAGIC, aggregate
+from transform.envelope import COMPRESSED_ELEMENT_BYTES_MIN, OPENED_BYTES_MAX
+from transform.kpl import KPL_MAGIC, aggregate
 
 PAYLOAD_MAX_BYTES = 6_291_556  # Lambda: a synchronous invocation's event
 RECORD_MAX_BYTES = 4_400_000  # of a Kinesis record that fits one: Kinesis takes up to 10 MiB
@@ -138,7 +139,30 @@ def many(make: Callable[[int], bytes], tail: bytes = b"}", size: int = BODY_MAX_
     return message(b",".join(parts), size + 100, tail)
 
 
+def dense(line: bytes, size: int = RECORD_MAX_BYTES) -> bytes:
+    """Gzip of `size` bytes that holds as many lines as are opened, padded by its own header."""
+    lines = (line + b"\n") * (size // COMPRESSED_ELEMENT_BYTES_MIN)
+    packed = gzip.compress(lines, mtime=0)
+    comment = b"z" * (size - len(packed) - 1) + b"\0"
+    return packed[:3] + b"\x10" + packed[4:10] + comment + packed[10:]
+
+
+def bomb(content: bytes, size: int = 0) -> bytes:
+    """zstd, with a frame that is skipped behind it so that `size` bytes of it come."""
+    packed: bytes = pa.compress(content, codec="zstd", asbytes=True)
+    left = max(0, size - len(packed) - 8)
+    return packed + b"\x50\x2a\x4d\x18" + left.to_bytes(4, "little") + bytes(left)
+
+
+def nested_bomb() -> bytes:
+    body = b" " * 1_000_000_000
+    for _ in range(3):
+        body = gzip.compress(body, mtime=0)
+    return body
+
+
 GOOD = b'{"d":"a","t":0}'
+NAN = b'{"d":"a","t":NaN}'
 
 SHAPES: dict[str, Callable[[], list[bytes]]] = {
     # one body as large as an event: over what any contract takes
@@ -150,6 +174,25 @@ SHAPES: dict[str, Callable[[], list[bytes]]] = {
     ],
     "gzip": lambda: [gzip.compress(b"0" * 50_000_000)[: BODY_MAX_BYTES - 1]],
     "zstd": lambda: [pa.compress(b"0" * 50_000_000, codec="zstd", asbytes=True)],
+    "gzip in gzip in gzip": lambda: [nested_bomb()],
+    "a million gzip members": lambda: [gzip.compress(b"", mtime=0) * (RECORD_MAX_BYTES // 20)],
+    "zstd as large as is opened": lambda: [bomb(b" " * OPENED_BYTES_MAX, 839_000)] * 5,
+    "small zstd as large as is opened": lambda: [bomb(b" " * 24_000, 200)] * 9_990,
+    "zstd in an aggregate": lambda: [filled(b"k", bomb(b" " * 16_000))],
+    # sequences
+    "an array of empty objects": lambda: [b"[" + b"{}," * (RECORD_MAX_BYTES // 3 - 1) + b"{}]"],
+    "an array of digits": lambda: [b"[" + b"1," * (RECORD_MAX_BYTES // 2 - 1) + b"1]"],
+    "an array of empty objects, zstd": lambda: [bomb(b"[" + b"{}," * 2_790_000 + b"{}]", 264_000)],
+    "lines of empty objects": lambda: [b"{}\n" * (RECORD_MAX_BYTES // 3)],
+    "blank lines": lambda: [b"{}" + b"\n" * (RECORD_MAX_BYTES - 4) + b"{}"],
+    "an array of the smallest messages": lambda: [
+        b"[" + (GOOD + b",") * (RECORD_MAX_BYTES // 16 - 1) + GOOD + b"]"
+    ],
+    "small arrays of digits": lambda: [b"[" + b"1," * 31 + b"1]"] * 9_990,
+    "gzip of as many lines as are opened": lambda: [dense(GOOD)],
+    "gzip of as many bad lines as are opened": lambda: [dense(NAN)],
+    "small gzips of as many lines as are opened": lambda: [dense(GOOD, 256)] * 9_400,
+    "gzips of as many lines as are opened": lambda: [dense(GOOD, 42_000)] * 100,
     # aggregates
     "empty members": lambda: [filled(b"k", b"")],
     "empty members in many aggregates": lambda: [filled(b"k", b"", 620)] * 4_500,
@@ -299,7 +342,9 @@ class Measure:
         self.shape = shape
         self.folder = contract.parent
         self.wiring = wiring(str(contract))
-        self.wiring.transform(0).decoder.decode(GOOD)  # made once per process, before any event
+        self.wiring.transform(0).plans.only.message.decode(
+            GOOD
+        )  # made once per process, before any event
 
     def ingest(self) -> dict[str, Any]:
         made = self.wiring

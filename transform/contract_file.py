@@ -1,94 +1,142 @@
 """Reading contracts: a TOML file to a `Contract`, or a `ContractError` that says what to mend.
 
-A broken file's error names file and key, what is wrong and what is allowed.
+A broken file's error names file, line and column, key, what is wrong and what is allowed.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, cast, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import Any
 
-from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, FieldType, Value
-from transform.timestamps import TimestampError, TimestampFormat, parse_timestamp
+from transform.contract import Contract, Field, Lookup
+from transform.contract_examples import read_examples
+from transform.contract_fields import read_fields
+from transform.contract_rules import (
+    Files,
+    read_choose,
+    read_envelope,
+    read_explode,
+    read_filters,
+    read_hot,
+    read_lookups,
+    read_sample,
+    read_schema,
+    read_unknown,
+)
+from transform.toml_places import Places
+from transform.toml_reader import Mistake, Reader, one_of
 
-SHIPPED = Path(__file__).parent / "contracts"
+SHIPPED = FilePath(__file__).parent / "contracts"
 
 BODY_MAX_BYTES = 262_144  # a record's item must stay under DynamoDB's 400 KB with its names added
 VERSION_MAX = 9_999  # with the code's version behind it, under the 15 digits JSONata keeps
-FIELDS_MAX = 500  # 500 names of 64 characters and a 256 KiB body still fit a 400 KB item
-PATH_KEYS_MAX = 32  # the depth of a path; well under the nesting that the decoder reads
-NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 CONTRACT_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
-HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
-KEY = re.compile(r'[^"\\\x00-\x1f]+')  # msgspec matches keys as text that JSON need not escape
+
+_TOML_POSITION = re.compile(r" \(at line (\d+), column (\d+)\)$")  # tomllib's messages end so
 
 DEFAULT_BODY_BYTES = 65_536
 DEFAULT_FUTURE_SECONDS = 300
+YEAR_SECONDS = 31_536_000
 
 
 class ContractError(ValueError):
-    """A contract that cannot be used: `file: key: what is wrong; what is allowed`."""
+    """A contract that cannot be used: `file:line:column: key: what is wrong; what is allowed`."""
 
 
 def load_contract(name_or_path: str) -> Contract:
-    """A shipped contract by its name, or any contract by its file's path.
+    """A shipped contract by its name, or any by its file's path. Raises `ContractError`.
 
-    Raises `ContractError`. A name is looked up first; whatever holds a `/` or ends in `.toml` is a
-    path.
+    Its lookups are read from the same folder.
+    """
+    path = contract_path(name_or_path)
+    return parse_contract(read_file(path), str(path), files_beside(path))
+
+
+def files_beside(path: FilePath) -> Files:
+    """Lookups as files in a contract's own folder, by their digest or by their name."""
+
+    def read(lookup: Lookup) -> bytes:
+        pinned = path.parent / (lookup.digest or lookup.file)
+        return (pinned if pinned.exists() else path.parent / lookup.file).read_bytes()
+
+    return read
+
+
+def contract_path(name_or_path: str) -> FilePath:
+    """Where a contract's file is. Raises `ContractError`.
+
+    A name is looked up first; whatever holds a `/` or ends in `.toml` is a path.
     """
     shipped = sorted(path.stem for path in SHIPPED.glob("*.toml"))
     if name_or_path in shipped:
-        path = SHIPPED / f"{name_or_path}.toml"
-    elif "/" in name_or_path or name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-    else:
-        raise ContractError(
-            f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
-            "or give the path of a .toml file"
-        )
+        return SHIPPED / f"{name_or_path}.toml"
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        return FilePath(name_or_path)
+    raise ContractError(
+        f"no contract is called {name_or_path!r}; shipped are {', '.join(shipped)}, "
+        "or give the path of a .toml file"
+    )
+
+
+def read_file(path: FilePath) -> bytes:
+    """A contract file's bytes. Raises `ContractError`."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse_contract(data, str(path))
 
 
-def parse_contract(data: bytes, file: str) -> Contract:
-    """The contract in a TOML document; `file` is only for messages. Raises `ContractError`."""
+def parse_contract(data: bytes, file: str, files: Files | None = None) -> Contract:
+    """The contract in a TOML document; `file` is only for messages. Raises `ContractError`.
+
+    `files` reads its lookups. Without it they are not loaded: such a contract reads rows, and makes
+    none.
+    """
+    document = parse_document(data, file)
     try:
-        document = tomllib.loads(data.decode())
+        return contract_of(document, data, files)
+    except Mistake as mistake:
+        line, column = Places.of(data.decode()).position(mistake.at)
+        raise ContractError(f"{file}:{line}:{column}: {mistake}") from None
+
+
+def parse_document(data: bytes, file: str) -> dict[str, Any]:
+    """A TOML document as plain values. Raises `ContractError`, which says where it is broken."""
+    try:
+        return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise ContractError(f"{file}: not a TOML document: {error}") from error
-    root = _Reader(file, "", document)
+        told = str(error)
+        where = _TOML_POSITION.search(told)
+        place = ":" + ":".join(where.groups()) if where else ""
+        what = told[: where.start()] if where else told
+        raise ContractError(f"{file}{place}: not a TOML document: {what}") from error
+
+
+def contract_of(document: dict[str, Any], data: bytes, files: Files | None = None) -> Contract:
+    """The contract in a document that came from `data`. Raises its first `Mistake`."""
+    pinned = document.get("pinned", {})
+    root = Reader((), "", {key: value for key, value in document.items() if key != "pinned"})
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
     version = root.integer("version", 1, VERSION_MAX, default=1)
-    description = root.text("description", default="")
-    fields = _fields(root)
-    by_name = {field.name: field for field in fields}
+    fields = read_fields(root)
     identity = root.table("identity", required=True)
-    device = identity.reference("device", by_name, "string")
-    event_time = identity.reference("event_time", by_name, "timestamp")
-    record_id = _record_id(identity, by_name, device, event_time)
-    for key in dict.fromkeys((device, event_time, *record_id)):
-        if by_name[key].default is not None:
-            raise identity.error(
-                key, "an identity field takes no default", "remove `default` from this field"
-            )
-    identified = {device, event_time, *record_id}
-    limits = root.table("limits")
-    hot = root.table("hot")
-    days = hot.integer("ttl_days", 1, 36_500, default=0)
+    device, event_time, record_id = _identity(identity, fields)
+    identified = tuple(dict.fromkeys((device, event_time, *record_id)))
+    fields = [replace(f, required=f.required or f.name in identified) for f in fields]
+    types = {f.name: f.type for f in fields}
+    lookups = read_lookups(root, fields, files, pinned)
+    limits, hot = root.table("limits"), root.table("hot")
+    ttl_seconds, hot_when, hot_fields = read_hot(hot, types)
+    lateness = limits.integer("max_lateness_seconds", 0, 100 * YEAR_SECONDS, default=-1)
     contract = Contract(
         name=name,
         version=version,
-        description=description,
-        fields=tuple(
-            Field(**{**vars(f), "required": f.required or f.name in identified}) for f in fields
-        ),
+        description=root.text("description", default=""),
+        fields=tuple(fields),
         device=device,
         event_time=event_time,
         record_id=record_id,
@@ -96,18 +144,57 @@ def parse_contract(data: bytes, file: str) -> Contract:
             "max_body_bytes", 1, BODY_MAX_BYTES, default=DEFAULT_BODY_BYTES
         ),
         max_future_seconds=limits.integer(
-            "max_future_seconds", 0, 31_536_000, default=DEFAULT_FUTURE_SECONDS
+            "max_future_seconds", 0, YEAR_SECONDS, default=DEFAULT_FUTURE_SECONDS
         ),
-        hot_ttl_seconds=days * 86_400 if days else None,
-        source=data,
+        hot_ttl_seconds=ttl_seconds,
+        source=_pinned(data, lookups),
+        max_lateness_seconds=None if lateness < 0 else lateness,
+        unknown=read_unknown(root),
+        envelope=read_envelope(root),
+        schema=read_schema(root),
+        choose=read_choose(root, fields, identified),
+        explode=read_explode(root, fields),
+        lookups=lookups,
+        filters=read_filters(root, types),
+        sample=read_sample(root),
+        hot_when=hot_when,
+        hot_fields=hot_fields,
+        examples=read_examples(root, fields),
     )
     for reader in (limits, hot, identity, root):
         reader.finish()
     return contract
 
 
+def _identity(identity: Reader, fields: Sequence[Field]) -> tuple[str, str, tuple[str, ...]]:
+    """The device's field, event time's, and those that make two records the same."""
+    by_name = {field.name: field for field in fields}
+    device = identity.reference("device", by_name, "string")
+    event_time = identity.reference("event_time", by_name, "timestamp")
+    record_id = _record_id(identity, by_name, device, event_time)
+    for number, field in enumerate(fields):
+        if field.name not in {device, event_time, *record_id}:
+            continue
+        for key, is_set in (
+            ("default", field.default is not None),
+            ("privacy", field.privacy == "redact"),
+        ):
+            if is_set:
+                at = ("field", number, key)
+                wrong = (
+                    f"an identity field takes no {key}"
+                    if key == "default"
+                    else "identity is not redacted"
+                )
+                right = (
+                    "remove `default` from this field" if key == "default" else 'privacy = "hash"'
+                )
+                raise Mistake(at, f"identity: {field.name}", wrong, right)
+    return device, event_time, record_id
+
+
 def _record_id(
-    identity: _Reader, by_name: Mapping[str, Field], device: str, event_time: str
+    identity: Reader, by_name: Mapping[str, Field], device: str, event_time: str
 ) -> tuple[str, ...]:
     names = identity.take("record_id", list, "a list of field names", default=None)
     if names is None:
@@ -118,7 +205,7 @@ def _record_id(
         )
     for name in names:
         if not isinstance(name, str) or name not in by_name:
-            raise identity.error("record_id", f"no field is called {name!r}", _one_of(by_name))
+            raise identity.error("record_id", f"no field is called {name!r}", one_of(by_name))
         if by_name[name].type == "float64":
             raise identity.error(
                 "record_id", f"{name!r} is a float64", "use string, int64, bool or timestamp fields"
@@ -126,241 +213,9 @@ def _record_id(
     return tuple(dict.fromkeys((device, event_time, *names)))
 
 
-def _fields(root: _Reader) -> list[Field]:
-    tables = root.take("field", list, "at least one [[field]] table", default=[])
-    if not tables or not all(isinstance(table, dict) for table in tables):
-        wrong = "not a list of tables" if tables else "there is none"
-        raise root.error("field", wrong, "describe each field in a [[field]] table")
-    if len(tables) > FIELDS_MAX:
-        raise root.error("field", f"{len(tables)} fields", f"at most {FIELDS_MAX}")
-    fields: list[Field] = []
-    for number, table in enumerate(tables, 1):
-        reader = _Reader(root.file, f"field {number}", table)
-        field = _field(reader)
-        reader.finish()
-        if any(field.name == other.name for other in fields):
-            raise reader.error("name", f"{field.name!r} is already a field", "names differ")
-        for other in fields:
-            shorter, longer = sorted((field.path, other.path), key=len)
-            if longer[: len(shorter)] == shorter:
-                raise reader.error(
-                    "path",
-                    f"{'.'.join(field.path)!r} and {other.name!r} ({'.'.join(other.path)!r}) "
-                    "lie on one path",
-                    "a value is either a field or an object that holds fields",
-                )
-        fields.append(field)
-    return fields
-
-
-def _field(reader: _Reader) -> Field:
-    name = reader.text(
-        "name", NAME, "a lower-case letter, then lower-case letters, digits and _, at most 64"
-    )
-    reader.key = f"field {name!r}"
-    if name in HOT_KEYS:
-        raise reader.error("name", f"{name!r} is the hot table's own", "another name")
-    kind = cast("FieldType", reader.choice("type", get_args(FieldType)))
-    form: TimestampFormat | None = None
-    if kind == "timestamp":
-        form = cast("TimestampFormat", reader.choice("format", get_args(TimestampFormat)))
-    elif "format" in reader.table_:
-        raise reader.error("format", f"only a timestamp has one, this is {_a(kind)}", "remove it")
-    value = _value_reader(kind, form)
-    required = reader.take("required", bool, "true or false", default=False)
-    default = reader.value("default", value)
-    if required and default is not None:
-        raise reader.error("default", "a required field has none", "drop `required` or `default`")
-    minimum, maximum = (
-        _bound(reader, "min", kind, value),
-        _bound(reader, "max", kind, value),
-    )
-    if minimum is not None and maximum is not None and minimum > maximum:
-        raise reader.error("min", f"{minimum} is above max {maximum}", "min at most max")
-    allowed = _allowed(reader, kind, value)
-    for item in allowed or ():
-        if _outside(item, minimum, maximum):
-            raise reader.error("allowed", f"{item!r} is out of range", "values in the range")
-    if default is not None:
-        _default_fits(reader, default, minimum, maximum, allowed)
-    return Field(
-        name=name,
-        path=_path(reader, name),
-        type=kind,
-        format=form,
-        required=required,
-        default=default,
-        minimum=minimum,
-        maximum=maximum,
-        allowed=allowed,
-        description=reader.text("description", default=""),
-        unit=reader.text("unit", default=""),
-    )
-
-
-def _path(reader: _Reader, name: str) -> tuple[str, ...]:
-    path = reader.take("path", (str, list), "`a.b`, or a list of keys", default=name)
-    keys = path.split(".") if isinstance(path, str) else path
-    if not keys or not all(isinstance(key, str) and key for key in keys):
-        raise reader.error("path", f"{path!r} has an empty key", "`a.b`, or a list of keys")
-    if len(keys) > PATH_KEYS_MAX:
-        raise reader.error("path", f"{len(keys)} keys", f"at most {PATH_KEYS_MAX}")
-    for key in keys:
-        if not KEY.fullmatch(key):
-            raise reader.error("path", f"the key {key!r}", "no quotes, \\ or control characters")
-    return tuple(keys)
-
-
-def _bound(
-    reader: _Reader, key: str, kind: FieldType, value: Callable[[Any], Value]
-) -> int | float | None:
-    if key in reader.table_ and kind not in ("int64", "float64"):
-        raise reader.error(key, f"{_a(kind)} has no range", "int64 and float64 fields have one")
-    return cast("int | float | None", reader.value(key, value))
-
-
-def _allowed(
-    reader: _Reader, kind: FieldType, value: Callable[[Any], Value]
-) -> tuple[Value, ...] | None:
-    given = reader.take("allowed", list, "a list of values", default=None)
-    if given is None:
-        return None
-    if kind not in ("string", "int64"):
-        raise reader.error("allowed", f"{_a(kind)} has no list of values", "string and int64 have")
-    if not given:
-        raise reader.error("allowed", "the list is empty", "at least one value")
-    try:
-        return tuple(dict.fromkeys(value(item) for item in given))
-    except ValueError as error:
-        raise reader.error("allowed", str(error), f"{kind} values") from None
-
-
-def _default_fits(
-    reader: _Reader,
-    default: Value,
-    minimum: float | None,
-    maximum: float | None,
-    allowed: tuple[Value, ...] | None,
-) -> None:
-    if allowed is not None and default not in allowed:
-        raise reader.error("default", f"{default!r} is not allowed", _one_of(allowed))
-    if _outside(default, minimum, maximum):
-        raise reader.error("default", f"{default!r} is out of range", "a default in the range")
-
-
-def _outside(value: Value, minimum: float | None, maximum: float | None) -> bool:
-    number = value if isinstance(value, (int, float)) else 0
-    return (minimum is not None and number < minimum) or (maximum is not None and number > maximum)
-
-
-def _value_reader(kind: FieldType, form: TimestampFormat | None) -> Callable[[Any], Value]:
-    """How a value of this type is written in a contract; the reader raises `ValueError`."""
-
-    def read(value: Any) -> Value:
-        if kind == "string" and isinstance(value, str):
-            return value
-        if kind == "bool" and isinstance(value, bool):
-            return value
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if kind == "int64" and number and isinstance(value, int):
-            if not INT64_MIN <= value <= INT64_MAX:
-                raise ValueError(f"{value} does not fit an int64")
-            return value
-        if kind == "float64" and number:
-            if not math.isfinite(value):
-                raise ValueError(f"{value} is not finite")
-            return float(value)
-        if kind == "timestamp" and form is not None and isinstance(value, (str, int)):
-            try:
-                return parse_timestamp(str(value), form)
-            except TimestampError as error:
-                raise ValueError(str(error)) from None
-        raise ValueError(f"{value!r} is not {_a(kind)}")
-
-    return read
-
-
-def _a(kind: FieldType) -> str:
-    return f"an {kind}" if kind == "int64" else f"a {kind}"
-
-
-def _one_of(values: Iterable[object]) -> str:
-    return "one of " + ", ".join(str(value) for value in values)
-
-
-class _Reader:
-    """One TOML table, read key by key; every complaint names file and key, and what is allowed."""
-
-    def __init__(self, file: str, key: str, table: dict[str, Any]) -> None:
-        self.file, self.key, self.table_ = file, key, table
-        self.known: set[str] = set()
-
-    def error(self, key: str, wrong: str, allowed: str) -> ContractError:
-        where = f"{self.key}: {key}" if self.key else key
-        return ContractError(f"{self.file}: {where}: {wrong}; allowed: {allowed}")
-
-    def take(self, key: str, kind: Any, allowed: str, **default: Any) -> Any:
-        self.known.add(key)
-        if key not in self.table_:
-            if "default" in default:
-                return default["default"]
-            raise self.error(key, "is missing", allowed)
-        value = self.table_[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-            raise self.error(key, f"{value!r} is of the wrong type", allowed)
-        return value
-
-    def text(
-        self,
-        key: str,
-        pattern: re.Pattern[str] | None = None,
-        allowed: str = "text",
-        **default: str,
-    ) -> str:
-        value = self.take(key, str, allowed, **default)
-        if pattern and not pattern.fullmatch(value):
-            raise self.error(key, f"{value!r}", allowed)
-        return cast("str", value)
-
-    def integer(self, key: str, low: int, high: int, *, default: int) -> int:
-        value = self.take(key, int, f"{low} to {high}", default=None)
-        if value is None:
-            return default
-        if not low <= value <= high:
-            raise self.error(key, f"{value}", f"{low} to {high}")
-        return cast("int", value)
-
-    def choice(self, key: str, values: tuple[str, ...]) -> str:
-        value = self.text(key, allowed=_one_of(values))
-        if value not in values:
-            raise self.error(key, f"{value!r}", _one_of(values))
-        return value
-
-    def value(self, key: str, read: Callable[[Any], Value]) -> Value | None:
-        self.known.add(key)
-        if key not in self.table_:
-            return None
-        try:
-            return read(self.table_[key])
-        except (ValueError, OverflowError) as error:
-            raise self.error(key, str(error), "a value of the field's own type") from None
-
-    def reference(self, key: str, fields: Mapping[str, Field], kind: FieldType) -> str:
-        fitting = [field.name for field in fields.values() if field.type == kind]
-        allowed = f"{_a(kind)} field" + (f", {_one_of(fitting)}" if fitting else "")
-        name = self.text(key, allowed=allowed)
-        if name not in fields:
-            raise self.error(key, f"no field {name!r}", allowed)
-        if name not in fitting:
-            raise self.error(key, f"{name!r} is {_a(fields[name].type)}", allowed)
-        return name
-
-    def table(self, key: str, *, required: bool = False) -> _Reader:
-        allowed = f"a table [{key}]"
-        default: dict[str, Any] = {} if required else {"default": {}}
-        return _Reader(self.file, key, self.take(key, dict, allowed, **default))
-
-    def finish(self) -> None:
-        unknown = sorted(set(self.table_) - self.known)
-        if unknown:
-            raise self.error(unknown[0], "no such key", _one_of(sorted(self.known)))
+def _pinned(data: bytes, lookups: Sequence[Lookup]) -> bytes:
+    """The file and the digests of what it was read with: together they are the rules."""
+    if not lookups or b"\n[pinned]\n" in data:
+        return data
+    lines = [f'{lookup.name} = "{lookup.digest}"' for lookup in lookups]
+    return data.rstrip() + "\n".join(["\n\n[pinned]", *lines, ""]).encode()

@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, Value
+from transform.contract import Contract, Field
+from transform.field_types import INT64_MAX, INT64_MIN, Value
 from transform.records import Reason
 from transform.timestamps import EPOCH
 
@@ -117,7 +118,7 @@ def breakages(contract: Contract) -> Mapping[Reason, Spoil]:
     ways: dict[Reason, Spoil] = {
         "malformed_json": lambda document, _: orjson.dumps(document)[:-2],
         "not_utf8": lambda document, _: orjson.dumps(document)[:-1] + b',"\xff\xfe":1}',
-        "not_an_object": lambda document, _: orjson.dumps([document]),
+        "not_an_object": lambda document, _: orjson.dumps(orjson.dumps(document).decode()),
         "wrong_type": lambda document, _: orjson.dumps(_put(document, device, {"not": "text"})),
         "missing_field": lambda document, _: orjson.dumps(_put(document, device, None)),
         "bad_timestamp": lambda document, _: orjson.dumps(_put(document, event_time, "yesterday")),

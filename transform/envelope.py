@@ -1,193 +1,251 @@
-"""What a source record holds: one message, or a KPL aggregate of many.
+"""What a source record holds: one message, or many in whatever layers a producer put around them.
 
-A KPL aggregate is `F3 89 9A C2`, a protobuf message and the MD5 of that message (see
-`aggregation-format.md` of awslabs/amazon-kinesis-producer). Bytes that are too short, have another
-magic or another digest are not an aggregate: they are a plain record, and stay whole.
+    source record ──KPL──▶ members ──gzip, zstd, base64, wrappers──▶ array, lines ──▶ messages
+
+What is unambiguous opens by itself: a KPL aggregate, compression by its magic, base64 of any such
+thing, an array, NDJSON. What is not is declared in an `Envelope`. Whatever is not opened stays
+whole for the decoder, which says what is wrong with it. A message's bytes, its numbers and its fate
+here are functions of body, attributes and contract.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal, NamedTuple
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
+from transform.compressed import decompressed, is_compressed
+from transform.encoded import ENCODED_CHARACTERS_MIN, decoded
+from transform.kpl import (
+    CELLS_MAX,
+    KPL_MAGIC,
+    MEMBER_BYTES_MIN,
+    MEMBERS_ALWAYS,
+    is_aggregate,
+    members_of,
+)
+from transform.records import Rejection, Source
+from transform.sequences import SPACE, elements_of
+from transform.wrapped import Attributes, Wrapper, attributes_of, unwrapped
 
-from transform.records import Rejection
-
-KPL_MAGIC = b"\xf3\x89\x9a\xc2"
-MD5_BYTES = 16
-KPL_OVERHEAD_BYTES = len(KPL_MAGIC) + MD5_BYTES
-PARTITION_KEY_MAX_CHARACTERS = 256  # Kinesis PutRecord; beyond, each member would repeat a huge one
-MEMBERS_ALWAYS = 32  # in an aggregate of any size; 7,500 such records fill Lambda's 6 MB event
-MEMBER_BYTES_MIN = 20  # of an aggregate: `{"d":"a","t":0}` is 15, its entry's overhead 6
-CELLS_MAX = 40_000_000  # of one aggregate, members by fields: some 7 s and 700 MB of Transform
-ENTRY_OVERHEAD_BYTES = 24  # per user record at most: tags, lengths and index of a protobuf entry
+LAYERS_MAX = 4  # of compression and base64: base64 of gzip in an aggregate is two
+OPENED_BYTES_ALWAYS = 16_384  # from a source record of any size; 10,000 of them are in a Delivery
+OPENED_RATIO_MAX = 40  # opened by received bytes; JSON of one fleet comes to 10 to 30
+OPENED_BYTES_MAX = 33_554_432  # from one source record
+ELEMENTS_ALWAYS = MEMBERS_ALWAYS  # of a source record of any size
+ELEMENT_BYTES_MIN = 15  # of a message with a device, a time and what is between two
+COMPRESSED_ELEMENT_BYTES_MIN = 8  # half of real ones; 550,000 in an event, 1.3 GB in Hot
+COMPRESSED_CELLS_MAX = 25  # messages by fields, of a compressed byte: 110 million in an event
 
 
 @dataclass(frozen=True)
-class Elements:
-    """The messages of many source records, in order; all lists are as long as `bodies`.
+class Envelope:
+    """What a contract says of its messages' packing; what is unambiguous needs no word.
 
-    `index` is the source record's place in the Delivery, `sub` the message's place in its aggregate
-    (0 for a plain record). `rejects` are source records that cannot be opened, by index.
+    With `ndjson` every line is a message, even where the first is broken. `unwrap` names wrappers
+    from the outside in; where one is not there, the next is looked for.
+    """
+
+    body: Literal["json", "ndjson"] = "json"
+    unwrap: tuple[Wrapper, ...] = ()
+
+
+class Unopened(NamedTuple):
+    """An element that cannot be opened, as it came, and why."""
+
+    sub: int
+    child: int
+    group: str | None
+    body: bytes
+    rejection: Rejection
+
+
+@dataclass
+class Opened:
+    """The messages of one source record, in order; all lists but the last are as long.
+
+    `subs` is the message's place in its aggregate (0 for a plain record), `children` its place in
+    what the member holds. `rejects` have places of their own among them.
     """
 
     bodies: list[bytes] = field(default_factory=list)
-    index: list[int] = field(default_factory=list)
-    sub: list[int] = field(default_factory=list)
+    subs: list[int] = field(default_factory=list)
+    children: list[int] = field(default_factory=list)
     groups: list[str | None] = field(default_factory=list)
-    rejects: dict[int, Rejection] = field(default_factory=dict)
+    attributes: list[Attributes | None] = field(default_factory=list)
+    rejects: list[Unopened] = field(default_factory=list)
 
 
-def open_envelopes(
-    bodies: Sequence[bytes], groups: Sequence[str | None], fields: int = 1
-) -> Elements:
-    """Every message of the given source records; `groups` are their partition keys.
+def plain(body: bytes, envelope: Envelope) -> bool:
+    """Whether a body is itself its one message, in a fifteenth of a microsecond.
+
+    False says nothing: `open_record` knows.
+    """
+    return (
+        (NEWLINE not in body or body.find(b"\n") == len(body) - 1)
+        and body[:1] == b"{"
+        and not envelope.unwrap
+        and envelope.body == "json"
+    )
+
+
+def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what the contract says
+    body: bytes,
+    group: str | None,
+    attributes_json: str | None,
+    source: Source,
+    envelope: Envelope,
+    fields: int,
+) -> Opened:
+    """Every message of one source record; `group` is its partition key or message group.
 
     `fields` is how many columns the contract makes of a message.
     """
-    elements = Elements()
-    for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
-        if not is_aggregate(body):
-            elements.bodies.append(body)
-            elements.index.append(index)
-            elements.sub.append(0)
-            elements.groups.append(group)
-            continue
-        members = _members(body, fields)
-        if isinstance(members, Rejection):
-            elements.rejects[index] = members
-            continue
-        for sub, (key, data) in enumerate(members):
-            elements.bodies.append(data)
-            elements.index.append(index)
-            elements.sub.append(sub)
-            elements.groups.append(key)
-    return elements
+    walk = _Walk(envelope, len(body), fields)
+    attributes = attributes_of(attributes_json)
+    aggregate = _aggregate(body) if source == "kinesis" else None
+    if aggregate is None:
+        walk.message(body, 0, group, attributes)
+        return walk.opened
+    members = members_of(aggregate, fields)
+    if isinstance(members, Rejection):
+        walk.opened.rejects.append(Unopened(0, 0, group, body, members))
+        return walk.opened
+    walk.spend(len(members), MEMBER_BYTES_MIN)
+    for sub, (key, data) in enumerate(members):
+        walk.message(data, sub, key, attributes)
+    return walk.opened
 
 
-def is_aggregate(body: bytes) -> bool:
-    """Whether these bytes are a KPL aggregate: magic first, and then the digest must hold."""
-    return (
-        body.startswith(KPL_MAGIC)
-        and len(body) >= KPL_OVERHEAD_BYTES
-        and hashlib.md5(body[4:-MD5_BYTES], usedforsecurity=False).digest() == body[-MD5_BYTES:]
-    )
+class _Piece(NamedTuple):
+    """What is left to be opened of an element.
 
-
-def members_max(size: int, fields: int = 1) -> int:
-    """How many messages an aggregate of `size` bytes may hold and still be opened.
-
-    An aggregate whose every message has a device and a time never has more, but under a contract of
-    hundreds of fields. One that is all empty messages would be 700,000 elements in a 6 MB event,
-    each with a row that leads back to it.
+    `came` is the element before any layer of its own was undone. `alone` is one of a sequence,
+    which is not taken apart again before it is unwrapped.
     """
-    return min(max(MEMBERS_ALWAYS, size // MEMBER_BYTES_MIN), CELLS_MAX // fields)
+
+    came: bytes
+    body: bytes
+    attributes: Attributes | None
+    wrappers: tuple[Wrapper, ...]
+    layers: int = 0
+    compressed: bool = False
+    alone: bool = False
 
 
-def deaggregate(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """Partition key and data of each user record. `body` must be an aggregate.
+class _Walk:
+    """One source record's way through its layers, and what may still come out of it.
 
-    Raises `ValueError` where the content contradicts the format; nothing is half opened, because
-    callers take the whole list.
+    Each element has its own limits, by its bytes, and all of them share the record's: one that is
+    out of proportion is rejected alone, and many together stay in bounds.
     """
-    return _pairs(_parsed(body))
+
+    def __init__(self, envelope: Envelope, size: int, fields: int) -> None:
+        self.opened = Opened()
+        self.envelope = envelope
+        self.bytes_left = _opened_max(size)
+        self.worth_left = max(size, ELEMENTS_ALWAYS * ELEMENT_BYTES_MIN)
+        self.elements_left = CELLS_MAX // fields - 1
+        self.compressed_worth = max(COMPRESSED_ELEMENT_BYTES_MIN, fields // COMPRESSED_CELLS_MAX)
+        self.sub, self.child = 0, 0
+        self.group: str | None = None
+
+    def message(
+        self, body: bytes, sub: int, group: str | None, attributes: Attributes | None
+    ) -> None:
+        """Everything in a record, or in a member of an aggregate."""
+        self.sub, self.child, self.group = sub, 0, group
+        if plain(body, self.envelope):
+            self._add([body], attributes)
+        else:
+            self._open(_Piece(body, body, attributes, self.envelope.unwrap))
+
+    def spend(self, count: int, worth: int) -> None:
+        """Takes note of `count` more elements, of `worth` received bytes each."""
+        self.elements_left -= count
+        self.worth_left -= count * worth
+
+    def _open(self, piece: _Piece) -> None:
+        while isinstance(found := self._next(piece), _Piece):
+            piece = found
+        if found is None:
+            self._add([piece.body], piece.attributes)
+        elif isinstance(found, Rejection):
+            self._reject(piece.came, found)
+        elif not piece.wrappers:
+            self._add(found, piece.attributes)
+        else:
+            for body in found:
+                self._open(piece._replace(came=body, body=body, alone=True))
+
+    def _next(self, piece: _Piece) -> _Piece | list[bytes] | Rejection | None:
+        """What one layer less leaves: a piece or several, or nothing to be undone."""
+        if not piece.alone and piece.layers < LAYERS_MAX:
+            found = self._unpacked(piece)
+            if found is not None:
+                return found
+        for place, wrapper in enumerate(piece.wrappers, 1):
+            inner = unwrapped(wrapper, piece.body, piece.attributes)
+            if isinstance(inner, Rejection):
+                return inner
+            if inner is not None:
+                body, attributes = inner
+                left = piece.wrappers[place:]
+                return piece._replace(body=body, attributes=attributes, wrappers=left, alone=False)
+        return None if piece.alone else self._elements(piece)
+
+    def _unpacked(self, piece: _Piece) -> _Piece | Rejection | None:
+        if is_compressed(piece.body):
+            most = min(_opened_max(len(piece.came)), self.bytes_left)
+            found = decompressed(piece.body, most)
+            if isinstance(found, Rejection):
+                return found
+            self.bytes_left -= len(found)
+            return piece._replace(body=found, layers=piece.layers + 1, compressed=True)
+        text = decoded(piece.body) if len(piece.body) >= ENCODED_CHARACTERS_MIN else None
+        if text is None or not _OPENS.match(text):
+            return None
+        return piece._replace(body=text, layers=piece.layers + 1)
+
+    def _elements(self, piece: _Piece) -> list[bytes] | Rejection | None:
+        most = max(ELEMENTS_ALWAYS, 1 + len(piece.body) // ELEMENT_BYTES_MIN)
+        worth = ELEMENT_BYTES_MIN
+        if piece.compressed:
+            worth = self.compressed_worth
+            most = min(most, max(ELEMENTS_ALWAYS, len(piece.came) // worth))
+        more = max(0, min(most - 1, self.elements_left, self.worth_left // worth))
+        found = elements_of(piece.body, 1 + more, lines=self.envelope.body == "ndjson")
+        if isinstance(found, list):
+            self.spend(len(found) - 1, worth)
+        return found
+
+    def _add(self, bodies: list[bytes], attributes: Attributes | None) -> None:
+        count, opened = len(bodies), self.opened
+        opened.bodies += bodies
+        opened.subs += [self.sub] * count
+        opened.children += range(self.child, self.child + count)
+        opened.groups += [self.group] * count
+        opened.attributes += [attributes] * count
+        self.child += count
+
+    def _reject(self, body: bytes, why: Rejection) -> None:
+        self.opened.rejects.append(Unopened(self.sub, self.child, self.group, body, why))
+        self.child += 1
 
 
-def _members(body: bytes, fields: int) -> list[tuple[str, bytes]] | Rejection:
-    """An aggregate's messages, or why it is set aside whole. They are counted first, then made."""
-    try:
-        message = _parsed(body)
-        count, most = len(message.records), members_max(len(body), fields)
-        if count > most:
-            detail = f"{count} messages in {len(body)} bytes; at most {most} are opened"
-            return Rejection("envelope", "too_many_elements", detail)
-        return list(_pairs(message))
-    except ValueError as error:
-        return Rejection("envelope", "malformed_aggregate", str(error))
+def _aggregate(body: bytes) -> bytes | None:
+    """A body that is a KPL aggregate, or base64 of one."""
+    if not body.startswith(KPL_MAGIC) and body.lstrip(SPACE).startswith(_KPL_BASE64):
+        body = decoded(body) or b""
+    return body if is_aggregate(body) else None
 
 
-def _parsed(body: bytes) -> Any:
-    """The protobuf message of an aggregate. Raises `ValueError`."""
-    message = _AGGREGATE()
-    try:
-        message.ParseFromString(body[4:-MD5_BYTES])
-    except DecodeError as error:
-        raise ValueError(f"the aggregate is not readable: {error}") from None
-    if not message.IsInitialized():
-        raise ValueError("the aggregate lacks a field that the format requires")
-    if not message.records:
-        raise ValueError("the aggregate holds no record")
-    return message
+def _opened_max(size: int) -> int:
+    """How many bytes may be opened of what came in `size` bytes."""
+    return min(OPENED_BYTES_ALWAYS + OPENED_RATIO_MAX * size, OPENED_BYTES_MAX)
 
 
-def _pairs(message: Any) -> Iterator[tuple[str, bytes]]:
-    """Partition key and data of each record of an aggregate. Raises `ValueError`."""
-    try:
-        keys = list(message.partition_key_table)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the aggregate is not readable: {error}") from None
-    if not all(isinstance(key, str) for key in keys):  # bytes stand for what is not UTF-8
-        raise ValueError("the aggregate holds a partition key that is not UTF-8")
-    if any(len(key) > PARTITION_KEY_MAX_CHARACTERS for key in keys):
-        longest = f"a partition key of over {PARTITION_KEY_MAX_CHARACTERS} characters"
-        raise ValueError(f"the aggregate holds {longest}")
-    for record in message.records:
-        if record.partition_key_index >= len(keys):
-            raise ValueError("the aggregate names a partition key that it does not hold")
-        yield keys[record.partition_key_index], record.data
-
-
-def aggregate(records: Iterable[tuple[str, bytes]]) -> bytes:
-    """A KPL aggregate of (partition key, data) pairs, in order. The inverse of `deaggregate`."""
-    message = _AGGREGATE()
-    keys: dict[str, int] = {}
-    for key, data in records:
-        message.records.add(partition_key_index=keys.setdefault(key, len(keys)), data=data)
-    message.partition_key_table.extend(keys)
-    packed: bytes = message.SerializeToString()
-    return KPL_MAGIC + packed + hashlib.md5(packed, usedforsecurity=False).digest()
-
-
-def _aggregated_record() -> Any:
-    """The message class, described here so that no generated code is needed."""
-    kind = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="millrace_kpl.proto", package="millrace_kpl")
-    shapes: dict[str, list[tuple[str, int, Any, str]]] = {
-        "Tag": [("key", 1, kind.TYPE_STRING, "required"), ("value", 2, kind.TYPE_STRING, "")],
-        "Record": [
-            ("partition_key_index", 1, kind.TYPE_UINT64, "required"),
-            ("explicit_hash_key_index", 2, kind.TYPE_UINT64, ""),
-            ("data", 3, kind.TYPE_BYTES, "required"),
-            ("tags", 4, "Tag", "repeated"),
-        ],
-        "AggregatedRecord": [
-            ("partition_key_table", 1, kind.TYPE_STRING, "repeated"),
-            ("explicit_hash_key_table", 2, kind.TYPE_STRING, "repeated"),
-            ("records", 3, "Record", "repeated"),
-        ],
-    }
-    labels = {
-        "": kind.LABEL_OPTIONAL,
-        "required": kind.LABEL_REQUIRED,
-        "repeated": kind.LABEL_REPEATED,
-    }
-    for name, fields in shapes.items():
-        message = file.message_type.add(name=name)
-        for field_name, number, of, label in fields:
-            entry = message.field.add(name=field_name, number=number, label=labels[label])
-            if isinstance(of, str):
-                entry.type, entry.type_name = kind.TYPE_MESSAGE, f".millrace_kpl.{of}"
-            else:
-                entry.type = of
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("millrace_kpl.AggregatedRecord")
-    )
-
-
-_AGGREGATE = _aggregated_record()
+JSON = Envelope()
+NEWLINE = ord("\n")  # a number is found by memchr alone: a third of the time of bytes
+_KPL_BASE64 = b"84maw"
+_OPENS = re.compile(rb"(?:\xef\xbb\xbf|\x1e)?[ \t\r\n]*+[{\[]|\x1f\x8b|\x28\xb5\x2f\xfd")

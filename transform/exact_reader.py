@@ -7,34 +7,87 @@ very text it came in. A message the fast reader will not take is read here.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from transform.contract import INT64_MAX, INT64_MIN, Contract, Field, Tree, Value, leaves
+from transform.contract import Explode, Field, Tree, Unknown, Where, leaves
+from transform.field_types import INT64_MAX, INT64_MIN, Value
 from transform.records import Reason, Rejection, Step
+from transform.sequences import nests_deeper
 from transform.timestamps import TimestampError, parse_json_timestamp
 
 DEVICE_ID_MAX_BYTES = 1_024  # a DynamoDB partition key holds 2,048, and the day is added to it
 UTF8_BYTES_MAX = 4  # of a character
 DETAIL_MAX_CHARACTERS = 200
 SHOWN_MAX_BYTES = 40  # of a value, in a detail
+HIDDEN = "not shown"  # instead of the value of a redacted or hashed field
 NESTING_MAX = 100  # fixed, because the interpreter's own depth varies with its version and stack
 
-Row = list[Value | None]
-"""The values of a contract's fields, in their order; timestamps in microseconds."""
+READINGS = "[]"
+"""What the list that will be exploded is called among the values: no field has such a name."""
+
+Row = list[Any]
+"""The values of some fields, in their order; timestamps in microseconds. The list that will be
+exploded stands behind them, as the JSON text of each element."""
 
 
-def read(body: bytes, contract: Contract, tree: Tree) -> tuple[Row, str | None] | Rejection:
-    """The row of any message and its `_rescued` JSON, or its rejection with step, reason, field."""
+def read(
+    body: bytes, fields: Sequence[Field], tree: Tree, unknown: Unknown
+) -> tuple[Row, str | None] | Rejection:
+    """The values in any message and its `_rescued` JSON, or its rejection with step and reason.
+
+    Absent fields are None, and not yet judged: see `completed`.
+    """
     try:
-        values: dict[str, Value] = {}
-        rescued = _take(_open(body), tree, values, ())
-        return _row(values, contract), rescued
+        values: dict[str, Any] = {}
+        rescued = _take(_open(body), tree, values, (), unknown)
     except _RejectedError as rejected:
         return rejected.rejection
+    row = [values.get(spec.name) for spec in fields]
+    return [*row, values[READINGS]] if READINGS in values else row, rescued
+
+
+def completed(row: Row, fields: Sequence[Field], device: int) -> Rejection | None:
+    """Put defaults into a row, in place. What it lacks nonetheless is why it is rejected.
+
+    `device` is the place of the device id, -1 where it is not among the fields.
+    """
+    try:
+        for place, spec in enumerate(fields):
+            if row[place] is None and spec.required:
+                raise _rejected("missing_field", f"{_dotted(spec.path)} is absent or null", spec)
+            row[place] = spec.default if row[place] is None else row[place]
+        if device >= 0:
+            _judge_device(str(row[device]), fields[device])
+    except _RejectedError as rejected:
+        return rejected.rejection
+    return None
+
+
+def attribute(text: str | None, spec: Field) -> Value | Rejection | None:
+    """The value of a field that is an attribute of the message, or its rejection."""
+    try:
+        if text is None:
+            if spec.required:
+                raise _rejected("missing_field", f"attribute {spec.attribute} is absent", spec)
+            return spec.default
+        quoted = spec.type in {"string", "timestamp"}
+        return _value(msgspec.json.encode(text) if quoted else text.strip().encode(), spec)
+    except UnicodeEncodeError:
+        return Rejection("check", "lone_surrogate", f"attribute {spec.attribute}", spec.name)
+    except _RejectedError as rejected:
+        return rejected.rejection
+
+
+def device_wrong(device: str) -> tuple[Reason, str] | None:
+    """What keeps a device id from being a DynamoDB key."""
+    if not device:
+        return "missing_field", "the device id is empty"
+    if not fits_key(device):
+        return "too_long", f"the device id is over {DEVICE_ID_MAX_BYTES} bytes"
+    return None
 
 
 def fits_key(device: str) -> bool:
@@ -44,19 +97,10 @@ def fits_key(device: str) -> bool:
     return len(device.encode()) <= DEVICE_ID_MAX_BYTES
 
 
-def _row(values: dict[str, Value], contract: Contract) -> Row:
-    row: Row = []
-    for spec in contract.fields:
-        value = values.get(spec.name)
-        if value is None and spec.required:
-            raise _rejected("missing_field", f"{_dotted(spec.path)} is absent or null", spec)
-        row.append(spec.default if value is None else value)
-    device, spec = str(values[contract.device]), contract.field(contract.device)
-    if not device:
-        raise _rejected("missing_field", "the device id is empty", spec)
-    if not fits_key(device):
-        raise _rejected("too_long", f"the device id is over {DEVICE_ID_MAX_BYTES} bytes", spec)
-    return row
+def _judge_device(device: str, spec: Field) -> None:
+    wrong = device_wrong(device)
+    if wrong is not None:
+        raise _rejected(*wrong, spec)
 
 
 def _open(body: bytes) -> dict[str, msgspec.Raw]:
@@ -65,14 +109,15 @@ def _open(body: bytes) -> dict[str, msgspec.Raw]:
         body.decode()
     except UnicodeDecodeError as error:
         known = [name for magic, name in _COMPRESSED.items() if body.startswith(magic)]
-        shown = f"; it looks like {known[0]}, and nothing compressed is opened" if known else ""
+        shown = f"; it looks like {known[0]}" if known else ""
         raise _refused("decode", "not_utf8", f"byte {error.start}: {error.reason}{shown}") from None
-    if _nested_too_deeply(body):
+    if nests_deeper(body, NESTING_MAX):
         raise _refused("decode", "malformed_json", f"nested more than {NESTING_MAX} deep")
     try:
         msgspec.json.decode(body)
     except msgspec.DecodeError as error:
-        raise _explained(body, error) from None
+        if not _overflow_does_not_count(body, error):
+            raise _explained(body, error) from None
     try:
         return _MEMBERS.decode(body)
     except msgspec.ValidationError:
@@ -82,71 +127,83 @@ def _open(body: bytes) -> dict[str, msgspec.Raw]:
 def _take(
     members: dict[str, msgspec.Raw],
     tree: Tree,
-    values: dict[str, Value],
+    values: dict[str, Any],
     path: tuple[str, ...],
+    unknown: Unknown,
 ) -> str | None:
     """Read the fields of one object into `values`; what no field claims comes back as JSON."""
     left: list[str] = []
     for key, raw in members.items():
         text = bytes(raw)
         branch = tree.get(key)
+        if branch is None and unknown == "reject":
+            raise _refused("check", "unknown_field", f"the contract has no {_dotted((*path, key))}")
         if branch is None:
             left.append(f"{msgspec.json.encode(key).decode()}:{text.decode()}")
-        elif text == b"null":
+        elif text == b"null" or isinstance(branch, Where):
             continue
         elif isinstance(branch, Field):
             values[branch.name] = _value(text, branch)
+        elif isinstance(branch, Explode):
+            values[READINGS] = _list(text, (*path, key))
         else:
             try:
                 inner = _MEMBERS.decode(text)
             except msgspec.ValidationError:
-                spec = next(iter(leaves(branch)))
+                spec = next(iter(leaves(branch)), None)
                 where = _dotted((*path, key))
-                raise _rejected("wrong_type", f"{where} is not an object", spec) from None
-            rest = _take(inner, branch, values, (*path, key))
+                raise _refused("check", "wrong_type", f"{where} is not an object", spec) from None
+            rest = _take(inner, branch, values, (*path, key), unknown)
             if rest is not None:
                 left.append(f"{msgspec.json.encode(key).decode()}:{rest}")
-    return "{" + ",".join(left) + "}" if left else None
+    return "{" + ",".join(left) + "}" if left and unknown == "rescue" else None
+
+
+def _list(text: bytes, path: tuple[str, ...]) -> list[bytes]:
+    try:
+        return [bytes(element) for element in _ELEMENTS.decode(text)]
+    except msgspec.ValidationError:
+        raise _refused("check", "wrong_type", f"{_dotted(path)} is not a list") from None
 
 
 def _value(text: bytes, spec: Field) -> Value:
     """A field's value out of its JSON text."""
-    where = _dotted(spec.path)
+    where = _where(spec)
     if spec.format is not None:
         try:
             return parse_json_timestamp(text, spec.format)
         except TimestampError as error:
-            raise _rejected("bad_timestamp", f"{where}: {error}", spec) from None
+            told = HIDDEN if spec.privacy else error
+            raise _rejected("bad_timestamp", f"{where}: {told}", spec) from None
     try:
         value = msgspec.json.decode(text, type=_TYPES[spec.type])
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         if "out of range" in str(error):
             raise _refused("decode", "not_finite", f"{where} overflows a double", spec) from None
         raise _rejected(
-            "wrong_type", f"{where} is not {_ARTICLE[spec.type]}: {_shown(text)}", spec
+            "wrong_type", f"{where} is not {_ARTICLE[spec.type]}: {_shown(text, spec)}", spec
         ) from None
     if spec.type == "int64" and not INT64_MIN <= value <= INT64_MAX:
         raise _rejected("out_of_range", f"{where} does not fit an int64", spec)
     if spec.allowed is not None and value not in spec.allowed:
-        raise _rejected("not_allowed", f"{where} is {_shown(text)}", spec)
+        raise _rejected("not_allowed", f"{where} is {_shown(text, spec)}", spec)
     low, high = spec.minimum, spec.maximum
     if (low is not None and value < low) or (high is not None and value > high):
-        raise _rejected(
-            "out_of_range", f"{where} is {_shown(text)}; the contract takes {low} to {high}", spec
-        )
+        taken = f"the contract takes {low} to {high}"
+        raise _rejected("out_of_range", f"{where} is {_shown(text, spec)}; {taken}", spec)
     return value  # type: ignore[no-any-return]
 
 
-def _nested_too_deeply(body: bytes) -> bool:
-    """Whether more than `NESTING_MAX` brackets are open somewhere, those in strings aside."""
-    if body.count(b"[") + body.count(b"{") <= NESTING_MAX:
+def _overflow_does_not_count(body: bytes, error: msgspec.DecodeError) -> bool:
+    """Whether the only number that overflows is the value of a key that comes again further on."""
+    if "out of range" not in str(error):
         return False
-    depth = 0
-    for token in _TOKENS.finditer(body):
-        depth += _DEEPER.get(token.group(), 0)
-        if depth > NESTING_MAX:
-            return True
-    return False
+    try:
+        counts = json.loads(body.decode(), parse_int=float)
+        json.dumps(counts, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _explained(body: bytes, error: msgspec.DecodeError) -> _RejectedError:
@@ -171,7 +228,13 @@ def _dotted(path: tuple[str, ...]) -> str:
     return ".".join(path)
 
 
-def _shown(text: bytes) -> str:
+def _where(spec: Field) -> str:
+    return _dotted(spec.path) or f"attribute {spec.attribute}"
+
+
+def _shown(text: bytes, spec: Field) -> str:
+    if spec.privacy:
+        return HIDDEN
     shown = text[:SHOWN_MAX_BYTES].decode(errors="replace")
     return shown if len(text) <= SHOWN_MAX_BYTES else shown + "..."
 
@@ -189,19 +252,17 @@ def _rejected(reason: Reason, detail: str, spec: Field) -> _RejectedError:
 
 
 def _refused(step: Step, reason: Reason, detail: str, spec: Field | None = None) -> _RejectedError:
-    return _RejectedError(
-        Rejection(step, reason, detail[:DETAIL_MAX_CHARACTERS], spec.name if spec else None)
-    )
+    field = spec.name.partition("/")[0] if spec else None  # behind it the number of an alias
+    return _RejectedError(Rejection(step, reason, detail[:DETAIL_MAX_CHARACTERS], field))
 
 
-_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings and brackets
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\xfd7zXZ": "xz",
     b"\x78\x9c": "zlib",
 }
-_DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TYPES: Mapping[str, Any] = {"string": str, "int64": int, "float64": float, "bool": bool}
 _ARTICLE = {

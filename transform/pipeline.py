@@ -1,101 +1,113 @@
-"""Transform itself: a raw table to a Batch, as a tuple of plain steps.
+"""Transform itself: a raw table to a Batch.
 
-    open envelopes → decode → judge event time by arrival → name records → columns
+    open envelopes → choose a plan → decode → verbs, a few thousand rows at a time → columns
 
-The verdict on a record depends on its body, its arrival and the generation, and on nothing else.
+The verdict on a record depends on its body and attributes, its arrival and the generation, and on
+nothing else: not on what else is in the Delivery.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from itertools import repeat
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.decode import Decoder
-from transform.envelope import Elements, open_envelopes
-from transform.exact_reader import Row
+from transform.envelope import open_record, plain
+from transform.gathered import Drops, Good, Place, Rejects
+from transform.plan import Plan, Plans, Unread
 from transform.records import (
     DIGEST_BYTES,
-    DROPPED_SCHEMA,
-    QUARANTINE_SCHEMA,
-    UTC_MICROS,
     Batch,
     Counts,
     Generation,
     Rejection,
 )
+from transform.tables import Origin, hot_mask, landing_schema, sampled
+from transform.verbs import Verbs
+from transform.wrapped import Attributes, attributes_of
 
-CODE_VERSION = (0, 1, 1)
+CODE_VERSION = (0, 2, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
-MICROS = 1_000_000
-ROWS_MAX = 8_192  # held as Python values: of 500 fields each, eight times an Arrow column's memory
+TYPE_RULE = "choose"  # by which a message of another type is dropped
+EXPLODE_RULE = "explode"  # ... and one whose list is empty
+SAMPLE_RULE = "sample"  # ... and what is not in the sample
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A contract made ready to be applied, under one reprocessing epoch. Build once per process."""
+    """A contract made ready to be applied, under one reprocessing epoch. Build once per process.
+
+    `older` are versions of it that records may still name. `hash_key` keys what it hashes.
+    """
 
     contract: Contract
     epoch: int = 0
+    older: tuple[Contract, ...] = ()
+    hash_key: bytes = b""
 
     @cached_property
     def generation(self) -> Generation:
-        """Which rules this is: epoch, contract, code. The digest names all three."""
+        """Which rules this is: epoch, contracts, code, key. The digest names them all."""
         major, minor, patch = CODE_VERSION
-        rules = (self.epoch, self.contract.name, self.contract.version, self.contract.digest)
-        named = repr((*rules, CODE_VERSION)).encode()
+        named: tuple[object, ...] = (self.epoch, self.contract.name, self.contract.version)
+        named += (self.contract.digest, CODE_VERSION)
+        if self.older:
+            named += (sorted(contract.digest for contract in self.older),)
+        if self.hash_key:
+            named += (hashlib.sha256(self.hash_key).hexdigest(),)
         return Generation(
             epoch=self.epoch,
             version=self.contract.version * 10**9 + major * 10**6 + minor * 10**3 + patch,
-            digest=hashlib.blake2b(named, digest_size=8).hexdigest(),
+            digest=hashlib.blake2b(repr(named).encode(), digest_size=8).hexdigest(),
         )
-
-    @cached_property
-    def decoder(self) -> Decoder:
-        return Decoder.of(self.contract)
 
     @cached_property
     def schema(self) -> pa.Schema:
-        return self.contract.landing_schema()
+        return landing_schema(self.contract, self.older)
+
+    @cached_property
+    def plans(self) -> Plans:
+        return Plans.of(self.contract, self.older)
+
+    @cached_property
+    def verbs(self) -> dict[Plan, Verbs]:
+        return {p: Verbs.of(p.contract, p.fields, self.hash_key) for p in self.plans.every()}
 
     def apply(self, raw: pa.Table, raw_key: str, first: int = 0) -> Batch:
-        """Every source record of `raw` (`RAW_SCHEMA`) into rows and rejects, by origin.
+        """Every source record of `raw` (`RAW_SCHEMA`) into rows, rejects and marks, by origin.
 
         `first` is the place of its first record in the raw object.
         """
-        bodies = raw.column("_body").to_pylist()
-        groups = raw.column("_partition_key").to_pylist()
-        arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
-        elements = (
-            open_envelopes(bodies, groups, len(self.contract.fields))
-            if raw.num_rows and raw.column("_source")[0].as_py() == "kinesis"
-            else Elements(bodies, list(range(len(bodies))), [0] * len(bodies), groups)
-        )
-        good = _Good([self.schema.field(f.name).type for f in self.contract.fields])
-        bad = _Bad()
-        for index, rejection in elements.rejects.items():
-            bad.add(rejection, bodies[index], index, 0, groups[index])
-        self._judge(elements, arrivals, good, bad)
-        elements_of = Counter(good.index)
-        elements_of.update(bad.index)
-        origin = _Origin(raw, raw_key, first, self.generation)
-        rows = self._rows(origin, good, elements_of)
-        rejects = self._rejects(origin, bad, elements_of)
-        quarantined = len(set(bad.index))
-        delivered = len(set(good.index) - set(bad.index))
+        judged = _Judged(self, raw)
+        judged.run()
+        elements_of = Counter(judged.drops.index)
+        elements_of.update(judged.rejects.index)
+        for good in judged.good.values():
+            elements_of.update(good.index)
+        origin = Origin(raw, raw_key, first, self.generation, self.contract.name, elements_of)
+        parts = [good.table(origin, self.schema) for good in judged.good.values() if good.index]
+        rows = _in_order(parts) if parts else self.schema.empty_table()
+        drops = judged.drops.table(origin)
+        if self.contract.sample is not None:
+            mask = sampled(rows, self.contract.sample)
+            drops = pa.concat_tables(
+                [drops, origin.marks(rows.filter(pc.invert(mask)), SAMPLE_RULE)]
+            )
+            rows = rows.filter(mask)
+        rejects = judged.rejects.table(origin)
         return Batch(
             rows=rows,
             rejects=rejects,
-            drops=DROPPED_SCHEMA.empty_table(),
-            counts=Counts(raw.num_rows, delivered, 0, quarantined),
+            drops=drops,
+            counts=_counts(raw.num_rows, rows, rejects, drops),
             hot_rows=int(pc.sum(hot_mask(rows, self.contract)).as_py() or 0),
         )
 
@@ -105,213 +117,153 @@ class Transform:
         No rules were applied, so the generation is the least of its epoch: any verdict wins over it
         by law 5.
         """
-        bad = _Bad()
+        rejects = Rejects()
         rejection = Rejection("open", "killer", why)
         groups = raw.column("_partition_key").to_pylist()
         for index, body in enumerate(raw.column("_body").to_pylist()):
-            bad.add(rejection, body, index, 0, groups[index])
+            rejects.add(rejection, body, (index, 0, 0, groups[index]))
         none = Generation(self.epoch, 0, "unread")
-        origin = _Origin(raw, raw_key, first, none)
+        origin = Origin(raw, raw_key, first, none, self.contract.name, Counter(rejects.index))
         return Batch(
             rows=self.schema.empty_table(),
-            rejects=self._rejects(origin, bad, Counter(bad.index)),
-            drops=DROPPED_SCHEMA.empty_table(),
+            rejects=rejects.table(origin),
+            drops=Drops().table(origin),
             counts=Counts(raw.num_rows, 0, 0, raw.num_rows),
             hot_rows=0,
         )
 
-    def _judge(self, elements: Elements, arrivals: list[int], good: _Good, bad: _Bad) -> None:
-        """The path of a record. One Python pass; every failure is its own record's."""
-        decode = self.decoder.decode
-        event_time = [f.name for f in self.contract.fields].index(self.contract.event_time)
-        ahead = self.contract.max_future_seconds * MICROS
+
+class _Judged:
+    """One Delivery on its way: what its messages came to. Every failure is its own element's."""
+
+    def __init__(self, rules: Transform, raw: pa.Table) -> None:
+        self._rules = rules
+        self._raw = raw
+        self._arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
+        self.rejects, self.drops = Rejects(), Drops()
+        self.good = {
+            plan: Good(plan.contract, verbs, self._arrivals, self.rejects, self.drops)
+            for plan, verbs in rules.verbs.items()
+        }
+
+    def run(self) -> None:
+        only = self._rules.plans.only
+        if only is not None and only.simple:
+            self._simply(only)
+        else:
+            self._by_plan()
+        for good in self.good.values():
+            good.fold()
+
+    def _simply(self, plan: Plan) -> None:
+        """The path of an ordinary record: its decoded values are its row."""
+        decode, good, rejects = plan.message.decode, self.good[plan], self.rejects
         digest = hashlib.blake2b
-        for body, index, sub, group in zip(
-            elements.bodies, elements.index, elements.sub, elements.groups, strict=True
-        ):
-            result = decode(body)
-            if isinstance(result, Rejection):
-                bad.add(result, body, index, sub, group)
+        for body, _, place, unopened in self._messages():
+            if unopened is not None:
+                rejects.add(unopened, body, place)
                 continue
-            row, rescued = result
-            beyond = cast("int", row[event_time]) - arrivals[index]
-            if beyond > ahead:
-                bad.add(self._future(beyond), body, index, sub, group)
+            found = decode(body)
+            if isinstance(found, Rejection):
+                rejects.add(found, body, place)
                 continue
-            good.add(row)
-            good.rescued.append(rescued)
-            good.digests.append(digest(body, digest_size=DIGEST_BYTES).digest())
-            good.index.append(index)
-            good.sub.append(sub)
+            row, rescued = found
+            good.add(row, rescued, digest(body, digest_size=DIGEST_BYTES).digest(), body, place, 0)
 
-    def _future(self, beyond_micros: int) -> Rejection:
-        return Rejection(
-            "check",
-            "future_time",
-            f"event time is {beyond_micros / MICROS:.0f} s beyond arrival; the contract takes "
-            f"{self.contract.max_future_seconds} s",
-            self.contract.event_time,
+    def _by_plan(self) -> None:
+        """Messages that say how they are to be read, or that come to several rows."""
+        plans = self._rules.plans
+        numbers = _Numbers()
+        for body, attributes, place, unopened in self._messages():
+            plan = unopened or plans.choose(body, attributes)
+            if plan is None:
+                self.drops.add(TYPE_RULE, numbers.next(place))
+            elif isinstance(plan, Rejection):
+                self.rejects.add(plan, body, numbers.next(place))
+            else:
+                self._read(plan, body, attributes, place, numbers)
+
+    def _read(
+        self,
+        plan: Plan,
+        body: bytes,
+        attributes: Attributes | None,
+        place: Place,
+        numbers: _Numbers,
+    ) -> None:
+        found = plan.read(body, attributes)
+        if isinstance(found, Rejection):
+            self.rejects.add(found, body, numbers.next(place))
+            return
+        good = self.good[plan]
+        count = 0
+        for count, reading in enumerate(found, 1):  # noqa: B007  read after the loop
+            own = numbers.next(place)
+            if isinstance(reading, Unread):
+                self.rejects.add(reading.rejection, reading.body, own)
+                continue
+            digest = hashlib.blake2b(reading.material, digest_size=DIGEST_BYTES).digest()
+            good.add(reading.row, reading.rescued, digest, reading.came, own, reading.place)
+        if not count:
+            self.drops.add(EXPLODE_RULE, numbers.next(place))
+
+    def _messages(self) -> Iterator[_Message]:
+        """Every message, those of one source record at a time, and what cannot be opened."""
+        raw, contract = self._raw, self._rules.contract
+        if not raw.num_rows:
+            return
+        source = raw.column("_source")[0].as_py()
+        envelope, fields = contract.envelope, len(contract.fields)
+        bodies, groups, attributes = (
+            raw.column(name).to_pylist() for name in ("_body", "_partition_key", "_attributes")
         )
-
-    def _rows(self, origin: _Origin, good: _Good, elements_of: Mapping[int, int]) -> pa.Table:
-        names = [f.name for f in self.contract.fields]
-        columns = dict(zip(names, good.columns(), strict=True))
-        columns["_rescued"] = pa.array(good.rescued, pa.string())
-        columns["_digest"] = pa.array(good.digests, pa.binary(DIGEST_BYTES))
-        columns |= self._lineage(origin, good.index, good.sub)
-        columns["_elements"] = _elements(good.index, elements_of)
-        columns["_record_id"] = record_ids(columns, self.contract)
-        return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
-
-    def _rejects(self, origin: _Origin, bad: _Bad, elements_of: Mapping[int, int]) -> pa.Table:
-        digests = [hashlib.blake2b(b, digest_size=DIGEST_BYTES).digest() for b in bad.bodies]
-        columns: dict[str, pa.Array] = {
-            "_step": pa.array([r.step for r in bad.rejections], pa.string()),
-            "_reason": pa.array([r.reason for r in bad.rejections], pa.string()),
-            "_field": pa.array([r.field for r in bad.rejections], pa.string()),
-            "_detail": pa.array([r.detail for r in bad.rejections], pa.string()),
-            "_body": pa.array(bad.bodies, pa.binary()),
-            "_partition_key": pa.array(bad.groups, pa.string()),
-            "_digest": pa.array(digests, pa.binary(DIGEST_BYTES)),
-        }
-        columns |= self._lineage(origin, bad.index, bad.sub)
-        columns["_elements"] = _elements(bad.index, elements_of)
-        names = QUARANTINE_SCHEMA.names
-        return pa.table([columns[name] for name in names], schema=QUARANTINE_SCHEMA)
-
-    def _lineage(self, origin: _Origin, index: list[int], sub: list[int]) -> dict[str, pa.Array]:
-        """Position, arrival, origin and generation of the given elements, as columns."""
-        count = len(index)
-        generation = origin.generation
-        taken = origin.raw.select(["_stream", "_shard", "_sequence", "_arrival"])
-        taken = taken.take(pa.array(index, pa.int32())).combine_chunks()
-        return {
-            **{name: _whole(taken.column(name)) for name in taken.column_names},
-            "_contract": _repeated(self.contract.name, pa.string(), count),
-            "_raw": _repeated(origin.raw_key, pa.string(), count),
-            "_index": pa.array([origin.first + i for i in index], pa.int32()),
-            "_sub": pa.array(sub, pa.int32()),
-            "_child": _repeated(0, pa.int32(), count),
-            "_epoch": _repeated(generation.epoch, pa.int32(), count),
-            "_version": _repeated(generation.version, pa.int64(), count),
-            "_generation": _repeated(generation.digest, pa.string(), count),
-        }
+        for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
+            outer = attributes[index]
+            if plain(body, envelope):
+                own = attributes_of(outer) if outer else None
+                yield body, own, (index, 0, 0, group), None
+                continue
+            opened = open_record(body, group, outer, source, envelope, fields)
+            places = zip(repeat(index), opened.subs, opened.children, opened.groups, strict=False)
+            yield from zip(opened.bodies, opened.attributes, places, repeat(None), strict=False)
+            for sub, child, key, whole, rejection in opened.rejects:
+                yield whole, None, (index, sub, child, key), rejection
 
 
-def record_ids(columns: dict[str, pa.Array], contract: Contract) -> pa.Array:
-    """What makes two records the same, as readable text: `device/2026-11-24T02:03:04.000005Z/17`.
+_Message = tuple[bytes, Attributes | None, Place, Rejection | None]
+"""A message, its attributes and place, or what came in its stead and why it is not one."""
 
-    Text parts are escaped (`%` and `/`), so different fields never make one id. Without record id
-    fields the position is the identity: `@stream/shard/sequence/sub/child`.
+
+class _Numbers:
+    """Numbers the rows of a source record, or of each member of an aggregate.
+
+    Exploded, the messages of an array come to more rows than there are messages; so each row gets
+    its holder's next number, whatever becomes of it.
     """
-    if contract.record_id:
-        parts = [_id_part(columns[name]) for name in contract.record_id]
-    else:
-        parts = [_id_part(columns[name]) for name in ("_stream", "_shard", "_sequence")]
-        parts += [_id_part(columns[name]) for name in ("_sub", "_child")]
-    joined = pc.binary_join_element_wise(*parts, "/")
-    return joined if contract.record_id else pc.binary_join_element_wise("@", joined, "")
-
-
-def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
-    """Which rows the hot table keeps: those that were not yet past its TTL when they arrived."""
-    if contract.hot_ttl_seconds is None:
-        return _repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
-    age = pc.subtract(
-        rows.column("_arrival").cast(pa.int64()), rows.column(contract.event_time).cast(pa.int64())
-    )
-    return pc.less(age, contract.hot_ttl_seconds * MICROS)
-
-
-def utc_text(moments: pa.Array) -> pa.Array:
-    """Moments as ISO text: `2026-11-24T02:03:04.000005Z`.
-
-    Not by strftime: it looks a zone up, even UTC, in files that a Lambda image may lack.
-    """
-    text = moments.cast(pa.timestamp("us")).cast(pa.string())
-    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """Where a batch's records come from, and under which rules."""
-
-    raw: pa.Table
-    raw_key: str
-    first: int
-    generation: Generation
-
-
-class _Good:
-    """Accepted elements, column by column. Rows become columns while they are still few."""
-
-    def __init__(self, kinds: list[pa.DataType]) -> None:
-        self.kinds = kinds
-        self.rows: list[Row] = []
-        self.parts: list[list[pa.Array]] = []
-        self.rescued: list[str | None] = []
-        self.digests: list[bytes] = []
-        self.index: list[int] = []
-        self.sub: list[int] = []
-
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
-        if len(self.rows) == ROWS_MAX:
-            self._fold()
-
-    def columns(self) -> list[pa.Array | pa.ChunkedArray]:
-        """The contract's own columns; an ordinary Delivery's are of one chunk."""
-        if self.rows or not self.parts:
-            self._fold()
-        if len(self.parts) == 1:
-            return list(self.parts[0])
-        return [pa.chunked_array(chunks) for chunks in zip(*self.parts, strict=True)]
-
-    def _fold(self) -> None:
-        own = zip(*self.rows, strict=True) if self.rows else ((),) * len(self.kinds)
-        self.parts.append([_column(v, kind) for v, kind in zip(own, self.kinds, strict=True)])
-        self.rows.clear()
-
-
-class _Bad:
-    """Rejected elements, column by column."""
 
     def __init__(self) -> None:
-        self.rejections: list[Rejection] = []
-        self.bodies: list[bytes] = []
-        self.index: list[int] = []
-        self.sub: list[int] = []
-        self.groups: list[str | None] = []
+        self._index = -1
+        self._next: Counter[int] = Counter()
 
-    def add(
-        self, rejection: Rejection, body: bytes, index: int, sub: int, group: str | None
-    ) -> None:
-        self.rejections.append(rejection)
-        self.bodies.append(body)
-        self.index.append(index)
-        self.sub.append(sub)
-        self.groups.append(group)
+    def next(self, place: Place) -> Place:
+        index, sub, _, group = place
+        if index != self._index:
+            self._index = index
+            self._next.clear()
+        child = self._next[sub]
+        self._next[sub] = child + 1
+        return index, sub, child, group
 
 
-def _column(values: tuple[object, ...], kind: pa.DataType) -> pa.Array:
-    if kind == UTC_MICROS:
-        return pa.array(values, pa.int64()).cast(UTC_MICROS)
-    return pa.array(values, kind)
+def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
+    """Rows of several plans, as they came."""
+    if len(parts) == 1:
+        return parts[0]
+    together = pa.concat_tables(parts)
+    return together.sort_by([(name, "ascending") for name in ("_index", "_sub", "_child")])
 
 
-def _id_part(column: pa.Array) -> pa.Array:
-    if pa.types.is_string(column.type):
-        return pc.replace_substring(pc.replace_substring(column, "%", "%25"), "/", "%2F")
-    return utc_text(column) if column.type == UTC_MICROS else column.cast(pa.string())
-
-
-def _elements(index: list[int], elements_of: Mapping[int, int]) -> pa.Array:
-    return pa.array([elements_of[source] for source in index], pa.int32())
-
-
-def _repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(value, kind), count)
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks()
+def _counts(received: int, rows: pa.Table, rejects: pa.Table, drops: pa.Table) -> Counts:
+    """Source records by the worst of their rows: quarantined, delivered, dropped."""
+    good, bad, dropped = (set(of.column("_index").to_pylist()) for of in (rows, rejects, drops))
+    return Counts(received, len(good - bad), len(dropped - good - bad), len(bad))

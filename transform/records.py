@@ -24,9 +24,12 @@ judging its fields."""
 
 Reason = Literal[
     "killer",  # open: Transform dies of it, and of nothing else
-    "too_large",  # envelope: the body is over the contract's largest
+    "too_large",  # envelope: the body, or what a compressed one holds, is over the largest taken
     "malformed_aggregate",  # envelope: a KPL aggregate whose digest holds, but not its content
-    "too_many_elements",  # envelope: more messages in a KPL aggregate than are opened
+    "too_many_elements",  # envelope: more messages in a source record than are opened
+    "bad_compression",  # envelope: gzip or zstd by its magic, but corrupt or cut off
+    "bad_wrapper",  # envelope: SNS, EventBridge or CloudEvents as declared, but without a body
+    "no_records",  # envelope: an empty array, or NDJSON without a line
     "not_utf8",  # decode: the bytes are not UTF-8
     "malformed_json",  # decode: the text is not JSON
     "lone_surrogate",  # decode: half of a surrogate pair, which no UTF-8 column can hold
@@ -37,6 +40,11 @@ Reason = Literal[
     "out_of_range",  # check: a number outside the contract's range, or outside int64
     "not_allowed",  # check: a value that is not in the contract's list
     "bad_timestamp",  # check: text or number that names no moment
+    "unknown_field",  # check: the contract takes no field that it does not name
+    "no_value",  # check: a required field that is made of others came to nothing
+    "no_readings",  # check: the list that would be exploded is empty
+    "unknown_type",  # check: the message names a type that the contract has no case for
+    "unknown_schema",  # check: the message names a version of the contract that is not here
     "future_time",  # check: event time too far beyond arrival
     "too_long",  # check: a device id that no DynamoDB key can hold
 ]

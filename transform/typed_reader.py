@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from transform.contract import INT64_MAX, INT64_MIN, Field, Tree, leaves
+from transform.contract import Explode, Field, Tree, Unknown, Where, leaves
+from transform.exact_reader import READINGS
+from transform.field_types import INT64_MAX, INT64_MIN
 
 
-def struct_of(tree: Tree, prefix: str = "") -> tuple[Any, dict[str, str]]:
+def struct_of(tree: Tree, unknown: Unknown, prefix: str = "") -> tuple[Any, dict[str, str]]:
     """A msgspec Struct shaped like the contract's messages, and each field's way through it.
 
     An absent object stands in as an empty one, so that one `attrgetter` reaches every field; a
@@ -29,13 +31,25 @@ def struct_of(tree: Tree, prefix: str = "") -> tuple[Any, dict[str, str]]:
             reach[branch.name] = prefix + attribute
             fields.append((attribute, *_annotated(branch)))
             continue
-        inner, below = struct_of(branch, f"{prefix}{attribute}.")
+        if isinstance(branch, Explode):
+            reach[READINGS] = prefix + attribute
+            fields.append((attribute, list[msgspec.Raw]))
+            continue
+        if isinstance(branch, Where):
+            fields.append((attribute, msgspec.Raw, msgspec.Raw()))
+            continue
+        inner, below = struct_of(branch, unknown, f"{prefix}{attribute}.")
         reach.update(below)
-        needed = any(leaf.required for leaf in leaves(branch))
+        needed = READINGS in below or any(leaf.required for leaf in leaves(branch))
         empty = () if needed else (msgspec.field(default_factory=inner),)
         fields.append((attribute, inner, *empty))
     struct = msgspec.defstruct(
-        "Message", fields, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False
+        "Message",
+        fields,
+        rename=rename,
+        forbid_unknown_fields=unknown != "drop",
+        kw_only=True,
+        gc=False,
     )
     return struct, reach
 

@@ -6,6 +6,7 @@ from importlib import metadata
 
 import click
 
+from infra.cli.contract import contract
 from infra.cli.demo import demo
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
@@ -53,7 +54,7 @@ def group() -> None:
 
 
 COMMANDS = (
-    *(demo, up, ingest, query, hot),
+    *(demo, up, contract, ingest, query, hot),
     *(verify, why, quarantine, replay, reprocess, sweep, resume),
 )
 

@@ -9,6 +9,7 @@ import click
 import pyarrow as pa
 
 from infra.cli import run, shown
+from infra.cli.moments import MOMENT
 from infra.cli.query import require_used
 from infra.local.embedded import served
 from infra.local.state import State
@@ -16,7 +17,6 @@ from infra.topology import pipeline
 from sinks import hot as store
 from sinks.table import Table
 from transform.contract import Contract
-from transform.timestamps import EPOCH, TimestampError, parse_timestamp
 
 DURATION = re.compile(r"(\d+)([smhd])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -33,16 +33,16 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("device_id")
 @click.option("--last", metavar="1h", help="The last so many s, m, h or d.  [default: 1h]")
-@click.option("--from", "start", metavar="TIME", help="ISO-8601 with an offset, or a date (UTC).")
-@click.option("--to", "stop", metavar="TIME", help="The same; now if left out.")
+@click.option("--from", "start", type=MOMENT, help="ISO-8601 with an offset, or a date (UTC).")
+@click.option("--to", "stop", type=MOMENT, help="The same; now if left out.")
 @click.option("--contract", metavar="NAME", help="Where the state has several contracts.")
 @run.state_option
 @run.json_option
 def hot(
     device_id: str,
     last: str | None,
-    start: str | None,
-    stop: str | None,
+    start: datetime | None,
+    stop: datetime | None,
     contract: str | None,
     state: State,
     as_json: bool,
@@ -75,7 +75,7 @@ def hot(
 
 
 def span(
-    last: str | None, start: str | None, stop: str | None, now: datetime
+    last: str | None, start: datetime | None, stop: datetime | None, now: datetime
 ) -> tuple[datetime, datetime]:
     """The span asked for. Raises click's UsageError."""
     if last and (start or stop):
@@ -83,7 +83,7 @@ def span(
     if start or stop:
         if not start:
             raise click.UsageError("--to needs --from")
-        low, high = moment("--from", start), moment("--to", stop) if stop else now
+        low, high = start, stop or now
     else:
         low, high = now - min(_duration(last or "1h"), 2 * SPAN_MAX), now
     if low > high:
@@ -101,15 +101,6 @@ def _duration(text: str) -> timedelta:
         return timedelta(**{UNITS[match[2]]: int(match[1])})
     except OverflowError:
         raise click.UsageError(f"--last {text!r} is too long") from None
-
-
-def moment(option: str, text: str) -> datetime:
-    """A time as people give it: ISO-8601 with an offset, or a date. Raises click's UsageError."""
-    full = f"{text}T00:00:00Z" if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else text
-    try:
-        return EPOCH + timedelta(microseconds=parse_timestamp(full, "iso8601"))
-    except TimestampError as error:
-        raise click.UsageError(f"{option}: {error}") from None
 
 
 def _chosen(contracts: list[Contract], name: str | None) -> list[Contract]:

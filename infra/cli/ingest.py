@@ -22,8 +22,9 @@ from infra.local.state import State
 from infra.parked import Lookout
 from transform.contract import Contract
 from transform.contract_file import load_contract
-from transform.decode import Decoder
+from transform.plan import Plan, Plans, Reading
 from transform.records import Rejection
+from transform.sender import sender
 
 UNREADABLE_KEYS = 64  # of records whose device nobody can tell
 GZIP_MAGIC = b"\x1f\x8b"
@@ -31,6 +32,7 @@ EXAMPLES = """\b
 Examples:
   millrace ingest readings.ndjson --contract telemetry
   millrace ingest readings.json --contract ./my-fleet.toml --via sqs
+  millrace ingest readings.json --contract ./my-fleet.toml --via sqs-fifo
   zcat readings.ndjson.gz | millrace ingest - --contract telemetry --aggregate --json
 """
 
@@ -40,7 +42,7 @@ Examples:
 @click.option("--contract", required=True, metavar="NAME|PATH", help="What the records look like.")
 @click.option(
     "--via",
-    type=click.Choice(["kinesis", "sqs"]),
+    type=click.Choice(["kinesis", "sqs", "sqs-fifo"]),
     default="kinesis",
     show_default=True,
     help="The source to push to.",
@@ -77,20 +79,21 @@ def ingest(
     bodies = list(read_bodies(file))
     if not bodies:
         raise click.UsageError(f"{file} holds no record")
-    if via == "sqs":
+    source, fifo = via.removesuffix("-fifo"), {"sqs": False, "sqs-fifo": True}.get(via)
+    if source == "sqs":
         _check_text(bodies, file)
     preflight.check(state)
-    with running(state, contract) as system, shown.progress(as_json) as watch:
-        paused.require_running(system, via, state)
+    with running(state, contract, fifo=fifo) as system, shown.progress(as_json) as watch:
+        paused.require_running(system, source, state)
         sent = push.Sent()
         follower = settlement(system)
         started = time.monotonic()
         keyed = zip(device_keys(bodies, rules), bodies, strict=True)
-        send(system, via, keyed, sent, aggregated=aggregate)
+        send(system, source, keyed, sent, aggregated=aggregate)
         watch.sending(len(bodies), sent)
         follower.sent(sent)
         parked = parked_of(system)
-        settling = paused.watched(watch.settling, system, via, state)
+        settling = paused.watched(watch.settling, system, source, state)
         left = fates.await_fates(follower, parked, timeout, settling)
         seconds = time.monotonic() - started
         told = take(system, follower, sent, parked(), seconds)
@@ -132,27 +135,24 @@ def device_keys(bodies: Iterable[bytes], contract: Contract) -> Iterator[str]:
     What cannot be decoded goes to one shard, so that the breaker sees how much it is: under its
     device where that can be read, else under one of some keys.
     """
-    decoder = Decoder.of(contract)
+    plans = Plans.of(contract)
     device = [field.name for field in contract.fields].index(contract.device)
     for number, body in enumerate(bodies):
-        result = decoder.decode(body)
-        if isinstance(result, Rejection):
-            name = _device_of(body, contract.field(contract.device).path)
+        key = _device_read(plans, body, device)
+        if key is None:
+            name = sender(body, contract)
             key = f"{push.TOGETHER}{number % UNREADABLE_KEYS if name is None else name}"
-        else:
-            key = str(result[0][device])
         yield key[:256]
 
 
-def _device_of(body: bytes, path: Iterable[str]) -> str | None:
-    """The device that a rejected record names, if one can be made out."""
-    try:
-        value = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
+def _device_read(plans: Plans, body: bytes, device: int) -> str | None:
+    """The device of a record's first row, if it has one that can be read as it is."""
+    plan = plans.choose(body, None)
+    found = plan.read(body, None) if isinstance(plan, Plan) else None
+    if found is None or isinstance(found, Rejection):
         return None
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value if isinstance(value, str) and value.isprintable() else None
+    rows = (reading.row[device] for reading in found if isinstance(reading, Reading))
+    return next((str(name) for name in rows if name is not None), None)
 
 
 def send(

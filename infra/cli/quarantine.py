@@ -12,14 +12,15 @@ import pyarrow as pa
 from rich.markup import escape
 
 from infra.cli import run, shown
-from infra.cli.hot import moment
+from infra.cli.moments import MOMENT
 from infra.cli.query import require_used
+from infra.cli.tail import tail
 from infra.lake import Lake, plain
 from infra.local.embedded import served
 from infra.local.state import State
 from infra.rejects import Wanted, grouped, rejects, stats
 from infra.topology import BUCKET, LEDGER
-from ingest.replay import resolved
+from ingest.audit import resolved
 from sinks.bucket import Bucket
 from sinks.table import Table
 from transform.records import POSITION
@@ -29,8 +30,8 @@ OPTIONS = (
     click.option("--contract", metavar="NAME", help="Only of this contract."),
     click.option("--reason", metavar="REASON", help="Only of this reason, such as out_of_range."),
     click.option("--field", metavar="NAME", help="Only where this field is to blame."),
-    click.option("--from", "start", metavar="TIME", help="Arrived then or later: ISO-8601."),
-    click.option("--to", "stop", metavar="TIME", help="Arrived before."),
+    click.option("--from", "start", type=MOMENT, help="Arrived then or later: ISO-8601."),
+    click.option("--to", "stop", type=MOMENT, help="Arrived before."),
     click.option("--all", "resolved", is_flag=True, help="Also what has a better fate by now."),
 )
 
@@ -39,12 +40,16 @@ Examples:
   millrace quarantine list
   millrace quarantine show 1f2e3d4c --contract telemetry
   millrace quarantine stats --from 2026-11-24 --json
+  millrace quarantine tail --device s-17
 """
 
 
 @click.group(epilog=EXAMPLES)
 def quarantine() -> None:
     """Look at what was set aside: rejected elements with bytes, reason and position."""
+
+
+quarantine.add_command(tail)
 
 
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,15 +60,13 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
         contract: str | None,
         reason: str | None,
         field: str | None,
-        start: str | None,
-        stop: str | None,
+        start: datetime | None,
+        stop: datetime | None,
         resolved: bool,
         state: State,
         **more: Any,
     ) -> None:
-        wanted = Wanted(
-            contract, reason, field, _time("--from", start), _time("--to", stop), resolved
-        )
+        wanted = Wanted(contract, reason, field, start, stop, resolved)
         command(rows=_rows(state, wanted), state=state, **more)
 
     for option in reversed((*OPTIONS, run.state_option, run.json_option)):
@@ -188,7 +191,3 @@ def _hexed(rows: pa.Table) -> pa.Table:
     at = rows.column_names.index("_digest")
     digests = [one.hex() for one in rows.column("_digest").to_pylist()]
     return rows.set_column(at, "_digest", pa.array(digests, pa.string()))
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    return None if text is None else moment(option, text)

@@ -15,12 +15,14 @@ from sinks.table import Table
 EXAMPLES = """\b
 Views: records     landing rows, one per identity     ledger  one row per attempt
        quarantine  rejected records, bytes and reason raw     source records as they came
+       dropped     marks of what a rule dropped        device_clocks  each device's skew
        and one named after each contract (telemetry, environment_sensors): its records alone
 
 \b
 Examples:
   millrace query "SELECT device_id, count(*), avg(temperature) FROM records GROUP BY ALL"
   millrace query "SELECT _reason, count(*) FROM quarantine GROUP BY ALL" --json
+  millrace query "SELECT * FROM device_clocks ORDER BY abs(skew_p50) DESC LIMIT 10"
   millrace query "DESCRIBE records"
 """
 

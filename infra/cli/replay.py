@@ -11,14 +11,16 @@ import click
 import pyarrow as pa
 
 from infra.cli import run, shown
-from infra.cli.hot import moment
+from infra.cli.moments import MOMENT, micros
 from infra.cli.query import require_used
 from infra.local.edge import parking_of, wiring_of
 from infra.local.embedded import running, served
 from infra.local.state import State
 from infra.topology import pipeline
+from ingest import audit
 from ingest import replay as replays
-from ingest.replay import ORIGINS, Choice, Origin, Pace, Report
+from ingest.audit import ORIGINS, Choice, Origin
+from ingest.replay import Pace, Report
 from transform.contract_file import load_contract
 
 EXAMPLES = """\b
@@ -37,8 +39,8 @@ Examples:
 @click.option("--reason", help="Only rejects of this reason.")
 @click.option("--field", help="Only rejects of this field.")
 @click.option("--contract", metavar="NAME|PATH", help="The rules; needed if there are several.")
-@click.option("--since", metavar="TIME", help="Arrival from; ISO-8601 with an offset, or a date.")
-@click.option("--until", metavar="TIME", help="Arrival before.")
+@click.option("--since", type=MOMENT, help="Arrival from; ISO-8601 with an offset, or a date.")
+@click.option("--until", type=MOMENT, help="Arrival before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many records.")
 @click.option("--dry-run", is_flag=True, help="Show what would now pass; write nothing.")
 @click.option("--rate", type=click.FloatRange(min=0.1), metavar="N", help="Records a second.")
@@ -58,8 +60,8 @@ def replay(
     reason: str | None,
     field: str | None,
     contract: str | None,
-    since: str | None,
-    until: str | None,
+    since: datetime | None,
+    until: datetime | None,
     limit: int | None,
     dry_run: bool,
     rate: float | None,
@@ -77,9 +79,8 @@ def replay(
     asked: tuple[Origin, ...] = tuple(origin for origin, flag in flags if flag)
     if (reason or field) and (dead_letters or on_failure):
         raise click.UsageError("--reason and --field are of quarantine: nothing parked was judged")
-    choice = Choice(
-        asked or ORIGINS, reason, field, _micros("--since", since), _micros("--until", until), limit
-    )
+    low, high = (None if at is None else micros(at) for at in (since, until))
+    choice = Choice(asked or ORIGINS, reason, field, low, high, limit)
     require_used(state)
     path = _rules(state, contract)
     if dry_run:
@@ -87,7 +88,7 @@ def replay(
         return
     with running(state, path) as system:
         wiring = wiring_of(system.topology, system.client, system.url)
-        known = replays.choice_of(wiring.bucket, run_id) if run_id else None
+        known = audit.choice_of(wiring.bucket, run_id) if run_id else None
         report = replays.replay(
             wiring,
             parking_of(system.topology, system.client),
@@ -149,10 +150,6 @@ def _rules(state: State, contract: str | None) -> str:
             raise click.UsageError(f"--contract: this state has {', '.join(names)}")
         contract = names[0]
     return str(state / "contracts" / f"{contract}.toml") if contract in names else contract
-
-
-def _micros(option: str, text: str | None) -> int | None:
-    return None if text is None else round(moment(option, text).timestamp() * 1_000_000)
 
 
 def _fresh_id() -> str:

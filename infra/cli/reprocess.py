@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 
 import click
 import pyarrow as pa
 
 from infra.cli import run, shown
-from infra.cli.hot import moment
+from infra.cli.moments import MOMENT, micros
 from infra.cli.query import require_used
 from infra.local.edge import wiring_of
 from infra.local.embedded import running, served
@@ -30,21 +31,28 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--from", "start", metavar="TIME", required=True, help="Arrival from; ISO or a date.")
-@click.option("--to", "stop", metavar="TIME", required=True, help="Arrival before.")
+@click.option(
+    "--from",
+    "start",
+    type=MOMENT,
+    metavar="TIME",
+    required=True,
+    help="Arrival from; ISO or a date.",
+)
+@click.option("--to", "stop", type=MOMENT, required=True, help="Arrival before.")
 @click.option("--contract", metavar="FILE", required=True, help="The rules to judge by.")
 @click.option("--dry-run", is_flag=True, help="Count what would change; write nothing.")
 @run.state_option
 @run.json_option
 def reprocess(
-    start: str, stop: str, contract: str, dry_run: bool, state: State, as_json: bool
+    start: datetime, stop: datetime, contract: str, dry_run: bool, state: State, as_json: bool
 ) -> None:
     """Run what arrived in a span again under a greater epoch, and remove stale hot items.
 
     The same command again goes on with one that was cut short. It exits with 1 if a record was
     handed back or a hot item could not be removed.
     """
-    low, high = (round(moment(o, t).timestamp() * 1_000_000) for o, t in _span(start, stop))
+    low, high = micros(start), micros(stop)
     if low >= high:
         raise click.UsageError("--from must lie before --to")
     rules = load_contract(contract)
@@ -82,10 +90,6 @@ def _reprocess(state: State, rules: Contract, contract: str, low: int, high: int
             shown.err.print(f"a pipeline is running: {grace} s are waited for what it has begun")
         wiring = wiring_of(topology, system.client, system.url)
         return reprocessing.reprocess(wiring, low, high, grace)
-
-
-def _span(start: str, stop: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("--from", start), ("--to", stop)
 
 
 def _show(report: Report, as_json: bool) -> None:

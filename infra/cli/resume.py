@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import click
 
 from infra.cli import paused, run
-from infra.cli.hot import moment
+from infra.cli.moments import MOMENT, micros
 from infra.cli.query import require_used
 from infra.local.embedded import served
 from infra.local.state import State
@@ -16,7 +16,6 @@ from infra.topology import BUCKET, pipeline
 from ingest import breaker
 from sinks.bucket import Bucket
 from transform.contract import Contract
-from transform.timestamps import EPOCH
 
 EXAMPLES = """\b
 Examples:
@@ -29,16 +28,15 @@ Examples:
 @click.option(
     "--accept", metavar="CONTRACT", help="Its rejects are right: quarantine them (with --until)."
 )
-@click.option("--until", metavar="TIME", help="... of what arrives before. ISO-8601 or a date.")
+@click.option("--until", type=MOMENT, help="... of what arrives before. ISO-8601 or a date.")
 @run.state_option
-def resume(accept: str | None, until: str | None, state: State) -> None:
+def resume(accept: str | None, until: datetime | None, state: State) -> None:
     """Enable what the breaker stopped, here or in the pipeline that runs on this state.
 
     Without --accept the same records stop it again, unless their cause is mended.
     """
     if (accept is None) != (until is None):
         raise click.UsageError("--accept and --until go together")
-    before = None if until is None else moment("--until", until)
     require_used(state)
     known = state.contracts()
     if accept is not None and accept not in {contract.name for contract in known}:
@@ -46,17 +44,16 @@ def resume(accept: str | None, until: str | None, state: State) -> None:
         raise click.UsageError(f"--accept {accept!r}: this state has {names}")
     with served(state) as client:
         bucket = Bucket(client("s3"), BUCKET)
-        if accept is not None and before is not None:
-            _accept(bucket, accept, before)
+        if accept is not None and until is not None:
+            _accept(bucket, accept, until)
         resumed = sum(_resume(bucket, contract, state) for contract in known)
     if not resumed:
         click.echo("Nothing was paused.")
 
 
 def _accept(bucket: Bucket, contract: str, before: datetime) -> None:
-    micros = (before - EPOCH) // timedelta(microseconds=1)
     service = pipeline(contract, contract).service
-    breaker.accept(bucket, service, breaker.Accepted(contract, micros))
+    breaker.accept(bucket, service, breaker.Accepted(contract, micros(before)))
     until = before.astimezone(UTC).isoformat(timespec="seconds")
     click.echo(f"Rejects of {contract} that arrive before {until} are set aside from now on.")
 

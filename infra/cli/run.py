@@ -15,6 +15,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.cli import INTERRUPTED
+from infra.contracts.samples import SampleError
 from infra.lake import QueryError
 from infra.local import preflight
 from infra.local.emulator import EmulatorError
@@ -31,7 +32,7 @@ class Paused(RuntimeError):
     """The breaker has stopped what the command waits for; the message says why and what to do."""
 
 
-WRONG = (ContractError, QueryError, PushError)
+WRONG = (ContractError, QueryError, PushError, SampleError)
 UNABLE = (
     EmulatorError,
     LambdaError,

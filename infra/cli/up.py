@@ -30,7 +30,7 @@ HOW_TO = """
   aws --endpoint-url {url} kinesis put-record --stream-name {stream} \\
       --partition-key {device} --data fileb://message.json
   aws --endpoint-url {url} sqs send-message --queue-url {queue} \\
-      --message-body file://message.json
+      --message-body file://message.json{more}
 
 [bold]Push with boto3[/bold]
   import boto3
@@ -47,6 +47,8 @@ HOW_TO = """
 Ctrl-C stops it; its state is kept.
 """
 
+FIFO_MORE = ' \\\n      --message-group-id {device} --message-deduplication-id "$(uuidgen)"'
+
 
 @click.command(epilog=EXAMPLES)
 @click.option(
@@ -62,11 +64,16 @@ Ctrl-C stops it; its state is kept.
     default=0,
     help="Port of the AWS endpoint.  [default: a free one]",
 )
+@click.option(
+    "--fifo",
+    is_flag=True,
+    help="Let the queue be an SQS FIFO queue: each message group (the device) in order.",
+)
 @run.state_option
-def up(contract: str, port: int, state: State) -> None:
+def up(contract: str, port: int, fifo: bool, state: State) -> None:
     """Start the embedded pipeline and print a line of counts each second."""
     preflight.check(state)
-    with state.owned(), embedded(state, contract, port=port) as system:
+    with state.owned(), embedded(state, contract, port=port, fifo=fifo) as system:
         _introduce(system, state)
         _watch(system, state)
 
@@ -93,6 +100,7 @@ def _introduce(system: Embedded, state: State) -> None:
             url=system.url,
             stream=system.topology.stream.name,
             queue=system.queue_url,
+            more=FIFO_MORE.format(device=sample.device) if system.topology.queue.fifo else "",
             where=escape(run.state_hint(state)),
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from itertools import groupby
 
 import click
@@ -13,7 +14,7 @@ from infra.cli import run, shown
 from infra.cli.query import require_used
 from infra.evidence import Stores
 from infra.local.embedded import served
-from infra.local.resources import Client, queue_url
+from infra.local.resources import Client, queue_url, queues_of
 from infra.local.state import State
 from infra.parked import parked
 from infra.sources import held, together
@@ -67,7 +68,11 @@ def stores_of(state: State, client: Client) -> Stores:
     topologies = [pipeline(contract.name, contract.name) for contract in contracts]
     bucket = Bucket(client("s3"), BUCKET)
     prefix = next((t.stream_mapping.on_failure_prefix for t in topologies), None)
-    queues = {t.queue.name: queue_url(client, t.dead_letters) for t in topologies}
+    queues = {
+        queue.name: queue_url(client, letters)
+        for topology in topologies
+        for queue, letters in queues_of(topology, client)
+    }
     sources = together(held(t, client, state / "checkpoints") for t in topologies)
     return Stores(
         bucket=bucket,
@@ -93,8 +98,7 @@ def show(report: Report, seconds: float) -> None:
         out.print("[bold]Not proven[/bold]")
     for text in report.unchecked:
         out.print(f"  {escape(text)}", soft_wrap=True)
-    for (kind, check), group in groupby(report.findings, lambda f: (f.kind, f.check)):
-        _show_findings(f"{kind}: {check}", list(group))
+    _show_findings([finding for finding in report.findings if not finding.cause], report.findings)
     if report.proven:
         out.print(
             f"[green]Proven in {seconds:.1f} s: every record is in exactly one place.[/green]"
@@ -103,11 +107,16 @@ def show(report: Report, seconds: float) -> None:
         out.print(f"[red bold]{len(report.findings):,} things are wrong.[/red bold]")
 
 
-def _show_findings(title: str, findings: list[Finding]) -> None:
-    shown.out.print(f"[red bold]{title}[/red bold] ({len(findings):,})")
-    for finding in findings[:NAMED_MAX]:
-        text = f"  {shown.one_line(finding.name)}  {shown.one_line(finding.detail)}"
-        shown.out.print(escape(text), soft_wrap=True)
-    if len(findings) > NAMED_MAX:
-        more = len(findings) - NAMED_MAX
-        shown.out.print(f"  … and {more:,} more; --json has all", soft_wrap=True)
+def _show_findings(findings: list[Finding], others: Sequence[Finding], indent: str = "") -> None:
+    """Some of each check, and under each what it explains of the others."""
+    for (kind, check), group in groupby(findings, lambda f: (f.kind, f.check)):
+        found = list(group)
+        shown.out.print(f"{indent}[red bold]{kind}: {check}[/red bold] ({len(found):,})")
+        for finding in found[:NAMED_MAX]:
+            text = f"{indent}  {shown.one_line(finding.name)}  {shown.one_line(finding.detail)}"
+            shown.out.print(escape(text), soft_wrap=True)
+            explained = [f for f in others if f.cause == finding.name]
+            _show_findings(explained, (), f"{indent}    ")
+        if len(found) > NAMED_MAX:
+            more = len(found) - NAMED_MAX
+            shown.out.print(f"{indent}  … and {more:,} more; --json has all", soft_wrap=True)

@@ -51,6 +51,7 @@ class S3:
         Key: str,  # noqa: N803
         Body: bytes,  # noqa: N803
         IfNoneMatch: str | None = None,  # noqa: N803
+        IfMatch: str | None = None,  # noqa: N803
     ) -> dict[str, Any]:
         call = Call("s3", "PutObject", Key)
 
@@ -60,7 +61,9 @@ class S3:
                 raise refused(call, "KeyTooLongError")
             if IfNoneMatch not in {None, "*"}:
                 raise refused(call, "NotImplemented", 501)
-            if IfNoneMatch and Key in objects:
+            if IfMatch and Key not in objects:
+                raise refused(call, "NoSuchKey", 404)
+            if (IfNoneMatch and Key in objects) or (IfMatch and IfMatch != objects[Key].etag):
                 raise refused(call, "PreconditionFailed", 412)
             objects[Key] = stored = Stored(bytes(Body), self.world.clock())
             return {"ETag": stored.etag}

@@ -29,6 +29,8 @@ _PATH = re.compile(r"\{%\s*(\$string\()?\$states\.(\w+(?:\.\w+)*)(?(1)\))\s*%\}"
 
 LAMBDA = "arn:aws:states:::lambda:invoke"
 PUT_ITEM = "arn:aws:states:::dynamodb:putItem"
+PUT_EVENTS = "arn:aws:states:::events:putEvents"
+SERVICES = {LAMBDA: "Lambda", PUT_ITEM: "DynamoDB", PUT_EVENTS: "EventBridge"}
 TIMEOUT = "States.Timeout"
 
 
@@ -76,6 +78,7 @@ class StateMachines:
     world: World
     host: Host
     dynamodb: Any
+    events: Any
     machines: Mapping[str, Mapping[str, Any]]
     executions: list[Execution] = field(default_factory=list)
 
@@ -179,17 +182,27 @@ class StateMachines:
             raise StateFailed(TIMEOUT, f"{resource} took over {seconds:.0f} s") from None
 
     def _call(self, resource: str, arguments: dict[str, Any]) -> Any:
-        service = {LAMBDA: "Lambda", PUT_ITEM: "DynamoDB"}[resource]
+        service = SERVICES[resource]
         try:
             if resource == LAMBDA:
                 answer = self.host.invoke(arguments["FunctionName"], arguments["Payload"])
                 return {"Payload": _plain(answer)}
+            if resource == PUT_EVENTS:
+                return self._put_events(arguments["Entries"])
             return self.dynamodb.put_item(**arguments)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             raise StateFailed(f"{service}.{_spelled(code)}", str(error)) from error
         except BotoCoreError as error:
             raise StateFailed(f"{service}.SdkClientException", str(error)) from error
+
+    def _put_events(self, entries: list[dict[str, Any]]) -> Any:
+        """As the integration does it: details become text, and one refused entry fails the task."""
+        made = [{**entry, "Detail": json.dumps(entry["Detail"])} for entry in entries]
+        answer = self.events.put_events(Entries=made)
+        if answer["FailedEntryCount"]:
+            raise StateFailed("EventBridge.FailedEntry", json.dumps(answer["Entries"]))
+        return answer
 
     def _context(self, execution: Execution) -> dict[str, Any]:
         moment = datetime.fromtimestamp(self.world.clock(), UTC)

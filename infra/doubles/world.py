@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutE
 
 T = TypeVar("T")
 
-Service = Literal["s3", "dynamodb", "sqs", "states", "lambda"]
+Service = Literal["s3", "dynamodb", "sqs", "states", "lambda", "events"]
 
 Fault = Literal["throttle", "error", "timeout", "lost", "twice", "conflict", "partial"]
 """What goes wrong with one effect.
@@ -25,7 +25,7 @@ Fault = Literal["throttle", "error", "timeout", "lost", "twice", "conflict", "pa
 `throttle`, `error`: refused by the service, nothing happened. `timeout`: no answer, and nothing
 happened. `lost`: it happened, and its answer got lost. `twice`: the SDK sent it again after a lost
 answer, so that it happened twice. `conflict`: S3's 409 to a conditional write. `partial`: DynamoDB
-takes only some of a batch.
+or EventBridge takes only some of a batch.
 """
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
@@ -35,6 +35,7 @@ THROTTLED: dict[Service, tuple[str, int]] = {
     "sqs": ("RequestThrottled", 400),
     "states": ("ThrottlingException", 400),
     "lambda": ("TooManyRequestsException", 429),
+    "events": ("ThrottlingException", 400),
 }
 BROKEN: dict[Service, tuple[str, int]] = {
     "s3": ("InternalError", 500),
@@ -42,6 +43,7 @@ BROKEN: dict[Service, tuple[str, int]] = {
     "sqs": ("InternalFailure", 500),
     "states": ("InternalFailure", 500),
     "lambda": ("ServiceException", 500),
+    "events": ("InternalException", 500),
 }
 
 
@@ -64,7 +66,7 @@ class World(Protocol):
         """Let `act` happen as this world will have it; raises what a client raises."""
 
     def takes(self, call: Call, key: tuple[str, str]) -> bool:
-        """Whether a table takes this item of a batch now; else it is among UnprocessedItems."""
+        """Whether a table takes this item of a batch now, or a bus this entry."""
 
 
 @dataclass

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from infra.esm.answers import SETTLED, Meaning, Result, Undocumented, meaning
 from infra.esm.events import PAYLOAD_MAX_BYTES, Message, fitting
@@ -184,6 +185,8 @@ class QueueMachine:
             batch.not_before = now + self._rules.backoff_seconds
             return meant
         del self._batches[number]
+        if self._rules.fifo:
+            self._let_go(batch.messages, meant)
         if meant.kind in {"success", "partial"}:
             failed = set(meant.failed)
             self._deletes += [m for m in batch.messages if m.identifier not in failed]
@@ -198,7 +201,7 @@ class QueueMachine:
             for batch in self._batches.values()
             if not batch.busy
         ]
-        if self._gathered and len(self._batches) < self.slots(now):
+        if self._gathered and len(self._batches) < self.slots(now) and not self._behind():
             due = self._due(self._fitting(), now)
             times.append(now if due else self._gathered[0][1] + self._rules.window_seconds)
         if self._deletes:
@@ -212,12 +215,27 @@ class QueueMachine:
             self._gathered.popleft()
         while self._gathered and len(self._batches) < self.slots(now):
             taken = self._fitting()
-            if not (flush or self._due(taken, now)):
+            if self._behind() or not (flush or self._due(taken, now)):
                 return
             until = self._gathered[0][1] + lives
             messages = tuple(self._gathered.popleft()[0] for _ in range(taken))
             self._count += 1
             self._batches[self._count] = _Batch(messages, until)
+
+    def _behind(self) -> bool:
+        """Whether a FIFO group of the next batch has messages in another one, cut for its bytes."""
+        if not (self._rules.fifo and self._batches):
+            return False
+        busy = {message.group for batch in self._batches.values() for message in batch.messages}
+        following = islice(self._gathered, self._fitting())
+        return any(message.group in busy for message, _ in following)
+
+    def _let_go(self, messages: tuple[Message, ...], meant: Meaning) -> None:
+        """Forget what was gathered behind messages that come again: nothing may overtake them."""
+        told = meant.kind in {"success", "partial"}
+        failed = {m.group for m in messages if not told or m.identifier in meant.failed}
+        kept = ((m, at) for m, at in self._gathered if m.group not in failed)
+        self._gathered = deque(kept)
 
     def _fitting(self) -> int:
         messages = [message for message, _ in self._gathered]

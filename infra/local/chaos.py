@@ -8,7 +8,7 @@ and then at a rate, however short the run.
 
 What stays in good weather: producers and readers, who talk to the endpoint directly, and the
 endpoint's calls of itself, which nobody can stand between: the workflow's item in the ledger, its
-invocations of stages, what mappings read and delete. The simulation covers those.
+events, its invocations of stages, what mappings read and delete. The simulation covers those.
 
 The queue gives back what a dead worker held after `VISIBILITY_SECONDS`, not after the 18 minutes of
 the topology. That is less than six times ingest's timeout, against AWS's advice: an attempt that

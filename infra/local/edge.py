@@ -45,5 +45,8 @@ def parking_of(topology: Topology, client: Client) -> Parking:
         prefix=topology.stream_mapping.on_failure_prefix,
         sqs=client("sqs"),
         kinesis=client("kinesis"),
-        letters={topology.queue.name: resources.queue_url(client, topology.dead_letters)},
+        letters={
+            queue.name: resources.queue_url(client, letters)
+            for queue, letters in resources.queues_of(topology, client)
+        },
     )

@@ -85,16 +85,21 @@ class Embedded(Pipeline):
 
 @contextmanager
 def embedded(
-    state: State, contract: str, *, port: int = 0, chaos: Chaos | None = None
+    state: State,
+    contract: str,
+    *,
+    port: int = 0,
+    chaos: Chaos | None = None,
+    fifo: bool = False,
 ) -> Iterator[Embedded]:
     """Run a contract's pipeline on a state that is owned; all of it ends with the context.
 
-    With `chaos` its functions run in bad weather.
+    With `chaos` its functions run in bad weather; with `fifo` its queue is a FIFO queue.
 
     Raises `ContractError`, `EmulatorError`, or the error of the function that would not start.
     """
     rules, kept = state.keep_contract(contract)
-    topology = pipeline(rules.name, str(kept))
+    topology = pipeline(rules.name, str(kept), fifo=fifo)
     if chaos is not None:
         topology = chaos.over(topology)
     with ExitStack() as stack:
@@ -141,19 +146,20 @@ def embedded(
             timeout_seconds=topology.repair.timeout_seconds,
             tally="repair",
         )
-        state.announce(Running(os.getpid(), emulator.pid, emulator.url, topology.name))
+        state.announce(Running(os.getpid(), emulator.pid, emulator.url, topology.name, fifo))
         yield system
 
 
 @contextmanager
-def running(state: State, contract: str) -> Iterator[Pipeline]:
+def running(state: State, contract: str, *, fifo: bool | None = None) -> Iterator[Pipeline]:
     """A contract's pipeline: the one that runs on this state already, or one started for us.
 
-    Raises `StateError` where another contract runs there, besides what `embedded` raises.
+    `fifo` is the kind of its queue, None any. Raises `StateError` where another contract runs
+    there, or one with the other kind of queue, besides what `embedded` raises.
     """
     there = state.running()
     if there is None:
-        with state.owned(), embedded(state, contract) as system:
+        with state.owned(), embedded(state, contract, fifo=bool(fifo)) as system:
             yield system
         return
     rules = load_contract(contract)
@@ -164,7 +170,14 @@ def running(state: State, contract: str) -> Iterator[Pipeline]:
             f"process {there.pid} runs {there.pipeline} on {state.root}, and {contract} is "
             f"{which}; stop that process, or use another --state"
         )
-    topology = pipeline(rules.name, str(state / "contracts" / f"{rules.name}.toml"))
+    if fifo not in (None, there.fifo):
+        kinds = ("a standard queue", "a FIFO queue")
+        raise StateError(
+            f"process {there.pid} serves {kinds[there.fifo]} on {state.root}, not "
+            f"{kinds[not there.fifo]}; stop that process, or use another --state"
+        )
+    kept_at = str(state / "contracts" / f"{rules.name}.toml")
+    topology = pipeline(rules.name, kept_at, fifo=there.fifo)
     with _borrowed(state, there):
         yield Pipeline(topology, rules, there.url, _clients(there.url))
 

@@ -52,7 +52,9 @@ NO_CREDENTIALS = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": 
 
 
 class LocalLambda:
-    """Runs the functions in `workers[name]` processes each (one if not named).
+    """Runs the functions in up to `workers[name]` processes each (one if not named).
+
+    Each has one from the start, and another when more calls are in flight than it has processes.
 
     A worker sees the Lambda variables, `environment`, the function's own environment, and of the
     caller's environment only what is in `INHERITED`, so that a laptop's credentials stay out.
@@ -88,7 +90,7 @@ class LocalLambda:
         self._server: InvokeServer | None = None
 
     def start(self) -> None:
-        """Start all workers and return when each has asked for its first invocation.
+        """Start a worker of each function, and return when it has asked for its first invocation.
 
         Raises RuntimeUnavailable, or InitFailed with the function's name and the end of its log;
         then nothing is left running.
@@ -98,15 +100,17 @@ class LocalLambda:
             self._log_directory.mkdir(parents=True, exist_ok=True)
             self._server = InvokeServer(self.invoke, self._switches)
             self._spawn("lambda-http", self._server.serve_forever, STOP_POLL_SECONDS)
-            started = []
+            ready: list[Future[None]] = []
             for pool in self._pools.values():
                 for index in range(pool.workers):
-                    ready: Future[None] = Future()
-                    started.append(ready)
-                    name = f"{pool.function.name}-{index}"
-                    self._spawn(name, self._work, pool, self._sandbox(pool.function, index), ready)
-            for ready in started:
-                ready.result()
+                    name, sandbox = f"{pool.function.name}-{index}", self._sandbox(pool, index)
+                    if index:
+                        self._spawn(name, self._work_when_wanted, pool, sandbox)
+                    else:
+                        ready.append(Future())
+                        self._spawn(name, self._work, pool, sandbox, ready[-1])
+            for each in ready:
+                each.result()
         except BaseException:
             self.stop()
             raise
@@ -203,12 +207,20 @@ class LocalLambda:
                 raise
             ready.set_exception(error)
 
+    def _work_when_wanted(self, pool: _Pool, sandbox: Sandbox) -> None:
+        if pool.wanted():
+            with closing(Worker(sandbox, self._stopping)) as worker:
+                with suppress(Exception):  # the invocation tries again, and reports
+                    worker.prepare()
+                pool.serve(worker)
+
     def _spawn(self, name: str, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(name=name, target=target, args=args, daemon=True)
         thread.start()
         self._threads.append(thread)
 
-    def _sandbox(self, function: Function, index: int) -> Sandbox:
+    def _sandbox(self, pool: _Pool, index: int) -> Sandbox:
+        function = pool.function
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         reserved = {
             "AWS_LAMBDA_FUNCTION_NAME": function.name,
@@ -250,6 +262,8 @@ class _Pool:
         self.function = function
         self.workers = workers
         self.jobs: SimpleQueue[tuple[bytes, Future[Invocation]] | None] = SimpleQueue()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._called = 1
         self._lock = threading.Lock()
         self._in_flight = 0
         self._busy: list[Worker] = []
@@ -273,7 +287,14 @@ class _Pool:
             if self._closed:
                 raise Stopped(f"{self.function.name}: stopped")
             self.jobs.put((payload, answer))
+            if self._called < min(self._in_flight, self.workers):
+                self._called += 1
+                self._calls.put(item=True)
         return answer
+
+    def wanted(self) -> bool:
+        """Wait until another worker is wanted; False when the pool is closed instead."""
+        return self._calls.get()
 
     def serve(self, worker: Worker) -> None:
         """Give a worker one job after another until the pool is closed."""
@@ -303,6 +324,7 @@ class _Pool:
             self._closed = True
             for _ in range(self.workers):
                 self.jobs.put(None)
+                self._calls.put(item=False)
 
 
 def _require_runtime() -> None:

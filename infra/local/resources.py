@@ -10,18 +10,24 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from infra.local.emulator import ACCOUNT, REGION
-from infra.topology import Function, Queue, Table, Topology
+from infra.topology import Function, Queue, Table, Topology, pipeline
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/millrace-local"  # the emulator asks for one and ignores it
 EXISTS = frozenset(
     {
         "BucketAlreadyOwnedByYou",
         "QueueAlreadyExists",
+        "ResourceAlreadyExistsException",
         "ResourceConflictException",
         "ResourceInUseException",
         "StateMachineAlreadyExists",
     }
 )
+FIFO_ATTRIBUTES = {  # each group on its own: thousands of messages a second, not three
+    "FifoQueue": "true",
+    "DeduplicationScope": "messageGroup",
+    "FifoThroughputLimit": "perMessageGroupId",
+}
 HANDLER_ZIP = b"PK\x05\x06" + bytes(18)  # an empty archive: the code runs in our own processes
 
 Client = Callable[[str], Any]
@@ -43,6 +49,7 @@ def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) 
     sqs = client("sqs")
     for queue in topology.queues:
         _queue(sqs, queue)
+    _made(lambda: client("events").create_event_bus(Name=topology.bus.name))
     arns = {
         function.name: _function(client("lambda"), function, proxy_url(function.name))
         for function in topology.functions
@@ -52,6 +59,20 @@ def create(topology: Topology, client: Client, proxy_url: Callable[[str], str]) 
 
 def queue_url(client: Client, queue: Queue) -> str:
     return str(client("sqs").get_queue_url(QueueName=queue.name)["QueueUrl"])
+
+
+def queues_of(topology: Topology, client: Client) -> list[tuple[Queue, Queue]]:
+    """The queues that a pipeline has here, each with its dead letters: standard, FIFO, or both.
+
+    It serves one of them at a time; what the other one holds is its own too.
+    """
+    other = pipeline(topology.name, topology.contract, fifo=not topology.queue.fifo)
+    found = []
+    for kind in (topology, other):
+        with suppress(client("sqs").exceptions.QueueDoesNotExist):
+            queue_url(client, kind.queue)
+            found.append((kind.queue, kind.dead_letters))
+    return found
 
 
 def workflow_arn(topology: Topology) -> str:
@@ -79,7 +100,7 @@ def _queue(sqs: Any, queue: Queue) -> None:
         "MessageRetentionPeriod": str(queue.retention_seconds),
     }
     if queue.fifo:
-        attributes["FifoQueue"] = "true"
+        attributes |= FIFO_ATTRIBUTES
     if queue.dead_letter:
         attributes["RedrivePolicy"] = json.dumps(
             {

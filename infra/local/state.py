@@ -35,12 +35,13 @@ class StateError(RuntimeError):
 
 @dataclass(frozen=True)
 class Running:
-    """The process that runs a pipeline on this state."""
+    """The process that runs a pipeline on this state, and whether its queue is a FIFO queue."""
 
     pid: int
     emulator_pid: int
     url: str
     pipeline: str
+    fifo: bool = False
 
 
 class State:
@@ -132,6 +133,8 @@ class State:
         fresh = kept.with_suffix(".new")
         fresh.write_bytes(contract.source)
         fresh.replace(kept)
+        for lookup in contract.lookups:
+            (kept.parent / lookup.digest).write_bytes(lookup.data or b"")
         return contract, kept
 
     def contracts(self) -> list[Contract]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from transform import exact_reader
-from transform.contract import Contract, Tree
+from transform.contract import Contract
 from transform.contract_file import parse_contract
+from transform.decode import Decoder
 from transform.pipeline import Transform
 from transform.records import Generation
 
@@ -75,8 +75,9 @@ def contract(version: int) -> Contract:
 
 
 @cache
-def tree(version: int) -> Tree:
-    return contract(version).tree()
+def decoder(version: int) -> Decoder:
+    rules = contract(version)
+    return Decoder.of(rules.fields, device=rules.device)
 
 
 def good(body: bytes, arrival_micros: int, version: int) -> bool:
@@ -84,7 +85,7 @@ def good(body: bytes, arrival_micros: int, version: int) -> bool:
     rules = contract(version)
     if len(body) > rules.max_body_bytes:
         return False
-    read = exact_reader.read(body, rules, tree(version))
+    read = decoder(version).slow(body)
     if not isinstance(read, tuple):
         return False
     event_time = read[0][[f.name for f in rules.fields].index(rules.event_time)]

@@ -28,6 +28,7 @@ from sinks.bucket import Bucket
 from sinks.repair import Limits
 from sinks.table import Table, Waiting
 from transform import pipeline
+from transform.contract import Contract
 from transform.records import Batch
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class SimulatedWiring(Wiring):
     def __init__(self, settings: Settings, lambdas: Lambdas, deployed: Deployed) -> None:
         super().__init__(settings, lambdas.clock)
         self._lambdas, self._deployed = lambdas, deployed
+
+    @property
+    def contract(self) -> Contract:
+        return self.transform(0).contract
 
     def transform(self, epoch: int) -> pipeline.Transform:
         return self._lambdas.rules(self._deployed, epoch)

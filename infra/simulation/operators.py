@@ -12,9 +12,10 @@ from infra.simulation.lambdas import Lambdas
 from infra.simulation.oracle import Known, Violation
 from infra.simulation.scenario import HOUR_SECONDS, Mend
 from ingest import breaker
+from ingest.audit import Choice
 from ingest.breaker import Accepted
 from ingest.parking import Parking
-from ingest.replay import Choice, replay
+from ingest.replay import replay
 from ingest.reprocess import reprocess
 from ingest.settings import EPOCH_SECONDS, Wiring
 from ingest.sweep import sweep

@@ -12,6 +12,7 @@ from functools import cache, cached_property, partial
 from typing import Any
 
 from infra.doubles.dynamodb import DynamoDB
+from infra.doubles.events import EventBridge
 from infra.doubles.mappings import Mappings, Switch
 from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
@@ -38,6 +39,7 @@ from infra.simulation.sources import (
     QueueSource,
     StreamSource,
 )
+from infra.simulation.told import Told
 from infra.simulation.weather import Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
@@ -106,7 +108,10 @@ class Simulation:
         limits = BREAKER if scenario.profile == "breaker" else RejectLimits()
         self.lambdas = Lambdas(self.topology, self.weather, self.scheduler, self.clients, limits)
         machines = {arn_of(self.topology): definition()}
-        self.machines = StateMachines(self.weather, self.lambdas, self.dynamodb, machines)
+        self.events = EventBridge(self.weather, {self.topology.bus.name: []})
+        self.machines = StateMachines(
+            self.weather, self.lambdas, self.dynamodb, self.events, machines
+        )
         self.clients["stepfunctions"] = self.machines
         self.stream = self._stream()
         self.queue = self._queue(self.main_queue, self.topology.queue_mapping, self.known)
@@ -138,7 +143,7 @@ class Simulation:
                 violations.append(Violation("time stands still", str(stuck)))
         self.oracle = Oracle(self.known, self._stores())
         violations += self.oracle.judge()
-        violations += self._delays() + self._defects() + self._debts()
+        violations += self._delays() + self._defects() + self._debts() + self._told(self.oracle)
         violations += overtaken(self.known)
         executions, limits = self.machines.executions, self.lambdas.breaker
         violations += set_aside_by_the_world(self.known, executions, self.oracle.tables, limits)
@@ -302,6 +307,14 @@ class Simulation:
         return [
             Violation("a debt is not paid", message.body) for message in self.repair.queue.messages
         ]
+
+    def _told(self, oracle: Oracle) -> list[Violation]:
+        """Whatever becomes of the feed, what it says is so (and outcomes are the oracle's)."""
+        bad = any(name.startswith("events.") for name in self.weather.happened)
+        bad |= "events" in self.weather.outages
+        entries = self.events.buses[self.topology.bus.name]
+        told = Told(entries, oracle.quarantine, self.machines.executions, bad)
+        return list(told.judge())
 
     def _defects(self) -> list[Violation]:
         """What a function raised: nothing ever should, but where an object has gone."""

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from infra.esm.answers import Undocumented
 from infra.esm.simulate import EPOCH
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.records import Source
 
 FaultKind = Literal[
@@ -74,7 +74,7 @@ KILLERS = {**KINDS, "kills": 2, "hangs": 1}
 Mend = Literal["contract", "accept"]
 """What an operator does when the breaker trips: mend the rules, or accept the rejects."""
 
-SERVICES = ("s3", "dynamodb", "states", "lambda")
+SERVICES = ("s3", "dynamodb", "states", "lambda", "events")
 SPAN_SECONDS = 120.0  # in which records are produced
 FAULTS_SECONDS = 600.0  # after which calls no longer fail
 HOUR_SECONDS = 3_600.0

@@ -30,6 +30,7 @@ TIMEOUT_SECONDS: dict[Service, float] = {
     "sqs": 5.0,
     "states": 1.0,
     "lambda": 1.0,
+    "events": 5.0,
 }
 """How long a client waits for an answer that does not come."""
 
@@ -39,6 +40,7 @@ CALLS: dict[Service, tuple[FaultKind, ...]] = {
     "sqs": ("throttle", "error", "timeout", "lost", "late", "twice", "slow"),
     "states": ("throttle", "error"),
     "lambda": ("throttle", "error", "lost"),
+    "events": ("throttle", "error", "timeout", "lost", "late", "twice", "slow", "partial"),
 }
 CRASHES: tuple[FaultKind, ...] = ("crash before", "crash after")
 
@@ -92,7 +94,7 @@ class Weather:
         return answer
 
     def takes(self, call: Call, key: tuple[str, str]) -> bool:  # noqa: ARG002  one batch at a time
-        """Whether a table takes an item of the batch that is being written."""
+        """Whether a table or a bus takes a part of the batch that is being written."""
         device = key[0].partition("#")[0]
         if self.hot_keys.get(device, 0.0) > self.clock():
             return False
@@ -143,7 +145,7 @@ class Weather:
         kinds = CALLS[call.service]
         if call.operation == "PutObject":
             kinds = (*kinds, "conflict")
-        if call.operation != "BatchWriteItem":
+        if call.operation not in {"BatchWriteItem", "PutEvents"}:
             kinds = tuple(kind for kind in kinds if kind != "partial")
         return (*CRASHES, *kinds) if mortal else kinds
 

@@ -1,0 +1,90 @@
+"""`millrace contract check`: every mistake of a contract, and what a sample becomes under it."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from infra.cli import run, shown
+from infra.contracts.mistakes import mistakes
+from infra.contracts.samples import read_sample
+from infra.contracts.trial import Trial, tried
+from transform.contract_file import contract_path, files_beside, parse_contract, read_file
+
+EXAMPLES = """\b
+Examples:
+  millrace contract check fleet.toml
+  millrace contract check fleet.toml --sample readings.ndjson
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("file")
+@click.option("--sample", metavar="FILE|-", help="Records to try it with.")
+@run.json_option
+def check(file: str, sample: str | None, as_json: bool) -> None:
+    """Say every mistake of a contract, each with its line, its column and what is allowed.
+
+    With a sample it says how many records would be delivered, and why others would not. It exits
+    with 2 if the contract has mistakes, with 1 if a record of the sample is rejected.
+    """
+    path = contract_path(file)
+    data = read_file(path)
+    found = mistakes(data, str(path), files_beside(path))
+    if found:
+        if as_json:
+            shown.print_json({"mistakes": [one.to_json() for one in found], "sample": None})
+        for one in found:
+            click.echo(str(one), err=True)
+        run.fail(f"{path} has {_mistakes(len(found))}", run.WRONG_INPUT)
+    contract = parse_contract(data, str(path), files_beside(path))
+    trial = None
+    if sample is not None:
+        trial = tried(contract, read_sample(sample), time.time_ns() // 1_000)
+    if as_json:
+        shown.print_json({"mistakes": [], "sample": trial and trial.to_json()})
+    else:
+        click.echo(f"{path}: {contract.name} {contract.version}, {len(contract.fields)} fields")
+        if trial:
+            _tell(trial)
+    if trial and trial.quarantined:
+        sys.exit(run.UNACCOUNTED)
+
+
+def _tell(trial: Trial) -> None:
+    click.echo(f"{trial.records:,} records: {_fates(trial)}")
+    for one in trial.rejected:
+        field = f" ({one.field})" if one.field else ""
+        lines = (
+            f"  {one.count:,} {one.reason}{field}",
+            f"    {one.where}: {one.detail}",
+            f"    {one.body}",
+        )
+        for line in lines:
+            click.echo(shown.one_line(line))
+    for rule, count in trial.dropped_by.items():
+        click.echo(f"  {count:,} rows dropped by {rule}")
+    if trial.rows != trial.delivered:
+        click.echo(f"{trial.rows:,} rows")
+    if trial.repeats:
+        click.echo(f"{trial.repeats:,} rows repeat others, byte for byte")
+    if trial.conflicts:
+        click.echo(
+            f"{trial.conflicts:,} rows share their record id with a different one: "
+            "identity.record_id does not tell them apart"
+        )
+
+
+def _fates(trial: Trial) -> str:
+    counts = (
+        (trial.delivered, "delivered"),
+        (trial.dropped, "dropped"),
+        (trial.quarantined, "rejected"),
+    )
+    return ", ".join(f"{count:,} {fate}" for count, fate in counts if count)
+
+
+def _mistakes(count: int) -> str:
+    return "a mistake" if count == 1 else f"{count} mistakes"

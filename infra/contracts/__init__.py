@@ -1,0 +1,1 @@
+"""Writing contracts: what `millrace contract` does, apart from the command line."""

@@ -1,0 +1,108 @@
+"""The rejection feed: what producers are told of a Delivery's rejects, one event for each reason.
+
+Transform sums the rejects up in its answer and the workflow puts them on the event bus after Settle
+(`infra/workflows/batch.asl.json`). What cannot be told there changes nothing: quarantine has all.
+
+A summary is bounded whatever is rejected, for it travels in the state. What is cut is counted: a
+kind beyond the limits in `untold`, examples by `count`, text by the number of its characters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transform.contract import Contract
+from transform.sender import detail_to_tell, may_be_told, sender_of_reject
+
+SOURCE = "millrace"
+DETAIL_TYPE = "Records rejected"
+EVENTS_MAX = 10  # EventBridge PutEvents: entries a call
+EXAMPLES_MAX = 5  # of an event: the first ones, enough to find the cause
+DETAIL_BYTES_MAX = 300  # of an example's detail, as JSON
+DEVICE_BYTES_MAX = 300  # of its device, as JSON; a longer name is left out
+SUMMARY_BYTES_MAX = 65_536  # a quarter of a state's 256 KiB, and of what an entry may have
+ID_BYTES = 16
+
+KIND = ["_step", "_reason", "_field"]
+ELEMENT = ("_stream", "_shard", "_sequence", "_sub", "_child")
+
+Event = dict[str, Any]
+
+
+def summary(rejects: pa.Table, contract: Contract) -> dict[str, Any]:
+    """The kinds of rejects in a quarantine table, the most frequent first, and how many are untold.
+
+    `rejected` holds what an event says beside the Delivery's own pointers.
+    """
+    if not rejects.num_rows:
+        return {"rejected": [], "untold": 0}
+    events: list[Event] = []
+    told, room = 0, SUMMARY_BYTES_MAX
+    for rows in _kinds(rejects):
+        event = _event(rejects.take(rows), contract)
+        room -= len(json.dumps(event))
+        if len(events) == EVENTS_MAX or room < 0:
+            break
+        events.append(event)
+        told += len(rows)
+    return {"rejected": events, "untold": rejects.num_rows - told}
+
+
+def _kinds(rejects: pa.Table) -> Iterator[pa.Array]:
+    """The rows of each step, reason and field; of equal counts the first to come is first."""
+    numbers = pa.array(range(rejects.num_rows), pa.int64())
+    numbered = rejects.select(KIND).append_column("row", numbers)
+    groups = numbered.group_by(KIND, use_threads=False).aggregate([("row", "list")])
+    yield from sorted((one.values for one in groups.column("row_list")), key=len, reverse=True)
+
+
+def _event(rows: pa.Table, contract: Contract) -> Event:
+    """What is said of rejects of one kind."""
+    first = rows.select([*KIND, "_version", "_generation"]).slice(0, 1).to_pylist()[0]
+    event = {
+        "id": _id(rows, first),
+        "version": first["_version"],
+        "generation": first["_generation"],
+        "step": first["_step"],
+        "reason": first["_reason"],
+        "count": rows.num_rows,
+        "examples": [_example(row, contract) for row in rows.slice(0, EXAMPLES_MAX).to_pylist()],
+    }
+    return event if first["_field"] is None else event | {"field": first["_field"]}
+
+
+def _id(rows: pa.Table, first: dict[str, Any]) -> str:
+    """The same elements, judged alike by the same rules, have the same id, told whenever."""
+    texts = [rows.column(name).cast(pa.string()) for name in ELEMENT]
+    elements = sorted(pc.binary_join_element_wise(*texts, "/").to_pylist())
+    said = json.dumps([first, rows.column("_contract")[0].as_py(), elements])
+    return hashlib.blake2b(said.encode(), digest_size=ID_BYTES).hexdigest()
+
+
+def _example(row: dict[str, Any], contract: Contract) -> dict[str, Any]:
+    """Where one of them is and what is wrong with it."""
+    example = {name.removeprefix("_"): row[name] for name in ELEMENT if name != "_stream"}
+    detail = detail_to_tell(row["_detail"], row["_field"], contract)
+    example["detail"] = _cut(detail, DETAIL_BYTES_MAX)
+    device = None
+    if may_be_told(contract.field(contract.device)):
+        device = sender_of_reject(row["_step"], row["_body"], contract)
+    if device is not None and len(json.dumps(device)) <= DEVICE_BYTES_MAX:
+        example["device"] = device
+    return example
+
+
+def _cut(text: str, most: int) -> str:
+    """Text of at most so many bytes of JSON; of what is cut off the characters are counted."""
+    if len(json.dumps(text)) <= most:
+        return text
+    left = len(text)
+    while len(json.dumps(shown := f"{text[:left]}… (+{len(text) - left})")) > most:
+        left -= 1
+    return shown
