@@ -262,7 +262,7 @@ def a_sweep_of_all_that_landed(patch: pytest.MonkeyPatch) -> None:
 
 def a_breaker_that_only_tells(patch: pytest.MonkeyPatch) -> None:
     """When nearly all is bad it is set aside all the same."""
-    patch.setattr(ingest.stages, "_found", lambda *_: None)
+    patch.setattr(ingest.stages, "_judged", lambda *_: ("", {}))
 
 
 def fifo_answered_as_standard(patch: pytest.MonkeyPatch) -> None:
