@@ -108,11 +108,16 @@ def _judged(
 
 
 def canary(rules: Transform) -> None:
-    """Apply the rules to a good message of their contract. Raises where it is not delivered."""
+    """Apply the rules to a good message of their contract. Raises where it is not delivered.
+
+    Of a contract with filters, lookups and the like no message is sure to be: there it only has to
+    be judged.
+    """
     fleet = Fleet(rules.contract, 0, CANARY_MICROS, CANARY_MICROS, 1, malformed=0, repeats=0)
     body = next(fleet.messages(1)).body
     made = Delivery("sqs", "canary", [""], ["0"], [None], [CANARY_MICROS], [None], [body])
-    if rules.apply(made.table(), "").counts.delivered != 1:
+    judged = rules.apply(made.table(), "")
+    if rules.certain and judged.counts.delivered != 1:
         raise ConservationError("a good message of the contract was not delivered")
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from transform.contract import ROW_MARKS, Field
-from transform.contract_fields import FIELDS_MAX, PATH_KEYS_MAX
+from transform.contract_fields import FIELDS_MAX
 from transform.contract_file import (
     DEFAULT_BODY_BYTES,
     DEFAULT_FUTURE_SECONDS,
@@ -16,6 +16,7 @@ from transform.contract_file import (
     load_contract,
     parse_contract,
 )
+from transform.contract_paths import PATH_KEYS_MAX
 from transform.records import ROW_FIELDS, UTC_MICROS
 
 FILE = "probe.toml"
@@ -194,7 +195,13 @@ FIELD_MISTAKES = {
     'type = "bool"\npath = ""': "path: '' has an empty key; allowed: `a.b`, or a list of keys",
     'type = "bool"\npath = []': "path: [] has an empty key; allowed: `a.b`, or a list of keys",
     'type = "bool"\npath = "a..b"': "path: 'a..b' has an empty key; allowed: `a.b`",
-    'type = "bool"\npath = [1]': "path: [1] has an empty key; allowed: `a.b`",
+    'type = "bool"\npath = [["a"]]': "path: [['a']] has an empty key; allowed: `a.b`",
+    'type = "bool"\npath = [1]': "path: it begins with a place; allowed: a message is an object",
+    'type = "bool"\npath = ["a", -1]': "path: the place -1; allowed: 0 to 99",
+    'type = "bool"\npath = ["a", true]': "path: ['a', True] has an empty key",
+    'type = "bool"\npath = "a[0].b"': (
+        'path: \'a[0].b\' has a place in a list; allowed: `["a", 0, "b"]`'
+    ),
     f'type = "bool"\npath = [{TOO_DEEP}]': (
         f"path: {PATH_KEYS_MAX + 1} keys; allowed: at most {PATH_KEYS_MAX}"
     ),

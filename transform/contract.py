@@ -20,7 +20,9 @@ from transform.records import ROW_FIELDS
 from transform.timestamps import TimestampFormat
 from transform.units import Conversion
 
-Path: TypeAlias = tuple[str, ...]
+Path: TypeAlias = tuple[str | int, ...]
+"""Where something is in a message: the keys of objects, and places in lists, from 0."""
+
 Privacy = Literal["", "redact", "hash"]
 Unknown = Literal["rescue", "drop", "reject"]
 
@@ -252,14 +254,15 @@ class Contract:
         return everywhere and (field.required or field.default is not None)
 
 
-Tree: TypeAlias = Mapping[str, Any]
-"""Paths of a contract: a `Tree` at each branch, at each leaf a `Field`, the `Explode` of the list
-that will be exploded, or a `Where` that is known but kept nowhere."""
+Tree: TypeAlias = Mapping[Any, Any]
+"""Paths of a contract: a `Tree` at each branch, whose keys are texts or, of a list, places; at each
+leaf a `Field`, the `Explode` of the list that will be exploded, or a `Where` that is known but kept
+nowhere."""
 
 
 def tree_of(leaves_: Iterable[Field | Explode | Where]) -> Tree:
     """Leaves by their paths, as nested mappings. The first at a path, or on its way, stays."""
-    tree: dict[str, Any] = {}
+    tree: dict[Any, Any] = {}
     for leaf in leaves_:
         branch: Any = tree
         for key in leaf.path[:-1]:
@@ -269,6 +272,16 @@ def tree_of(leaves_: Iterable[Field | Explode | Where]) -> Tree:
         else:
             branch.setdefault(leaf.path[-1], leaf)
     return tree
+
+
+def of_list(tree: Tree) -> bool:
+    """Whether a branch of a tree is a list, not an object."""
+    return any(isinstance(key, int) for key in tree)
+
+
+def dotted(path: Path) -> str:
+    """A path for people: `rx_metadata.0.rssi`."""
+    return ".".join(map(str, path))
 
 
 def leaves(tree: Tree) -> list[Field]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
 
-from transform.contract import EXPRESSION_NAMES, READING, Alias, Field, Path, Privacy
+from transform.contract import EXPRESSION_NAMES, READING, Alias, Field, Path, Privacy, dotted
+from transform.contract_paths import clash, read_path
 from transform.expression import Expression, ExpressionError, parse
 from transform.field_types import INT64_MAX, INT64_MIN, FieldType, Value
 from transform.timestamps import TimestampError, TimestampFormat, parse_timestamp
@@ -16,12 +17,9 @@ from transform.toml_reader import Reader, a_, one_of
 from transform.units import Conversion, UnitError, conversion
 
 FIELDS_MAX = 500  # 500 names of 64 characters and a 256 KiB body still fit a 400 KB item
-PATH_KEYS_MAX = 32  # the depth of a path; well under the nesting that the decoder reads
 ALIASES_MAX = 16  # each is one more place that every message is looked at
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 HOT_KEYS = ("pk", "sk", "expires_at")  # the hot table's own attributes
-KEY = re.compile(r'[^"\\\x00-\x1f]+')  # msgspec matches keys as text that JSON need not escape
-PATH = "`a.b`, or a list of keys"
 SOURCES = ("path", "attribute", "expr", "lookup")
 BELONGS = {  # keys that only some sources of a value have
     "aliases": ("path",),
@@ -181,21 +179,6 @@ def _conversion(
         ) from None
 
 
-def read_path(reader: Reader, key: str, default: str | None = None) -> Path:
-    """Where something is in a message. Raises a `Mistake`."""
-    more = {} if default is None else {"default": default}
-    path = reader.take(key, (str, list), PATH, **more)
-    keys = path.split(".") if isinstance(path, str) else path
-    if not keys or not all(isinstance(key, str) and key for key in keys):
-        raise reader.error(key, f"{path!r} has an empty key", PATH)
-    if len(keys) > PATH_KEYS_MAX:
-        raise reader.error(key, f"{len(keys)} keys", f"at most {PATH_KEYS_MAX}")
-    for part in keys:
-        if not KEY.fullmatch(part):
-            raise reader.error(key, f"the key {part!r}", "no quotes, \\ or control characters")
-    return tuple(keys)
-
-
 def _lie_apart(reader: Reader, field: Field, others: Sequence[Field]) -> None:
     """A value is a field, or an object that holds fields: no path leads through another's."""
     taken = [(field, path) for path in _paths(field)]
@@ -204,12 +187,11 @@ def _lie_apart(reader: Reader, field: Field, others: Sequence[Field]) -> None:
             *((o, p) for o in others if o.of_reading == field.of_reading for p in _paths(o)),
             *taken[:number],
         ):
-            shorter, longer = sorted((path, theirs), key=len)
-            if longer[: len(shorter)] == shorter:
+            if clash(path, theirs):
                 raise reader.error(
                     "path" if path == field.path else "aliases",
-                    f"{'.'.join(path)!r} and {other.name!r} ({'.'.join(theirs)!r}) lie on one path",
-                    "a value is either a field or an object that holds fields",
+                    f"{dotted(path)!r} and {other.name!r} ({dotted(theirs)!r}) lie on one path",
+                    "a value is either a field or an object or list that holds fields",
                 )
 
 

@@ -20,8 +20,10 @@ from transform.contract import (
     Lookup,
     Unknown,
     Where,
+    dotted,
 )
-from transform.contract_fields import NAME, read_expression, read_path
+from transform.contract_fields import NAME, read_expression
+from transform.contract_paths import clash, read_path
 from transform.envelope import Envelope
 from transform.expression import Expression
 from transform.field_types import FieldType
@@ -64,7 +66,7 @@ def read_where(reader: Reader) -> Where:
         raise reader.error("path", "one of `path` and `attribute`", "where the message says it")
     if "attribute" in reader.table_:
         return Where(attribute=reader.text("attribute"))
-    return Where(path=read_path(reader, "path"))
+    return Where(path=read_path(reader, "path", places=False))
 
 
 def read_schema(root: Reader) -> Where | None:
@@ -134,18 +136,11 @@ def read_explode(root: Reader, fields: Sequence[Field]) -> Explode | None:
         raise reader.error("path", "no field is of a reading", '`of = "reading"` in its fields')
     for field in fields:
         for theirs in () if field.of_reading else (field.path, *(a.path for a in field.aliases)):
-            if theirs and _through(path, theirs):
-                wrong = (
-                    f"{'.'.join(path)!r} and {field.name!r} ({'.'.join(theirs)!r}) lie on one path"
-                )
+            if theirs and clash(path, theirs):
+                wrong = f"{dotted(path)!r} and {field.name!r} ({dotted(theirs)!r}) lie on one path"
                 raise reader.error("path", wrong, "the list's own path")
     reader.finish()
     return Explode(path, cast("Any", empty))
-
-
-def _through(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    shorter, longer = sorted((one, other), key=len)
-    return longer[: len(shorter)] == shorter
 
 
 def read_filters(root: Reader, types: Mapping[str, FieldType]) -> tuple[Filter, ...]:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -156,7 +157,8 @@ class _Device:
         """The next message, as a document."""
         document: Document = {}
         for spec in self._contract.fields:
-            _put(document, spec, self._value(spec, moment))
+            if spec.in_message and not spec.of_reading:
+                _put(document, spec, self._value(spec, moment))
         self._messages += 1
         return document
 
@@ -215,8 +217,18 @@ def _time_text(spec: Field, micros: int) -> Value:
 
 
 def _put(document: Document, spec: Field, value: Any) -> Document:
-    branch = document
-    for key in spec.path[:-1]:
-        branch = branch.setdefault(key, {})
+    branch: Any = document
+    for key, following in pairwise(spec.path):
+        branch = _at(branch, key, [] if isinstance(following, int) else {})
+    _at(branch, spec.path[-1], value)
     branch[spec.path[-1]] = value
     return document
+
+
+def _at(branch: Any, key: str | int, value: Any) -> Any:
+    """What is at a key of an object or a place of a list: `value`, where there is nothing yet."""
+    if isinstance(branch, dict):
+        return branch.setdefault(key, value)
+    branch.extend([None] * (int(key) + 1 - len(branch)))
+    branch[key] = value if branch[key] is None else branch[key]
+    return branch[key]

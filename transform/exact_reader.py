@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from transform.contract import Explode, Field, Tree, Unknown, Where, leaves
+from transform.contract import (
+    Explode,
+    Field,
+    Path,
+    Tree,
+    Unknown,
+    Where,
+    dotted,
+    leaves,
+    of_list,
+)
 from transform.field_types import INT64_MAX, INT64_MIN, Value
 from transform.records import Reason, Rejection, Step
 from transform.sequences import nests_deeper
@@ -28,6 +38,7 @@ NESTING_MAX = 100  # fixed, because the interpreter's own depth varies with its 
 READINGS = "[]"
 """What the list that will be exploded is called among the values: no field has such a name."""
 
+Parts = TypeVar("Parts")
 Row = list[Any]
 """The values of some fields, in their order; timestamps in microseconds. The list that will be
 exploded stands behind them, as the JSON text of each element."""
@@ -46,7 +57,10 @@ def read(
     except _RejectedError as rejected:
         return rejected.rejection
     row = [values.get(spec.name) for spec in fields]
-    return [*row, values[READINGS]] if READINGS in values else row, rescued
+    return [
+        *row,
+        [bytes(item) for item in values[READINGS]],
+    ] if READINGS in values else row, rescued
 
 
 def completed(row: Row, fields: Sequence[Field], device: int) -> Rejection | None:
@@ -57,7 +71,7 @@ def completed(row: Row, fields: Sequence[Field], device: int) -> Rejection | Non
     try:
         for place, spec in enumerate(fields):
             if row[place] is None and spec.required:
-                raise _rejected("missing_field", f"{_dotted(spec.path)} is absent or null", spec)
+                raise _rejected("missing_field", f"{dotted(spec.path)} is absent or null", spec)
             row[place] = spec.default if row[place] is None else row[place]
         if device >= 0:
             _judge_device(str(row[device]), fields[device])
@@ -128,42 +142,63 @@ def _take(
     members: dict[str, msgspec.Raw],
     tree: Tree,
     values: dict[str, Any],
-    path: tuple[str, ...],
+    path: Path,
     unknown: Unknown,
 ) -> str | None:
     """Read the fields of one object into `values`; what no field claims comes back as JSON."""
     left: list[str] = []
     for key, raw in members.items():
-        text = bytes(raw)
-        branch = tree.get(key)
-        if branch is None and unknown == "reject":
-            raise _refused("check", "unknown_field", f"the contract has no {_dotted((*path, key))}")
-        if branch is None:
-            left.append(f"{msgspec.json.encode(key).decode()}:{text.decode()}")
-        elif text == b"null" or isinstance(branch, Where):
-            continue
-        elif isinstance(branch, Field):
-            values[branch.name] = _value(text, branch)
-        elif isinstance(branch, Explode):
-            values[READINGS] = _list(text, (*path, key))
-        else:
-            try:
-                inner = _MEMBERS.decode(text)
-            except msgspec.ValidationError:
-                spec = next(iter(leaves(branch)), None)
-                where = _dotted((*path, key))
-                raise _refused("check", "wrong_type", f"{where} is not an object", spec) from None
-            rest = _take(inner, branch, values, (*path, key), unknown)
-            if rest is not None:
-                left.append(f"{msgspec.json.encode(key).decode()}:{rest}")
+        rest = _claim(bytes(raw), tree.get(key), values, (*path, key), unknown)
+        if rest is not None:
+            left.append(f"{msgspec.json.encode(key).decode()}:{rest}")
     return "{" + ",".join(left) + "}" if left and unknown == "rescue" else None
 
 
-def _list(text: bytes, path: tuple[str, ...]) -> list[bytes]:
+def _take_places(
+    items: list[bytes], tree: Tree, values: dict[str, Any], path: Path, unknown: Unknown
+) -> str | None:
+    """The same of a list. What is left keeps its place: before it is null for what was read."""
+    left = [
+        _claim(text, tree.get(place), values, (*path, place), unknown)
+        for place, text in enumerate(items)
+    ]
+    while left and left[-1] is None:
+        left.pop()
+    return "[" + ",".join(rest or "null" for rest in left) + "]" if left else None
+
+
+def _claim(
+    text: bytes, branch: Any, values: dict[str, Any], path: Path, unknown: Unknown
+) -> str | None:
+    """Read one value into `values`; what of it no field claims comes back as JSON."""
+    if text == b"null" and (branch is not None or isinstance(path[-1], int)):
+        return None
+    if branch is None:
+        if unknown == "reject":
+            raise _refused("check", "unknown_field", f"the contract has no {dotted(path)}")
+        return text.decode() if unknown == "rescue" else None
+    if isinstance(branch, (Field, Explode, Where)):
+        if isinstance(branch, Field):
+            values[branch.name] = _value(text, branch)
+        elif isinstance(branch, Explode):
+            values[READINGS] = [bytes(item) for item in _parts(_ELEMENTS, text, path)]
+        return None
+    spec = next(iter(leaves(branch)), None)
+    if of_list(branch):
+        items = [bytes(item) for item in _parts(_ELEMENTS, text, path, spec)]
+        return _take_places(items, branch, values, path, unknown)
+    return _take(_parts(_MEMBERS, text, path, spec), branch, values, path, unknown)
+
+
+def _parts(
+    decoder: msgspec.json.Decoder[Parts], text: bytes, path: Path, spec: Field | None = None
+) -> Parts:
+    """The members of an object, or the elements of a list."""
     try:
-        return [bytes(element) for element in _ELEMENTS.decode(text)]
+        return decoder.decode(text)
     except msgspec.ValidationError:
-        raise _refused("check", "wrong_type", f"{_dotted(path)} is not a list") from None
+        kind = "a list" if decoder is _ELEMENTS else "an object"
+        raise _refused("check", "wrong_type", f"{dotted(path)} is not {kind}", spec) from None
 
 
 def _value(text: bytes, spec: Field) -> Value:
@@ -224,12 +259,8 @@ def _explained(body: bytes, error: msgspec.DecodeError) -> _RejectedError:
     return _refused("decode", "malformed_json", str(error))
 
 
-def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(path)
-
-
 def _where(spec: Field) -> str:
-    return _dotted(spec.path) or f"attribute {spec.attribute}"
+    return dotted(spec.path) or f"attribute {spec.attribute}"
 
 
 def _shown(text: bytes, spec: Field) -> str:

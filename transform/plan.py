@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from transform import exact_reader
-from transform.contract import READING, Case, Contract, Field, Where
+from transform.contract import READING, Case, Contract, Field, Where, dotted
 from transform.decode import Decoder
 from transform.exact_reader import Row
 from transform.records import Rejection
 from transform.wrapped import Attributes
-
-BARE = (b"{", b"[")  # what a reading begins with that is more than a bare value
 
 
 class Reading(NamedTuple):
@@ -135,10 +133,10 @@ class Plan:
         if explode is None:
             return iter((Reading(row, rescued, body + material, body),))
         if len(values) == len(self.message.fields):
-            path = ".".join(explode.path)
-            return Rejection("check", "missing_field", f"{path} is absent or null")
+            detail = f"{dotted(explode.path)} is absent or null"
+            return Rejection("check", "missing_field", detail)
         if not values[-1] and explode.empty == "reject":
-            return Rejection("check", "no_readings", f"{'.'.join(explode.path)} is empty")
+            return Rejection("check", "no_readings", f"{dotted(explode.path)} is empty")
         return self._exploded(row, rescued, values[-1])
 
     def _with_attributes(self, row: Row, attributes: Attributes | None) -> bytes | Rejection:
@@ -164,7 +162,7 @@ class Plan:
         decode = self.element.decode
         for number, element in enumerate(elements):
             came = bytes(element)
-            found = decode(came if came.startswith(BARE) else b'{"value":%s}' % came)
+            found = decode(came if came.startswith(b"{") else b'{"value":%s}' % came)
             if isinstance(found, Rejection):
                 yield Unread(came, found)
                 continue
@@ -262,7 +260,7 @@ class Peek:
         kind: Any = str | int | bool | None
         for number, key in enumerate(reversed(where.path)):
             kind = msgspec.defstruct(
-                f"Peek{number}", [("at", kind | None, None)], rename={"at": key}, gc=False
+                f"Peek{number}", [("at", kind | None, None)], rename={"at": str(key)}, gc=False
             )
         return cls(where, msgspec.json.Decoder(kind) if where.path else None)
 

@@ -28,10 +28,17 @@ def sender(body: bytes, contract: Contract) -> str | None:
 
 
 def _at(value: Any, path: Path) -> str | None:
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
+    for key in path:
+        value = step(value, key)
     readable = isinstance(value, str) and value.isprintable() and fits_key(value)
     return value if readable else None
+
+
+def step(value: Any, key: str | int) -> Any:
+    """What is at a key of an object or a place of a list; None where there is no such."""
+    if isinstance(key, int):
+        return value[key] if isinstance(value, list) and key < len(value) else None
+    return value.get(key) if isinstance(value, dict) else None
 
 
 def sender_of_reject(step: str, body: bytes, contract: Contract) -> str | None:

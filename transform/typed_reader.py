@@ -1,16 +1,18 @@
 """The fast reader's shape: a contract as a msgspec Struct.
 
 msgspec decodes and checks a whole message in C against it: types, ranges, allowed values, and that
-there is no field the contract does not name.
+there is no field the contract does not name. A list whose places are fields is a Struct too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from enum import Enum
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from transform.contract import Explode, Field, Tree, Unknown, Where, leaves
+from transform.contract import Explode, Field, Tree, Unknown, Where, leaves, of_list
 from transform.exact_reader import READINGS
 from transform.field_types import INT64_MAX, INT64_MIN
 
@@ -24,9 +26,13 @@ def struct_of(tree: Tree, unknown: Unknown, prefix: str = "") -> tuple[Any, dict
     fields: list[Any] = []
     rename: dict[str, str] = {}
     reach: dict[str, str] = {}
-    for number, (key, branch) in enumerate(tree.items()):
+    places = of_list(tree)
+    for number, (key, branch) in enumerate(_every_place(tree, unknown) if places else tree.items()):
         attribute = f"f{number}"
-        rename[attribute] = key
+        rename[attribute] = str(key)
+        if isinstance(branch, Gap):
+            fields.append((attribute, Any if branch is Gap.DROPPED else None, None))
+            continue
         if isinstance(branch, Field):
             reach[branch.name] = prefix + attribute
             fields.append((attribute, *_annotated(branch)))
@@ -49,9 +55,24 @@ def struct_of(tree: Tree, unknown: Unknown, prefix: str = "") -> tuple[Any, dict
         rename=rename,
         forbid_unknown_fields=unknown != "drop",
         kw_only=True,
+        array_like=places,
         gc=False,
     )
     return struct, reach
+
+
+class Gap(Enum):
+    """A place of a list that no field claims: what is there is not kept, or there is nothing."""
+
+    DROPPED = "dropped"
+    EMPTY = "empty"
+
+
+def _every_place(tree: Tree, unknown: Unknown) -> Iterator[tuple[int, Any]]:
+    """A list's places up to the last that is claimed."""
+    gap = Gap.DROPPED if unknown == "drop" else Gap.EMPTY
+    for place in range(max(tree) + 1):
+        yield place, tree.get(place, gap)
 
 
 def _annotated(spec: Field) -> tuple[Any, ...]:

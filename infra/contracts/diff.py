@@ -25,7 +25,17 @@ from infra.contracts.diff_rules import (
     breaks,
     safe,
 )
-from transform.contract import Alias, Choose, Contract, Explode, Field, Filter, Lookup, Where
+from transform.contract import (
+    Alias,
+    Choose,
+    Contract,
+    Explode,
+    Field,
+    Filter,
+    Lookup,
+    Where,
+    dotted,
+)
 from transform.envelope import Envelope
 from transform.expression import Expression
 from transform.units import Conversion
@@ -106,9 +116,9 @@ def _told(value: Any) -> Any:  # noqa: PLR0911  one line for each kind of value
         case Lookup():
             return f"{value.name}: {value.file} by {value.key} {value.digest[:8]}".rstrip()
         case Alias() | Explode():
-            return ".".join(value.path)
+            return dotted(value.path)
         case Where():
-            return value.attribute or ".".join(value.path)
+            return value.attribute or dotted(value.path)
         case Choose():
             types = [f"{'/'.join(c.values)}: {', '.join(c.fields)}" for c in value.cases]
             return [_told(value.where), *types, f"otherwise {value.otherwise}"]
@@ -128,5 +138,5 @@ def _added(field: Field) -> Says:
 
 
 def _removed(field: Field) -> Says:
-    where = f"; what is at {'.'.join(field.path)} is unknown then" if field.in_message else ""
+    where = f"; what is at {dotted(field.path)} is unknown then" if field.in_message else ""
     return breaks(READERS, f"its column goes{where}", RENAME)

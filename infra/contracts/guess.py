@@ -11,7 +11,8 @@ from infra.contracts.naming import Path, names, words
 from infra.contracts.observed import Kind, Seen, is_time
 from infra.contracts.opened import Observed
 from infra.contracts.quantities import NONE, Quantity, named_like_time, quantity
-from transform.contract_fields import FIELDS_MAX, KEY, PATH_KEYS_MAX
+from transform.contract_fields import FIELDS_MAX
+from transform.contract_paths import KEY, PATH_KEYS_MAX
 from transform.field_types import FieldType, Value
 from transform.timestamps import TimestampFormat
 

@@ -11,7 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from transform.contract import Case, Contract, Explode, Field, Path, Tree, Where, leaves, tree_of
+from transform.contract import (
+    Case,
+    Contract,
+    Explode,
+    Field,
+    Path,
+    Tree,
+    Where,
+    leaves,
+    of_list,
+    tree_of,
+)
 from transform.exact_reader import DEVICE_ID_MAX_BYTES
 from transform.field_types import INT64_MAX, INT64_MIN
 from transform.plan import Plan
@@ -86,7 +97,11 @@ def _says_its_type(where: Where | None, case: Case | None) -> Iterator[Schema]:
 def _at(path: Path, schema: Schema) -> Schema:
     """What says that there is something at a path, and what."""
     for key in reversed(path):
-        schema = {"type": "object", "required": [key], "properties": {key: schema}}
+        if isinstance(key, int):
+            items = [*[True] * key, schema]
+            schema = {"type": "array", "minItems": key + 1, "prefixItems": items}
+        else:
+            schema = {"type": "object", "required": [key], "properties": {key: schema}}
     return schema
 
 
@@ -97,6 +112,8 @@ class _Writer:
         self.contract, self.fields = plan.contract, plan.fields
 
     def object(self, tree: Tree) -> Schema:
+        if of_list(tree):
+            return self._places_of(tree)
         needed = [key for key, branch in tree.items() if _needed(branch)]
         return {
             "type": "object",
@@ -113,7 +130,21 @@ class _Writer:
         if isinstance(branch, Where):
             return {}
         schema = self.object(branch)
-        return schema if _needed(branch) else schema | {"type": ["object", "null"]}
+        return schema if _needed(branch) else schema | {"type": [schema["type"], "null"]}
+
+    def _places_of(self, tree: Tree) -> Schema:
+        """A list whose places are fields; elsewhere in it is what the contract does not name."""
+        other = {"type": "null"} if self.contract.unknown == "reject" else True
+        needed = [place + 1 for place in tree if _needed(tree[place])]
+        return {
+            "type": "array",
+            "prefixItems": [
+                self._branch(tree[place]) if place in tree else other
+                for place in range(max(tree) + 1)
+            ],
+            "items": other,
+            **({"minItems": max(needed)} if needed else {}),
+        }
 
     def _list(self, explode: Explode) -> Schema:
         """The list whose elements become rows; one that is no object stands for its `value`."""
@@ -131,7 +162,7 @@ class _Writer:
             if named is not None:
                 yield named
             elif self.contract.unknown != "reject":
-                yield {"not": {"type": ["object", "array"]}}
+                yield {"not": {"type": "object"}}
 
     def _field(self, field: Field) -> Schema:
         schema = dict(_time(field) if field.format else _value(field))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from transform.contract import Contract, Field, Where
+from transform.contract import Contract, Field, Where, dotted
 from transform.timestamps import EPOCH, MICROSECOND
 
 
@@ -61,7 +61,7 @@ def _source(field: Field) -> str:
     if field.lookup:
         return f"`{field.column}` of lookup {field.lookup}"
     paths = (field.path, *(alias.path for alias in field.aliases))
-    told = ", or ".join(f"`{'.'.join(path)}`" for path in paths)
+    told = ", or ".join(f"`{dotted(path)}`" for path in paths)
     return f"{told} of a reading" if field.of_reading else told
 
 
@@ -113,7 +113,7 @@ def _message_rules(contract: Contract) -> Iterator[str]:
         yield f"Messages of other types: {contract.choose.otherwise}."
     if contract.explode is not None:
         empty = {"drop": "dropped", "reject": "rejected"}[contract.explode.empty]
-        path = ".".join(contract.explode.path)
+        path = dotted(contract.explode.path)
         yield f"Each element of `{path}` becomes a row; a message without any is {empty}."
     then = {"rescue": "kept in `_rescued`", "drop": "left out", "reject": "a reason to reject"}
     yield f"Fields that are not named here are {then[contract.unknown]}."
@@ -137,7 +137,7 @@ def _row_rules(contract: Contract) -> Iterator[str]:
 
 
 def _where(where: Where) -> str:
-    return f"attribute `{where.attribute}`" if where.attribute else f"`{'.'.join(where.path)}`"
+    return f"attribute `{where.attribute}`" if where.attribute else f"`{dotted(where.path)}`"
 
 
 def _example(name: str, message: bytes) -> str:

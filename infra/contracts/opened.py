@@ -13,7 +13,7 @@ from infra.contracts.naming import Path, words
 from infra.contracts.observed import Seen, observe
 from infra.contracts.quantities import named_like_readings, named_like_time
 from infra.contracts.samples import Sample, SampleError
-from transform.contract_fields import KEY, PATH_KEYS_MAX
+from transform.contract_paths import KEY, PATH_KEYS_MAX
 from transform.envelope import Envelope, open_record
 from transform.wrapped import Wrapper
 

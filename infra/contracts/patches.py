@@ -18,10 +18,11 @@ from infra.contracts import toml_text
 from infra.contracts.edits import field_table, with_key, with_lines, without_key
 from infra.contracts.naming import snake
 from infra.contracts.observed import Kind, Seen, is_time, observe
-from transform.contract import Contract, Field, Path
+from transform.contract import Contract, Field, Path, dotted
 from transform.contract_file import BODY_MAX_BYTES
 from transform.envelope import open_record
 from transform.field_types import FieldType
+from transform.sender import step
 from transform.timestamps import TimestampFormat
 
 ALLOWED_MAX = 20  # values that a patch adds to a list
@@ -83,14 +84,14 @@ def propose(reason: str, rejects: Rejects) -> Proposal:
     return rule(rejects)
 
 
-def member(body: bytes, path: Iterable[str]) -> Any:
+def member(body: bytes, path: Iterable[str | int]) -> Any:
     """The value at a path of a message; None where it has none or cannot be read."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
+        value = step(value, key)
     return value
 
 
@@ -140,7 +141,7 @@ def _missing_field(rejects: Rejects) -> Proposal:
     elsewhere = _called_otherwise(field, rejects)
     if elsewhere is not None:
         places = [_written(path) for path in (*_paths(field), elsewhere)][1:]
-        note = f"they have {'.'.join(elsewhere)}, which could be the same"
+        note = f"they have {dotted(elsewhere)}, which could be the same"
         return Proposal(note, rejects.with_field("aliases", places))
     if field.name in rejects.contract.identity:
         return Proposal(f"without it a record has no identity: {PRODUCER}")
@@ -166,14 +167,15 @@ def _called_otherwise(field: Field, rejects: Rejects) -> Path | None:
     return best if best is not None and likeness[best] >= LIKENESS_MIN else None
 
 
-def _written(path: Path) -> str | list[str]:
-    """A path as people write it: dotted, where no key holds a dot."""
-    return list(path) if any("." in key for key in path) else ".".join(path)
+def _written(path: Path) -> str | list[str | int]:
+    """A path as people write it: dotted, where no key holds a dot and none is a place."""
+    plain = all(isinstance(key, str) and toml_text.PLAIN_KEY.fullmatch(key) for key in path)
+    return dotted(path) if plain else list(path)
 
 
 def _likeness(field: Field, path: Path) -> float:
-    name = snake(path[-1])
-    known = (field.name, snake(field.path[-1]))
+    name = snake(str(path[-1]))
+    known = (field.name, snake(str(field.path[-1])))
     if set(name.split("_")) & {word for one in known for word in one.split("_")}:
         return 1.0
     if len(name) >= ABBREVIATION_MIN and any(one.startswith(name) for one in known):

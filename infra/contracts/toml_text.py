@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import Any
 
-PLAIN_KEY = re.compile(r"[^.\s]+")
+PLAIN_KEY = re.compile(r"[^.\s\[\]]+")
 COMMENT_COLUMNS = 96
 
 
@@ -37,7 +37,7 @@ def text(given: str) -> str:
 
 
 def path(keys: Sequence[str]) -> str:
-    """A path as `a.b`, or as a list where a key holds a dot or a space."""
+    """A path as `a.b`, or as a list where a key holds a dot, a space or a bracket."""
     if all(PLAIN_KEY.fullmatch(key) for key in keys):
         return text(".".join(keys))
     return value(list(keys))

@@ -44,8 +44,8 @@ from infra.simulation.weather import Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
 from ingest.breaker import RejectLimits
+from ingest.limits import FIFO
 from ingest.parking import Parking
-from ingest.sqs import FIFO
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks.bucket import Bucket
 
