@@ -21,7 +21,7 @@ from ingest.audit import Choice, Chosen, Origin
 from ingest.parking import Parking, Rescue
 from ingest.rounds import Ran, Round, Rounds
 from ingest.settings import Wiring
-from sinks import fates, parquet, raw
+from sinks import fates, ledger, parquet, raw
 from sinks.fates import Place
 from transform.pipeline import Transform
 from transform.records import Delivery
@@ -137,11 +137,13 @@ class _Found:
         self._choice, self._report = choice, report
         self._rules = rules or wiring.transform(wiring.epoch())
         self._fates = fates.read(wiring.bucket, self._rules.contract)
+        attempts = ledger.attempts(wiring.ledger_table)
         self._with_fate = self._fates.places()
+        self._with_fate &= fates.reported(wiring.bucket, self._rules.contract, attempts)
         self._taken: set[Place] = set()
 
     def has_fate(self, place: Place) -> bool:
-        """Whether it is delivered, dropped or quarantined already: law 5 says so."""
+        """Whether it is delivered, dropped or quarantined already: law 5 and the ledger say so."""
         return place in self._with_fate
 
     def __iter__(self) -> Iterator[Chosen]:

@@ -153,14 +153,9 @@ def _placed(bucket: Bucket, prefix: str) -> pa.Table:
 
 def _spans(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """The source records that an attempt is done with, by each object that has rows of them."""
-    for key in filter(None, (attempt.landing_key, attempt.quarantine_key, attempt.dropped_key)):
-        for low, high in repair.spans(_done(attempt)):
+    for key in attempt.objects:
+        for low, high in repair.spans(attempt.done):
             yield {"_object": key, "low": low, "high": high}
-
-
-def _done(attempt: Attempt) -> list[int]:
-    back = attempt.handed_back
-    return [index for index in attempt.indexes if index not in back]
 
 
 class _SeenTo:
@@ -176,7 +171,7 @@ class _SeenTo:
         self._left: dict[str, set[int]] = {}
         for attempt in books.attempts:
             if attempt.retry:
-                self._indexes.setdefault(attempt.landing_key, set()).update(_done(attempt))
+                self._indexes.setdefault(attempt.landing_key, set()).update(attempt.done)
         for owed in books.open_swept:
             self._booked.setdefault(owed.landing_key, set()).update(_each(owed.rows))
         for paid in books.paid.values():

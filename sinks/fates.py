@@ -6,7 +6,7 @@ reads every object, where a path would follow the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from sinks import distinct, landing
 from sinks.bucket import Bucket
+from sinks.ledger import Attempt
 from transform.contract import Contract
-from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA, ROW_FIELDS
+from transform.records import DROPPED_SCHEMA, POSITION, QUARANTINE_SCHEMA, ROW_FIELDS
 
 Place = tuple[str, str, str]
 
@@ -95,6 +96,27 @@ def placed(bucket: Bucket, prefix: str) -> Iterator[tuple[str, pa.Table]]:
         rows = landing.read(bucket, key, PLACED.names[:-2])
         own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
         yield key, pa.table([*rows.columns, *own], PLACED.names).cast(PLACED)
+
+
+def reported(bucket: Bucket, contract: Contract, attempts: Iterable[Attempt]) -> set[Place]:
+    """Positions whose fate an attempt came to tell: it has rows of theirs, and is done with them.
+
+    Rows alone do not say so: an attempt may land a record and end, and its hot item is owed by
+    nobody then.
+    """
+    done: dict[str, set[int]] = {}
+    for attempt in attempts:
+        for key in attempt.objects:
+            done.setdefault(key, set()).update(attempt.done)
+    found: set[Place] = set()
+    for prefix in (landing.LANDING, landing.QUARANTINE, landing.DROPPED):
+        for key, rows in placed(bucket, f"{prefix}/{contract.name}/"):
+            told = done.get(key, set())
+            columns = [rows.column(name).to_pylist() for name in ("_index", *POSITION)]
+            found.update(
+                (a, b, c) for index, a, b, c in zip(*columns, strict=True) if index in told
+            )
+    return found
 
 
 def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:

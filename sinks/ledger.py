@@ -73,6 +73,18 @@ class Attempt:
         return range(self.first, self.first + self.received)
 
     @property
+    def done(self) -> list[int]:
+        """The indexes in the raw object whose records have their fate."""
+        back = self.handed_back
+        return [index for index in self.indexes if index not in back]
+
+    @property
+    def objects(self) -> list[str]:
+        """The keys of the objects that have rows of its records."""
+        keys = (self.landing_key, self.quarantine_key, self.dropped_key)
+        return [key for key in keys if key]
+
+    @property
     def handed_back(self) -> set[int]:
         """The indexes in the raw object that must come again."""
         return {self.first + index for low, high in self.retry for index in range(low, high)}

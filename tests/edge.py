@@ -16,7 +16,8 @@ from ingest.parking import Parking
 from ingest.process import process
 from ingest.replay import Pace, Report
 from ingest.settings import Wiring
-from sinks import fates
+from sinks import fates, raw
+from sinks.deadline import Deadline
 from tests.support import (
     NOON,
     SECOND,
@@ -84,6 +85,20 @@ class Edge:
         came = replace(came, sequences=[str(first + n) for n in range(len(bodies))])
         process(came, self.wiring, Context())
         return came
+
+    def land(self, bodies: Sequence[bytes], epoch: int = 0) -> str:
+        """An attempt that ends when it has landed; the landing object's key."""
+        made = delivery(bodies, NOON, STREAM)
+        deadline = Deadline(self.clock() + 60, self.clock)
+        state = {
+            "raw_key": raw.archive(self.account.bucket, made, deadline),
+            "archived": len(bodies),
+            "first": 0,
+            "received": len(bodies),
+            "epoch": epoch,
+            "deadline_ms": int(deadline.at * 1_000),
+        }
+        return str(stages.transform(state, self.wiring, Context())["landing_key"])
 
     def parking(self, **more: Any) -> Parking:
         return Parking(self.account.bucket, STREAM, "on-failure/", **more)

@@ -20,7 +20,7 @@ from infra.doubles.stepfunctions import StateFailed, StateMachines, _by_jsonata,
 from infra.doubles.world import Calm, Scripted
 from infra.esm.simulated_queue import SimulatedQueue
 from infra.esm.simulated_stream import SimulatedStream
-from infra.simulation.run import definition
+from infra.simulation.account import definition
 from tests.support import client, create_table
 
 ALL = ("double", "moto")

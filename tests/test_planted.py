@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import infra.simulation.run
+import infra.simulation.account
 import ingest.feed
 import ingest.handlers.kinesis
 import ingest.handlers.sqs
@@ -172,12 +172,12 @@ def two_fates_for_one_position(patch: pytest.MonkeyPatch) -> None:
 
 def a_zombie_overwrites_the_ledger(patch: pytest.MonkeyPatch) -> None:
     """An attempt's item is named by its raw object: the last attempt replaces the others."""
-    definition = copy.deepcopy(infra.simulation.run.definition())
+    definition = copy.deepcopy(infra.simulation.account.definition())
     arguments = definition["States"]["Settle"]["Arguments"]
     del arguments["ConditionExpression"]
     arguments["Item"]["pk"] = {"S": "{% $states.input.raw_key %}"}
     arguments["Item"]["sk"] = {"S": "attempt"}
-    patch.setattr(infra.simulation.run, "definition", lambda: definition)
+    patch.setattr(infra.simulation.account, "definition", lambda: definition)
 
 
 def repair_enqueued_after_the_answer(patch: pytest.MonkeyPatch) -> None:
@@ -232,9 +232,9 @@ def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
 
 def a_refused_event_fails_the_delivery(patch: pytest.MonkeyPatch) -> None:
     """Producers must have been told: or else what is settled goes back."""
-    definition = copy.deepcopy(infra.simulation.run.definition())
+    definition = copy.deepcopy(infra.simulation.account.definition())
     del definition["States"]["Tell producers"]["Catch"]
-    patch.setattr(infra.simulation.run, "definition", lambda: definition)
+    patch.setattr(infra.simulation.account, "definition", lambda: definition)
 
 
 def half_of_the_rejects_told(patch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,16 @@ def test_an_on_failure_object_is_replayed_once_and_stays(edge: Edge) -> None:
     assert (again.chosen, again.skipped) == (0, 4)  # three have a fate, one is as it was judged
 
 
+def test_what_only_landed_before_it_was_parked_is_run_again(edge: Edge) -> None:
+    """An attempt that ended when it had landed told of nothing, and owes no hot item."""
+    edge.land([reading()])
+    edge.park([reading()])
+    assert edge.fates().places() == {(STREAM, SHARD, "100")}
+    assert edge.replay().delivered == 1
+    assert len(edge.account.items()) == 1
+    assert edge.replay("run-2").skipped == 1
+
+
 def test_of_other_streams_nothing_is_taken(edge: Edge) -> None:
     told = document([reading()], payload=True)
     told["KinesisBatchInfo"]["streamArn"] = "arn:aws:kinesis:us-east-1:0:stream/other"

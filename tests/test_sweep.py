@@ -13,27 +13,20 @@ from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
 from infra.doubles.world import Calm
 from infra.esm.simulated_queue import SimulatedQueue
-from ingest import stages, telemetry
 from ingest.repair import pay
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS, due, sweep
-from sinks import control, ledger, raw
+from sinks import control, ledger
 from sinks.bucket import Bucket
 from sinks.deadline import Deadline
 from sinks.queue import Queue
 from sinks.repair import DEBT_ROWS_MAX, Debt, Limits, debt_of
 from sinks.table import Table
+from tests.edge import HOT, Edge, rules
 from tests.support import NOON, SECOND, SETTINGS, TOPOLOGY, Clock, Cloud, Context, reading
-from tests.support import delivery as delivery_of
-from tests.test_replay import HOT, STREAM, Edge, rules
 
 HOUR = 3_600.0
 DAY = 24 * HOUR
 TIGHTER = ("max = 125", "max = 20")  # under what `reading` says
-
-
-@pytest.fixture(autouse=True)
-def namespace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Millrace")
 
 
 @pytest.fixture
@@ -56,24 +49,9 @@ def edge() -> Iterator[Edge]:
     return Edge(account, clock)
 
 
-def landed(edge: Edge, *bodies: bytes, epoch: int = 0) -> str:
-    """An attempt that ends when it has landed; the landing object's key."""
-    made = delivery_of(bodies, NOON, STREAM)
-    deadline = Deadline(edge.clock() + 60, edge.clock)
-    state = {
-        "raw_key": raw.archive(edge.account.bucket, made, deadline),
-        "archived": len(bodies),
-        "first": 0,
-        "received": len(bodies),
-        "epoch": epoch,
-        "deadline_ms": int(deadline.at * 1_000),
-    }
-    return str(stages.transform(state, edge.wiring, Context())["landing_key"])
-
-
 def stranded(edge: Edge, tmp_path: Any, *bodies: bytes) -> str:
     """Records that landed, and were settled as rejects by the rules deployed since."""
-    key = landed(edge, *bodies)
+    key = edge.land(bodies)
     edge.deploy(rules(tmp_path, TIGHTER))
     edge.ingest(bodies)
     edge.clock.now += QUIET_SECONDS + 60
@@ -133,7 +111,7 @@ def test_a_message_without_its_mark_is_sent_again_as_the_same_debt(edge: Edge, t
 
 def test_what_its_source_will_bring_again_is_left_alone(edge: Edge) -> None:
     """Nobody has settled it: the next attempt may make it another item, or none."""
-    landed(edge, reading())
+    edge.land([reading()])
     edge.clock.now += QUIET_SECONDS + 60
     assert sweep(edge.wiring).debts == 0
     edge.clock.now = NOON / SECOND + KEPT_DAYS * DAY - 60
@@ -151,7 +129,7 @@ def test_what_an_attempt_may_still_be_at_is_left_alone(edge: Edge, tmp_path) -> 
 def test_what_an_attempt_is_done_with_is_not_owed(edge: Edge) -> None:
     """An attempt that died, another that handed a record back, a third that did it."""
     bodies = [reading(seq=1), reading(seq=2)]
-    landed(edge, *bodies)
+    edge.land(bodies)
     edge.ingest(bodies[:1])
     edge.ingest(bodies)
     edge.clock.now += DAY
@@ -162,7 +140,7 @@ def test_what_does_not_count_is_not_owed(edge: Edge, tmp_path) -> None:
     """A reprocess under other rules has set it aside since."""
     stranded(edge, tmp_path, reading())
     which = control.begin(edge.account.bucket, NOON, NOON + SECOND, "")
-    landed(edge, reading(), epoch=which.epoch)
+    edge.land([reading()], which.epoch)
     control.finish(edge.account.bucket, which)
     edge.clock.now += DAY
     assert sweep(edge.wiring).debts == 0

@@ -6,7 +6,13 @@ weather    the faults: what becomes of each effect, by seed and ordinal
 lambdas    the functions, as Lambda runs them: timeouts, crashes, lost answers, versions
 sources    streams and queues with their event source mappings
 oracle     what must be, counted independently of the code under test
-run        a scenario to its end, and the violations found
+account    the pipeline's clients, functions, workflow, sources and queues
+operators  who run Millrace's commands meanwhile
+guards     what the breaker and FIFO answers must not have done
+told       what the rejection feed said
+proof      `millrace verify`, held against the oracle
+verdict    every violation there is at the end of a run
+run        a scenario to its end
 shrink     a failing schedule made small
 
 `python -m infra.simulation --seeds n`, or `make simulate SEEDS=n`.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from infra.doubles.stepfunctions import Execution
 from infra.simulation import contracts
 from infra.simulation.oracle import VERSION_UNIT, Known, Row, Violation, micros, position_of
+from infra.simulation.scenario import member_key
 from ingest.breaker import RejectLimits
-from transform.kpl import is_aggregate
-from transform.kpl_reader import deaggregate
 
 WORKFLOW_SECONDS = 200.0  # over the workflow's timeout: one begun before may hear the later word
 
@@ -36,11 +34,13 @@ def set_aside_by_the_world(
     """Law 9: of what is nearly all bad nothing is set aside before an operator has accepted it."""
     first_word = min(known.accepted, default=float("inf"))
     for execution in executions:
-        if execution.status != "SUCCEEDED" or execution.input.get("unread"):
+        asked = execution.input
+        judged = not asked.get("unread") and asked.get("rejects", "judge") == "judge"
+        if execution.status != "SUCCEEDED" or not judged:
             continue
-        asked, done = execution.input, execution.output["transform"]
+        done = execution.output["transform"]
         rows = raw.get(asked["raw_key"], [])[asked["first"] : asked["first"] + asked["received"]]
-        bad = nearly_all_bad(known, rows, done, limits)
+        bad = nearly_all_bad(known, rows, done["version"] // VERSION_UNIT, limits)
         if "breaker" in done and (done["landing_key"] or done["quarantine_key"]):
             yield Violation("set aside what the breaker handed back", execution.arn)
         if "breaker" in done and not bad:
@@ -50,23 +50,25 @@ def set_aside_by_the_world(
             yield Violation("nearly all was bad, and set aside", execution.arn)
 
 
-def nearly_all_bad(
-    known: Known, rows: Sequence[Row], done: Mapping[str, Any], limits: RejectLimits
-) -> bool:
-    """Whether a guard that counts by hand would trip: producers' records, and keys of the bad."""
-    version = done["version"] // VERSION_UNIT
-    if not version:  # it ended before it knew its rules
-        return False
-    records, rejected = 0, 0
-    keys: set[object] = set()
-    for row in rows:
-        arrival, position = micros(row["_arrival"]), position_of(row)
-        body: bytes = known.bodies.get(position) or row["_body"]
-        own = row["_partition_key"] or position
-        for key, member in deaggregate(body) if is_aggregate(body) else [(own, body)]:
-            records += 1
-            if not contracts.good(member, arrival, version):
-                rejected += 1
-                keys.add(key)
-    many = records >= limits.records_min and len(keys) >= limits.keys_min
-    return many and rejected > limits.ratio_max * records
+def nearly_all_bad(known: Known, rows: Sequence[Row], version: int, limits: RejectLimits) -> bool:
+    """Whether a guard that counts messages by hand would trip. Nobody has judged by version 0."""
+    counted = 0
+    rejected: list[object] = []
+    for row in rows if version else ():
+        position, arrival = position_of(row), micros(row["_arrival"])
+        members = known.members.get(position, ())
+        counted += len(members)
+        rejected += [
+            _key(known, row, number)
+            for number, body in enumerate(members)
+            if not contracts.good(body, arrival, version)
+        ]
+    many = counted >= limits.records_min and len(set(rejected)) >= limits.keys_min
+    return many and len(rejected) > limits.ratio_max * counted
+
+
+def _key(known: Known, row: Row, number: int) -> object:
+    """What tells a message's producer: in an aggregate each has a key of its own."""
+    position = position_of(row)
+    whole = known.bodies[position] != known.members[position][0]
+    return member_key(number) if whole else row["_partition_key"] or position

@@ -239,11 +239,18 @@ def _records(random: Random, profile: str) -> tuple[Made, ...]:
         whole = source == "kinesis" and (len(members) > 1 or random.random() < 0.1)  # noqa: PLR2004
         if not whole:
             members = members[:1]
-        body = aggregate([(f"k-{n}", m) for n, m in enumerate(members)]) if whole else members[0]
+        body = (
+            aggregate([(member_key(n), m) for n, m in enumerate(members)]) if whole else members[0]
+        )
         key = f"k-{random.randrange(4)}"
         at = random.uniform(0, random.choice((1.0, SPAN_SECONDS)))
         made.append(Made(at, source, key, body, tuple(members)))
     return tuple(sorted(made, key=lambda record: record.at))
+
+
+def member_key(number: int) -> str:
+    """The partition key of an aggregate's message."""
+    return f"k-{number}"
 
 
 def _members(
