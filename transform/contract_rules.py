@@ -45,7 +45,7 @@ Raises `OSError`.
 def read_envelope(root: Reader) -> Envelope:
     """How messages are packed, where that is not plain to see."""
     reader = root.table("envelope")
-    body = reader.choice("body", ("json", "ndjson"), default="json")
+    body = reader.choice("body", ("json", "ndjson", "senml"), default="json")
     names = ("sns", "eventbridge", "cloudevents")
     unwrap = reader.take("unwrap", list, f"a list of {one_of(names)}", default=[])
     for name in unwrap:

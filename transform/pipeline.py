@@ -223,7 +223,9 @@ class _Judged:
                 own = attributes_of(outer) if outer else None
                 yield body, own, (index, 0, 0, group), None
                 continue
-            opened = open_record(body, group, outer, source, envelope, fields)
+            opened = open_record(
+                body, group, outer, source, envelope, fields, self._arrivals[index]
+            )
             places = zip(repeat(index), opened.subs, opened.children, opened.groups, strict=False)
             yield from zip(opened.bodies, opened.attributes, places, repeat(None), strict=False)
             for sub, child, key, whole, rejection in opened.rejects:
