@@ -34,6 +34,8 @@ def value(text, rows=ROWS):
         ("s in ('', 'Ab c')", [True, None, True, False]),
         ("substring(s, -2)", [" c", None, "", ".5"]),
         ("string(a) + '/' + upper(s)", ["1/AB C", None, None, "9223372036854775807/ẞ1.5"]),
+        (r"extract(s, r'^(\w+) ')", ["Ab", None, None, None]),
+        (r"extract(s, r'b|(\d)\.')", ["", None, None, "1"]),
         ("year(t)", [1970, None, 2024, None]),
         ("coalesce(x, a, 0)", [1.5, -7.0, -0.5, 1e308]),
         ("x is None", [False, True, False, False]),
@@ -49,6 +51,8 @@ def test_values(text, expected):
     ("text", "column", "says"),
     [
         ("a + temp", 5, "no field 'temp'; allowed: fields are a, ok, s, t, x"),
+        ("extract(s, 'a')", 1, "extract: no part of the pattern is in parentheses"),
+        ("extract(s, '(')", 1, "extract: not an RE2 pattern"),
         ("lenght(s)", 1, "did you mean 'length'?"),
         ("s + 1", 1, "'+' with a string; allowed: two numbers or two texts"),
     ],
