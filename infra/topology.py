@@ -21,8 +21,7 @@ from infra.relations import (
     QUEUE_RETENTION_MAX_SECONDS,
     VISIBILITY_FACTOR,
 )
-from ingest.sqs import FIFO
-from ingest.workflow import READ_TIMEOUT_STEP_SECONDS
+from ingest.limits import FIFO, READ_TIMEOUT_STEP_SECONDS
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 

@@ -6,9 +6,8 @@ import json
 from typing import Any
 
 from ingest.events import arrival_micros, malformed, name_of, records_of, text
+from ingest.limits import FIFO
 from transform.records import Delivery, Outcome
-
-FIFO = ".fifo"
 
 
 def read(event: Any) -> Delivery:

@@ -46,10 +46,10 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         "hot_rows": 0,
     }
     try:
-        deadline.check("transform")
         rules = wiring.transform(state["epoch"])
         answer["version"] = rules.generation.version
         answer["generation"] = rules.generation.digest
+        deadline.check("transform")
         rows = raw.read(wiring.bucket, state["raw_key"])
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
@@ -108,11 +108,16 @@ def _judged(
 
 
 def canary(rules: Transform) -> None:
-    """Apply the rules to a good message of their contract. Raises where it is not delivered."""
+    """Apply the rules to a good message of their contract. Raises where it is not delivered.
+
+    Of a contract with filters, lookups and the like no message is sure to be: there it only has to
+    be judged.
+    """
     fleet = Fleet(rules.contract, 0, CANARY_MICROS, CANARY_MICROS, 1, malformed=0, repeats=0)
     body = next(fleet.messages(1)).body
     made = Delivery("sqs", "canary", [""], ["0"], [None], [CANARY_MICROS], [None], [body])
-    if rules.apply(made.table(), "").counts.delivered != 1:
+    judged = rules.apply(made.table(), "")
+    if rules.certain and judged.counts.delivered != 1:
         raise ConservationError("a good message of the contract was not delivered")
 
 

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from ingest.repair import living, superseded
 from ingest.settings import Wiring
 from sinks import control, distinct, fates, hot, landing, ledger, repair
+from sinks.bucket import Bucket
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
 from sinks.ledger import Attempt, Books, Owed
@@ -35,32 +36,19 @@ KEPT_DAYS = 14  # SQS's longest retention, twice our stream's: no source brings 
 OWE_SECONDS = 60.0
 ROOM_SHARE = 0.5  # of the queue's limit: the rest is for what the table refuses meanwhile
 
-PLACES = pa.schema([("_object", pa.string()), ("_row", pa.int64())])
 SPANS = pa.schema([("_object", pa.string()), ("low", pa.int64()), ("high", pa.int64())])
+ELEMENT = [*distinct.ELEMENT.split(", "), "_generation"]
 
+_REPORTED = f"""
+    SELECT {distinct.POSITION} FROM {{table}} JOIN spans USING (_object)
+    WHERE _index >= low AND _index < high
+"""  # noqa: S608  names of our own
 _DUE = f"""
-    WITH reported AS (
-        SELECT {distinct.POSITION} FROM landed JOIN spans USING (_object)
-        WHERE _index >= low AND _index < high
-        UNION
-        SELECT {distinct.POSITION} FROM rejected JOIN spans USING (_object)
-        WHERE _index >= low AND _index < high
-        UNION
-        SELECT {distinct.POSITION} FROM dropped JOIN spans USING (_object)
-        WHERE _index >= low AND _index < high
-    ),
-    done AS (
-        SELECT {distinct.ELEMENT}, _generation FROM (
-            SELECT landed.* FROM landed JOIN spans USING (_object)
-            WHERE _index >= low AND _index < high
-        ) ANTI JOIN undone USING (_object, _row)
-        UNION
-        SELECT {distinct.ELEMENT}, _generation FROM landed SEMI JOIN booked USING (_object, _row)
-    )
     SELECT _object, _row FROM ({fates.TABLES.delivered()})
-    SEMI JOIN quiet USING (_object)
-    ANTI JOIN done USING ({distinct.ELEMENT}, _generation)
-    WHERE epoch_us(_arrival) < {{kept}} OR ({distinct.POSITION}) IN (FROM reported)
+    SEMI JOIN open_rows USING (_object, _row)
+    WHERE epoch_us(_arrival) < {{kept}} OR ({distinct.POSITION}) IN (
+        {" UNION ALL ".join(_REPORTED.format(table=table) for table in vars(fates.TABLES).values())}
+    )
     ORDER BY ALL
 """  # noqa: S608  names of our own
 
@@ -109,26 +97,28 @@ def due(wiring: Wiring) -> list[Debt]:
     """
     redone = control.reprocessed(wiring.bucket)
     books = ledger.books(wiring.ledger_table)
-    own = wiring.contract
+    name = wiring.contract.name
     before = wiring.clock() - QUIET_SECONDS
-    written = wiring.bucket.written(f"{landing.LANDING}/{own.name}/")
-    quiet = [key for key, at in written if at < before]
-    spans = [span for attempt in books.attempts for span in _spans(attempt)]
-    booked, undone = _booked(books)
-    if set(quiet) <= _whole(books.attempts) - {key for key, _ in undone}:
+    written = wiring.bucket.written(f"{landing.LANDING}/{name}/")
+    quiet = {key for key, at in written if at < before}
+    seen = _SeenTo(books)
+    if quiet <= seen.whole:
         return []
-    known = fates.placed(wiring.bucket, own)
-    found = known.ask(
-        _DUE.format(kept=int(wiring.clock() * MICROS) - KEPT_DAYS * 86_400 * MICROS),
-        quiet=pa.table({"_object": pa.array(quiet, pa.string())}),
-        spans=pa.Table.from_pylist(
-            [{"_object": key, "low": low, "high": high} for key, (low, high) in spans], SPANS
-        ),
-        booked=_places(booked),
-        undone=_places(undone),
-    ).fetchall()
+    landed = _placed(wiring.bucket, f"{landing.LANDING}/{name}/")
+    open_rows = seen.open_rows(landed, quiet)
+    if not open_rows.num_rows:
+        return []
+    rejected, dropped = (
+        _placed(wiring.bucket, f"{prefix}/{name}/")
+        for prefix in (landing.QUARANTINE, landing.DROPPED)
+    )
+    kept = int(wiring.clock() * MICROS) - KEPT_DAYS * 86_400 * MICROS
+    spans = [span for attempt in books.attempts for span in _spans(attempt)]
+    found = fates.Fates(landed, rejected, dropped).ask(
+        _DUE.format(kept=kept), open_rows=open_rows, spans=pa.Table.from_pylist(spans, SPANS)
+    )
     by_object: dict[str, list[int]] = {}
-    for key, place in found:
+    for key, place in found.fetchall():
         by_object.setdefault(key, []).append(place)
     return [debt for key, places in by_object.items() for debt in _of(wiring, key, places, redone)]
 
@@ -156,37 +146,69 @@ def _of(wiring: Wiring, key: str, places: list[int], redone: list[Reprocessed]) 
         )
 
 
-def _spans(attempt: Attempt) -> Iterator[tuple[str, Span]]:
+def _placed(bucket: Bucket, prefix: str) -> pa.Table:
+    tables = [rows for _, rows in fates.placed(bucket, prefix)]
+    return pa.concat_tables([fates.PLACED.empty_table(), *tables])
+
+
+def _spans(attempt: Attempt) -> Iterator[dict[str, Any]]:
     """The source records that an attempt is done with, by each object that has rows of them."""
-    back = attempt.handed_back
-    done = repair.spans([index for index in attempt.indexes if index not in back])
     for key in filter(None, (attempt.landing_key, attempt.quarantine_key, attempt.dropped_key)):
-        for span in done:
-            yield key, span
+        for low, high in repair.spans(_done(attempt)):
+            yield {"_object": key, "low": low, "high": high}
 
 
-def _whole(attempts: Iterable[Attempt]) -> set[str]:
-    """Landing objects of which an attempt is done with every row."""
-    return {attempt.landing_key for attempt in attempts if not attempt.retry}
+def _done(attempt: Attempt) -> list[int]:
+    back = attempt.handed_back
+    return [index for index in attempt.indexes if index not in back]
 
 
-def _booked(books: Books) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
-    """Rows that debts of any kind have seen to; and those that a paid debt left to a reprocess."""
-    booked = set(_each((mark.landing_key, mark.rows) for mark in books.open_swept))
-    left: set[tuple[str, int]] = set()
-    for mark in books.paid.values():
-        gone = set(_each([(mark.landing_key, mark.superseded)]))
-        booked |= set(_each([(mark.landing_key, mark.rows)])) - gone
-        left |= gone
-    return booked, left - booked
+class _SeenTo:
+    """Landing rows whose items somebody has written or owes.
+
+    By an attempt that is done with them, less what a debt of theirs left to a reprocess; or by a
+    debt that is paid, or was taken on by a sweep.
+    """
+
+    def __init__(self, books: Books) -> None:
+        self._indexes: dict[str, set[int]] = {}
+        self._booked: dict[str, set[int]] = {}
+        self._left: dict[str, set[int]] = {}
+        for attempt in books.attempts:
+            if attempt.retry:
+                self._indexes.setdefault(attempt.landing_key, set()).update(_done(attempt))
+        for owed in books.open_swept:
+            self._booked.setdefault(owed.landing_key, set()).update(_each(owed.rows))
+        for paid in books.paid.values():
+            left = set(_each(paid.superseded))
+            self._booked.setdefault(paid.landing_key, set()).update(set(_each(paid.rows)) - left)
+            if left:
+                self._left.setdefault(paid.landing_key, set()).update(left)
+        self._of_whole = {made.landing_key for made in books.attempts if not made.retry}
+
+    @property
+    def whole(self) -> set[str]:
+        """Objects of which all rows are seen to."""
+        return self._of_whole - self._left.keys()
+
+    def open_rows(self, landed: pa.Table, quiet: set[str]) -> pa.Table:
+        """The rows of quiet objects that nobody has seen to, in whatever object they lie."""
+        keys, places, indexes = (
+            landed.column(name).to_pylist() for name in ("_object", "_row", "_index")
+        )
+        seen = pa.array(map(self._sees, keys, places, indexes), pa.bool_())
+        still = pa.array([key in quiet for key in keys], pa.bool_())
+        done = landed.filter(seen).select(ELEMENT)
+        rows = landed.filter(pc.and_not(still, seen)).select([*ELEMENT, "_object", "_row"])
+        return rows.join(done, ELEMENT, join_type="left anti").select(["_object", "_row"])
+
+    def _sees(self, key: str, place: int, index: int) -> bool:
+        if place in self._booked.get(key, ()):
+            return True
+        done = key in self._of_whole or index in self._indexes.get(key, ())
+        return done and place not in self._left.get(key, ())
 
 
-def _each(spans: Iterable[tuple[str, Iterable[Span]]]) -> Iterator[tuple[str, int]]:
-    for key, ranges in spans:
-        for low, high in ranges:
-            for place in range(low, high):
-                yield key, place
-
-
-def _places(rows: set[tuple[str, int]]) -> pa.Table:
-    return pa.Table.from_pylist([{"_object": key, "_row": row} for key, row in rows], PLACES)
+def _each(spans: Iterable[Span]) -> Iterator[int]:
+    for low, high in spans:
+        yield from range(low, high)

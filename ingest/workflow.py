@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 
+from ingest.limits import READ_TIMEOUT_STEP_SECONDS
 from sinks.errors import DeadlinePassed, SinkError, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
 STATE_BYTES_MAX = 262_144  # Step Functions: input and output of a state, UTF-8
-READ_TIMEOUT_STEP_SECONDS = 10  # a client is kept for each step of timeout that was needed
 CONNECT_TIMEOUT_SECONDS = 3
 CONNECTIONS_MAX = 24  # parts of a Delivery at once, while a killer is looked for
 

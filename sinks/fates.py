@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import duckdb
@@ -74,7 +73,7 @@ class Fates:
 
     def ask(self, sql: str, **tables: pa.Table) -> duckdb.DuckDBPyRelation:
         """Ask SQL over `landed`, `rejected` and `dropped`, and further tables by name."""
-        connection = _database().cursor()  # whose tables are its own
+        connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
         for name, table in {**vars(self), **tables}.items():
             connection.register(name, table)
@@ -90,28 +89,12 @@ def read(bucket: Bucket, contract: Contract) -> Fates:
     )
 
 
-def placed(bucket: Bucket, contract: Contract) -> Fates:
-    """What law 5 asks of each row, with the object that has it and its place there (`PLACED`)."""
-    return Fates(
-        _placed(bucket, f"{landing.LANDING}/{contract.name}/"),
-        _placed(bucket, f"{landing.QUARANTINE}/{contract.name}/"),
-        _placed(bucket, f"{landing.DROPPED}/{contract.name}/"),
-    )
-
-
-def _placed(bucket: Bucket, prefix: str) -> pa.Table:
-    tables = []
+def placed(bucket: Bucket, prefix: str) -> Iterator[tuple[str, pa.Table]]:
+    """What law 5 asks of each row under a prefix (`PLACED`), by the object that has it."""
     for key in bucket.keys(prefix):
         rows = landing.read(bucket, key, PLACED.names[:-2])
         own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
-        tables.append(pa.table([*rows.columns, *own], PLACED.names).cast(PLACED))
-    return pa.concat_tables([PLACED.empty_table(), *tables])
-
-
-@cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """One for the process: to begin a new one takes longer than to ask it."""
-    return duckdb.connect()
+        yield key, pa.table([*rows.columns, *own], PLACED.names).cast(PLACED)
 
 
 def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
 from transform.contract import Contract
-from transform.field_types import FieldType
-from transform.tables import MICROS, hot_mask, utc_text
+from transform.field_types import FieldType, utc_text
+from transform.tables import MICROS, hot_mask
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
 ROWS_MAX = 8_192  # held as Python values of every column, before they are items

@@ -5,22 +5,24 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+COMPRESSED_FROM_BYTES = 1_024  # of columns: below, zstd makes a file larger and takes half its time
 THREADS_FROM_BYTES = 262_144  # below, to hand columns to threads takes longer than to read them
 
 
 def encode(table: pa.Table) -> bytes:
     """The table as one Parquet file, the same bytes for the same table.
 
-    zstd at level 1, and dictionaries on text only: for readings smaller and faster than pyarrow's
-    defaults, whose dictionaries on floats cost time and win nothing.
+    zstd at level 1 but for a few rows, and dictionaries on text only: for readings smaller and
+    faster than pyarrow's defaults, whose dictionaries on floats cost time and win nothing.
     """
     text = [f.name for f in table.schema if pa.types.is_string(f.type)]
+    small = table.nbytes < COMPRESSED_FROM_BYTES
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
-        compression="zstd",
-        compression_level=1,
+        compression="none" if small else "zstd",
+        compression_level=None if small else 1,
         use_dictionary=text,
         write_page_index=True,
     )

@@ -40,6 +40,10 @@ def act(event: dict[str, Any], context: Any) -> Any:
             started = time.monotonic()  # one clock for all processes of a machine
             time.sleep(event["seconds"])
             return {"pid": os.getpid(), "from": started, "to": time.monotonic()}
+        case "hold":
+            Path(event["sign"]).touch()
+            while Path(event["sign"]).exists():
+                time.sleep(0.01)
         case "exit":
             os._exit(event["status"])
         case "respond":

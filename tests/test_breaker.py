@@ -37,7 +37,7 @@ from tests.support import (
     reading,
 )
 from transform.contract_file import load_contract
-from transform.envelope import aggregate
+from transform.kpl import aggregate
 from transform.pipeline import Transform
 from transform.records import Delivery, Outcome
 

@@ -319,7 +319,10 @@ def test_a_shipped_contract_loads_by_name_and_by_path(name):
 
 
 def test_every_shipped_contract_is_tested_here():
-    assert sorted(path.stem for path in SHIPPED.glob("*.toml")) == ["environment-sensors", "telemetry"]
+    assert sorted(path.stem for path in SHIPPED.glob("*.toml")) == [
+        "environment-sensors",
+        "telemetry",
+    ]
 
 
 def test_what_a_contract_leaves_out_has_a_default():

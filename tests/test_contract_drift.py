@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -68,7 +69,9 @@ def plain(count: int) -> list[bytes]:
 
 
 def warm(celsius: object, device: str = "a") -> bytes:
-    return reading(device, seq=hash(str(celsius)) % 10**6, readings={"temperature": celsius})
+    return reading(
+        device, seq=zlib.crc32(str(celsius).encode()) % 10**6, readings={"temperature": celsius}
+    )
 
 
 def test_a_fleet_as_its_contract_says_has_no_drift(made: Cloud):

@@ -12,12 +12,14 @@ from moto import mock_aws
 
 from infra.doubles.dynamodb import DynamoDB
 from infra.doubles.events import EventBridge
+from infra.doubles.kinesis import Kinesis
 from infra.doubles.mappings import Mappings, Switch
 from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
 from infra.doubles.stepfunctions import StateFailed, StateMachines, _by_jsonata, evaluated
 from infra.doubles.world import Calm, Scripted
 from infra.esm.simulated_queue import SimulatedQueue
+from infra.esm.simulated_stream import SimulatedStream
 from infra.simulation.run import definition
 from tests.support import client, create_table
 
@@ -59,6 +61,18 @@ def sqs(request):
         made = client("sqs")
         url = made.create_queue(QueueName="q", Attributes={"VisibilityTimeout": "30"})["QueueUrl"]
         yield SimpleNamespace(client=made, url=url)
+
+
+@pytest.fixture(params=ALL)
+def kinesis(request):
+    """A client of an account with the stream `s` of two shards."""
+    with mock_aws():
+        if request.param == "double":
+            yield Kinesis(Calm(), {"s": SimulatedStream(shards=2)})
+            return
+        made = client("kinesis")
+        made.create_stream(StreamName="s", ShardCount=2)
+        yield made
 
 
 def refusal(call):
@@ -230,6 +244,61 @@ def test_dynamodb_pages_go_on_where_the_last_one_ended():
     assert [page["Count"] for page in pages] == [2, 2, 1]
 
 
+# Kinesis
+
+
+def sent(key="k", data=b"x", **more):
+    return {"PartitionKey": key, "Data": data, **more}
+
+
+def test_kinesis_positions_go_up_in_each_shard(kinesis):
+    last = {"ExplicitHashKey": str(3 * 2**126)}
+    wanted = [sent(ExplicitHashKey="0"), sent(**last), sent(ExplicitHashKey="0"), sent(**last)]
+    answer = kinesis.put_records(StreamName="s", Records=wanted)
+    assert answer["FailedRecordCount"] == 0
+    got = [(r["ShardId"], int(r["SequenceNumber"])) for r in answer["Records"]]
+    first, second = "shardId-000000000000", "shardId-000000000001"
+    assert [shard for shard, _ in got] == [first, second, first, second]
+    assert got[0][1] < got[2][1]
+    assert got[1][1] < got[3][1]
+
+
+def test_kinesis_a_key_has_its_shard(kinesis):
+    keys = ["a", "b", "c", "d", "a", "b"]
+    answer = kinesis.put_records(StreamName="s", Records=[sent(key) for key in keys])
+    shards = [record["ShardId"][-1] for record in answer["Records"]]
+    assert shards == ["0", "1", "0", "1", "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [
+        ([sent()] * 501, "ValidationException"),
+        ([sent(data=bytes(2**20 + 1))], "ValidationException"),
+        ([sent("k" * 257)], "InvalidArgumentException"),
+        ([sent(data=bytes(1_000_000))] * 11, "InvalidArgumentException"),
+    ],
+    ids=["too many", "too large", "too long a key", "too large together"],
+)
+def test_kinesis_a_call_that_can_never_be_taken(kinesis, records, code):
+    put = lambda: kinesis.put_records(StreamName="s", Records=records)  # noqa: E731
+    assert refusal(put) == (code, 400)
+
+
+def test_kinesis_what_is_not_there(kinesis):
+    put = lambda: kinesis.put_records(StreamName="no", Records=[sent()])  # noqa: E731
+    assert refusal(put) == ("ResourceNotFoundException", 400)
+
+
+def test_kinesis_a_stream_takes_some_and_not_others():
+    stream = SimulatedStream()
+    made = Kinesis(Scripted(["partial"]), {"s": stream})
+    answer = made.put_records(StreamName="s", Records=[sent(str(n)) for n in range(100)])
+    codes = [record.get("ErrorCode") for record in answer["Records"]]
+    assert answer["FailedRecordCount"] == codes.count("ProvisionedThroughputExceededException") > 0
+    assert len(stream.shards["shardId-000000000000"].records) == codes.count(None) > 0
+
+
 # SQS
 
 
@@ -258,6 +327,16 @@ def test_sqs_visibility_is_shortened_entry_by_entry(sqs):
     assert [entry["Id"] for entry in answer["Successful"]] == ["0"]
     (back,) = sqs.client.receive_message(QueueUrl=sqs.url, MaxNumberOfMessages=2)["Messages"]
     assert back["MessageId"] == got[0]["MessageId"]
+
+
+def test_sqs_visibility_of_one_message_is_ended(sqs):
+    sqs.client.send_message(QueueUrl=sqs.url, MessageBody="one")
+    (got,) = sqs.client.receive_message(QueueUrl=sqs.url)["Messages"]
+    sqs.client.change_message_visibility(
+        QueueUrl=sqs.url, ReceiptHandle=got["ReceiptHandle"], VisibilityTimeout=0
+    )
+    (back,) = sqs.client.receive_message(QueueUrl=sqs.url)["Messages"]
+    assert back["MessageId"] == got["MessageId"]
 
 
 def test_sqs_batches_are_sent_deleted_and_counted(sqs):

@@ -331,7 +331,7 @@ def people_can_read_it(home: Home) -> None:
     assert again.code == 0
     for line in (
         r" +sent +414 +messages",
-        r" +delivered +404 +rows in landing",
+        r" +delivered +404 +with rows in landing",
         r" +quarantined +10 +set aside",
         r" +not_an_object +2 *",
         r" +repeats +3 +rows beyond the first",

@@ -10,17 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from transform import kpl_reader
 from transform.contract_file import load_contract
 from transform.envelope import JSON, open_record
-from transform.kpl import (
-    ENTRY_OVERHEAD_BYTES,
-    KPL_MAGIC,
-    KPL_OVERHEAD_BYTES,
-    aggregate,
-    deaggregate,
-    is_aggregate,
-    members_max,
-)
+from transform.kpl import KPL_MAGIC, Aggregate, aggregate, is_aggregate, members_max
+from transform.kpl_reader import deaggregate
 from transform.pipeline import Transform
 from transform.records import Delivery, Rejection
 
@@ -150,8 +144,29 @@ members = st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=300)), min_
 def test_what_is_aggregated_is_opened_unchanged(pairs):
     body = aggregate(pairs)
     assert opened(body) == pairs
-    sizes = sum(len(k.encode()) + len(v) + ENTRY_OVERHEAD_BYTES for k, v in pairs)
-    assert len(body) <= sizes + KPL_OVERHEAD_BYTES
+    assert kpl_reader._parsed(body).SerializeToString() == body[4:-16]  # as the library writes it
+
+
+@SOME
+@given(members, st.integers(0, 600))
+def test_an_aggregate_knows_its_size_and_takes_what_fits(pairs, most):
+    made = Aggregate()
+    taken = [pair for pair in pairs if made.put(*pair, most)]
+    body = made.pack()
+    assert len(body) == made.size
+    assert made.members == len(taken) >= 1
+    assert made.size <= most or made.members == 1
+    assert opened(body) == taken
+
+
+def test_an_aggregate_takes_no_more_members_than_are_opened():
+    made = Aggregate()
+    while made.put("k", b"", 51_200):
+        pass
+    assert made.members == members_max(made.size) == 32
+    while made.put("k", b"x" * 14, 51_200):
+        pass
+    assert made.members <= members_max(made.size)
 
 
 @SOME

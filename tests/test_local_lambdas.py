@@ -216,12 +216,13 @@ def test_over_the_reserved_concurrency_calls_are_throttled(
 ) -> None:
     sign = tmp_path / "sign"
     with ThreadPoolExecutor(1) as caller:
-        call = caller.submit(act, lambdas, "sleep", "single", seconds=1, sign=str(sign))
+        call = caller.submit(act, lambdas, "hold", "single", sign=str(sign))
         assert eventually(sign.exists)
         with pytest.raises(TooManyRequests):
             act(lambdas, "describe", "single")
         with pytest.raises(ClientError, match="TooManyRequestsException"):
             client(lambdas).invoke(FunctionName="single", Payload=b'{"do": "describe"}')
+        sign.unlink()
         assert pid(call.result())
     assert pid(act(lambdas, "describe", "single"))
 

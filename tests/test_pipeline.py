@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from transform import pipeline
 from transform.contract_file import load_contract, parse_contract
-from transform.kpl import aggregate, deaggregate, is_aggregate
+from transform.kpl import aggregate, is_aggregate
+from transform.kpl_reader import deaggregate
 from transform.pipeline import Transform
 from transform.records import (
     QUARANTINE_SCHEMA,

@@ -254,13 +254,15 @@ def nobody_sweeps(patch: pytest.MonkeyPatch) -> None:
 
 def a_sweep_of_all_that_landed(patch: pytest.MonkeyPatch) -> None:
     """A sweep owes what landed, whether it counts or not."""
-    patch.setattr(ingest.sweep, "_DUE", "SELECT _object, _row FROM landed -- {kept}")
-    patch.setattr(ingest.sweep, "_whole", lambda _: set())
+    every = "SELECT _object, _row FROM landed -- {kept}"
+    patch.setattr(ingest.sweep, "_DUE", every)
+    patch.setattr(ingest.sweep._SeenTo, "whole", set(), raising=False)
+    patch.setattr(ingest.sweep._SeenTo, "open_rows", lambda _, landed, __: landed)
 
 
 def a_breaker_that_only_tells(patch: pytest.MonkeyPatch) -> None:
     """When nearly all is bad it is set aside all the same."""
-    patch.setattr(ingest.stages, "_found", lambda *_: None)
+    patch.setattr(ingest.stages, "_judged", lambda *_: ("", {}))
 
 
 def fifo_answered_as_standard(patch: pytest.MonkeyPatch) -> None:

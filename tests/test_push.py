@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra import push
-from infra.push import PushError, Sent, aggregates, to_queue, to_stream
-from transform.kpl import deaggregate, is_aggregate
+from infra.push import PushError, Sent, to_queue, to_stream
+from ingest.producer import Unsendable, courier
+from tests.support import SOME
+from transform.kpl import is_aggregate
+from transform.kpl_reader import deaggregate
 
+KEY_LETTERS = st.characters(exclude_categories=["Cs"])
 REFUSED = {
     "ErrorCode": "ProvisionedThroughputExceededException",
     "ErrorMessage": "Rate exceeded for shard shardId-000000000000",
@@ -23,7 +27,7 @@ REFUSED = {
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Pauses that a test does not have to sit out."""
-    monkeypatch.setattr(push, "BACKOFF_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(courier, "BACKOFF_FIRST_SECONDS", 0.0)
 
 
 class Stream:
@@ -33,9 +37,11 @@ class Stream:
         self.refused = refused
         self.calls: list[list[tuple[str, bytes]]] = []
         self.taken: list[tuple[str, bytes]] = []
+        self.hash_keys: list[str | None] = []
 
     def put_records(self, **asked: Any) -> Any:
         records = [(entry["PartitionKey"], entry["Data"]) for entry in asked["Records"]]
+        self.hash_keys += [entry.get("ExplicitHashKey") for entry in asked["Records"]]
         assert 1 <= len(records) <= 500
         assert sum(len(key.encode()) + len(data) for key, data in records) <= 10 * 2**20
         self.calls.append(records)
@@ -95,7 +101,7 @@ def sent_to(stream: Stream, keyed: Sequence[push.Keyed], *, aggregated: bool = F
 
 def queued(queue: Queue, keyed: Sequence[push.Keyed], name: str = "fleet") -> Sent:
     sent = Sent()
-    to_queue(queue, name, "url", keyed, sent)
+    to_queue(queue, f"https://sqs/1/{name}", keyed, sent)
     return sent
 
 
@@ -145,7 +151,7 @@ def test_a_record_of_exactly_the_limit_is_sent():
 )
 def test_an_oversize_record_is_refused_before_anything_is_sent(key, size):
     stream = Stream()
-    with pytest.raises(PushError, match=r"1048577 bytes .* takes 1048576"):
+    with pytest.raises(Unsendable, match=r"1048577 bytes .* takes 1048576"):
         sent_to(stream, [*messages(600), (key, bytes(size))])
     assert stream.calls == []
 
@@ -180,39 +186,61 @@ def test_nothing_to_send_is_no_call():
 
 
 keyed_messages = st.lists(
-    st.tuples(st.text(min_size=1, max_size=64), st.binary(max_size=1_000)), max_size=250
+    st.tuples(st.text(KEY_LETTERS, min_size=1, max_size=64), st.binary(max_size=1_000)),
+    max_size=250,
 )
 
 
+def members(stream: Stream) -> list[tuple[str, bytes]]:
+    """Messages as the stream holds them. One that is alone has no aggregate around it."""
+    return [
+        member
+        for key, data in stream.taken
+        for member in (deaggregate(data) if is_aggregate(data) else [(key, data)])
+    ]
+
+
+def by_key(pairs: Sequence[tuple[str, bytes]]) -> dict[str, list[bytes]]:
+    return {key: [data for k, data in pairs if k == key] for key, _ in pairs}
+
+
+@SOME
 @given(keyed_messages)
 def test_aggregates_hold_what_they_were_given(keyed):
-    opened: list[tuple[str, bytes]] = []
-    for key, data, count in aggregates(keyed):
-        assert is_aggregate(data)
-        members = list(deaggregate(data))
-        assert len(members) == count <= push.AGGREGATE_RECORDS_MAX
-        assert len(data) <= push.AGGREGATE_BYTES_MAX
-        assert key == members[0][0]
-        opened += members
-    assert opened == keyed
+    stream = Stream()
+    sent = sent_to(stream, keyed, aggregated=True)
+    assert by_key(members(stream)) == by_key(keyed)
+    assert sent.total() == len(keyed)
+    assert all(count <= push.AGGREGATE_RECORDS_MAX for count in sent.messages)
+    assert all(len(data) <= 51_200 for _, data in stream.taken)
 
 
 def test_a_message_larger_than_an_aggregate_goes_alone():
-    large = ("k", bytes(push.AGGREGATE_BYTES_MAX))
-    shapes = [(count, list(deaggregate(data))) for _, data, count in aggregates([large, large])]
-    assert shapes == [(1, [large]), (1, [large])]
+    large = ("k", bytes(51_200))
+    stream = Stream()
+    sent_to(stream, [large, large], aggregated=True)
+    assert stream.taken == [large, large]
 
 
 def test_an_aggregate_is_one_position_of_many_messages():
+    keyed = [(key, data + b" " * 20) for key, data in messages(250)]
     stream = Stream(lambda call, place: call == 0 and place == 1)
-    sent = sent_to(stream, messages(250), aggregated=True)
-    assert sorted(sent.messages) == [50, 100, 100]
-    assert sent.total() == 250
+    sent = sent_to(stream, keyed, aggregated=True)
+    assert sorted(sent.messages) == [83, 83, 84]
     assert len(sent.sequences) == 3
     assert [len(call) for call in stream.calls] == [3, 1]
     assert stream.calls[1] == [stream.calls[0][1]]
-    opened = [member for _, data in stream.taken for member in deaggregate(data)]
-    assert Counter(opened) == Counter(messages(250))
+    assert by_key(members(stream)) == by_key(keyed)
+
+
+def test_what_is_to_be_together_goes_into_one_shard():
+    keyed = [(f"{push.TOGETHER}{number}", b"%d" % number) for number in range(9)]
+    stream = Stream()
+    sent_to(stream, [*keyed, ("k", b"{}")])
+    assert stream.hash_keys == ["0"] * 9 + [None]
+    sent_to(stream, [*keyed, ("k", b"{}")], aggregated=True)
+    together, other = sorted(stream.hash_keys[10:], key=int)
+    assert int(together) < 2**128 // 16 < int(other)
 
 
 # ---- SQS ----
@@ -250,7 +278,7 @@ def test_a_call_holds_at_most_a_mebibyte():
 
 def test_an_oversize_message_is_refused_before_anything_is_sent():
     queue = Queue()
-    with pytest.raises(PushError, match="1048577 bytes; a queue takes 1048576"):
+    with pytest.raises(Unsendable, match="1048577 bytes; a queue takes 1048576"):
         queued(queue, [*messages(30), ("k", b"x" * (2**20 + 1))])
     assert queue.calls == []
 
@@ -259,7 +287,7 @@ def test_a_message_that_the_queue_will_never_take_is_not_tried_again():
     queue = Queue(lambda _call, place: place == 2, sender_fault=True)
     sent = Sent()
     with pytest.raises(PushError, match="queue fleet refuses a message: why not"):
-        to_queue(queue, "fleet", "url", messages(10), sent)
+        to_queue(queue, "https://sqs/1/fleet", messages(10), sent)
     assert len(queue.calls) == 1
     assert sent.total() == 9
 
@@ -280,17 +308,20 @@ def test_a_standard_queue_is_given_no_groups():
 def test_a_fifo_queue_is_given_the_key_as_group_and_every_message_its_own_deduplication():
     queue = Queue(lambda call, place: call == 0 and place == 0)
     queued(queue, [("a", b"{}"), ("b", b"{}"), ("a", b"{}")], "fleet.fifo")
-    assert [entry["MessageGroupId"] for entry in queue.calls[0]] == ["a", "b", "a"]
-    assert len({entry["MessageDeduplicationId"] for entry in queue.calls[0]}) == 3
+    groups = [[entry["MessageGroupId"] for entry in call] for call in queue.calls]
+    assert groups == [["a", "b"], ["a"], ["a"]]  # none of a group behind one that failed
+    names = [entry["MessageDeduplicationId"] for call in queue.calls for entry in call]
+    assert len(names) == 4
+    assert len(set(names)) == 3
 
 
 def test_a_key_that_can_be_no_group_is_one_by_its_digest():
     queue = Queue()
     keys = ["a b", "é", "x" * 129, "x" * 128, "unreadable/1", "a b"]
     queued(queue, [(key, b"{}") for key in keys], "fleet.fifo")
-    groups = [entry["MessageGroupId"] for entry in queue.calls[0]]
-    assert groups[3:5] == keys[3:5]
-    assert groups[0] == groups[5]
+    groups, again = ([entry["MessageGroupId"] for entry in call] for call in queue.calls)
+    assert groups[3:] == keys[3:5]
+    assert again == groups[:1]
     assert len({*groups}) == 5
     assert all(group.isascii() and len(group) <= 128 and " " not in group for group in groups)
 
@@ -298,6 +329,6 @@ def test_a_key_that_can_be_no_group_is_one_by_its_digest():
 def test_a_message_of_a_fifo_queue_sent_again_keeps_its_deduplication_id():
     """An answer may be lost although the message was taken: then the queue must know it again."""
     queue = Queue(lambda call, place: call == 0 and place == 1)
-    queued(queue, [("a", b"1"), ("a", b"2")], "fleet.fifo")
+    queued(queue, [("a", b"1"), ("b", b"2")], "fleet.fifo")
     first, again = queue.calls[0][1], queue.calls[1][0]
     assert first["MessageDeduplicationId"] == again["MessageDeduplicationId"]

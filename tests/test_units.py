@@ -10,7 +10,7 @@ from importlib.resources import files
 import pint
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ucumvert import PintUcumRegistry
 
@@ -182,6 +182,7 @@ def test_any_text_is_known_or_not(unit):
     assert known(unit) in (True, False)
 
 
+@example(made=Conversion(9.0, 0.0, 5.0), values=[-0.0, 5e-324, 1e308])
 @given(
     made=st.builds(Conversion, doubles, doubles, doubles.filter(bool)),
     values=st.lists(st.none() | doubles),

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import delivery
+from transform.contract_file import parse_contract
 from transform.envelope import Envelope, Opened, open_record
+from transform.pipeline import Transform
 from transform.wrapped import WRAPPER_NESTING_MAX, Wrapper, attributes_of
 
 SOME = settings(max_examples=100, deadline=None)
@@ -289,6 +292,40 @@ def test_what_is_not_declared_is_not_unwrapped(body: bytes, wrapper: Wrapper):
 def test_no_depth_of_nesting_is_a_matter_of_the_interpreter(depth: int):
     body = event('"data":' + "[" * depth + "]" * depth)
     assert one(body, "cloudevents") == (body, None)
+
+
+# Through Transform
+
+CONTRACT = b"""
+name = "events"
+[identity]
+device = "device"
+event_time = "at"
+[envelope]
+unwrap = ["cloudevents"]
+[[field]]
+name = "device"
+attribute = "ce_subject"
+type = "string"
+[[field]]
+name = "at"
+type = "timestamp"
+format = "epoch_millis"
+"""
+
+
+def test_rows_and_rejects_of_a_batch_are_numbered_as_they_came():
+    good = event('"data":{"at":0}', subject="pump-1")
+    batch = b"[" + b",".join([good, event('"x":1'), event('"data":{}', subject="p"), good]) + b"]"
+    rules = Transform(parse_contract(CONTRACT, "events.toml"))
+    done = rules.apply(delivery([batch]).table(), "raw/object")
+    rows = done.rows.select(["_child", "_elements", "device"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(0, 4, "pump-1"), (3, 4, "pump-1")]
+    rejects = done.rejects.select(["_child", "_reason", "_body"]).to_pylist()
+    assert [tuple(row.values()) for row in rejects] == [
+        (1, "bad_wrapper", event('"x":1')),
+        (2, "missing_field", b"{}"),
+    ]
 
 
 # Message attributes

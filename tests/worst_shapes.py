@@ -267,6 +267,14 @@ class MemoryS3:
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
         del Bucket
+        if Key not in self.objects:
+            raise ClientError(
+                {
+                    "Error": {"Code": "NoSuchKey"},
+                    "ResponseMetadata": {"HTTPStatusCode": 404},  # type: ignore[typeddict-item]
+                },
+                "GetObject",
+            )
         return {"Body": io.BytesIO(self.objects[Key])}
 
 

@@ -157,7 +157,8 @@ class _Device:
         """The next message, as a document."""
         document: Document = {}
         for spec in self._contract.fields:
-            _put(document, spec, self._value(spec, moment))
+            if spec.in_message and not spec.of_reading:
+                _put(document, spec, self._value(spec, moment))
         self._messages += 1
         return document
 

@@ -16,14 +16,8 @@ from typing import Literal, NamedTuple
 
 from transform.compressed import decompressed, is_compressed
 from transform.encoded import ENCODED_CHARACTERS_MIN, decoded
-from transform.kpl import (
-    CELLS_MAX,
-    KPL_MAGIC,
-    MEMBER_BYTES_MIN,
-    MEMBERS_ALWAYS,
-    is_aggregate,
-    members_of,
-)
+from transform.kpl import CELLS_MAX, KPL_MAGIC, MEMBER_BYTES_MIN, MEMBERS_ALWAYS, is_aggregate
+from transform.kpl_reader import members_of
 from transform.records import Rejection, Source
 from transform.senml import resolved
 from transform.sequences import SPACE, elements_of
@@ -115,6 +109,8 @@ def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what 
     if isinstance(members, Rejection):
         walk.opened.rejects.append(Unopened(0, 0, group, body, members))
         return walk.opened
+    if all(plain(data, envelope) for _, data in members):
+        return _each_its_message(members, attributes)
     walk.spend(len(members), MEMBER_BYTES_MIN)
     for sub, (key, data) in enumerate(members):
         walk.message(data, sub, key, attributes)
@@ -256,6 +252,18 @@ class _Walk:
     def _reject(self, body: bytes, why: Rejection) -> None:
         self.opened.rejects.append(Unopened(self.sub, self.child, self.group, body, why))
         self.child += 1
+
+
+def _each_its_message(members: list[tuple[str, bytes]], attributes: Attributes | None) -> Opened:
+    """An ordinary aggregate, without a walk through each member."""
+    count = len(members)
+    return Opened(
+        bodies=[data for _, data in members],
+        subs=list(range(count)),
+        children=[0] * count,
+        groups=[key for key, _ in members],
+        attributes=[attributes] * count,
+    )
 
 
 def _aggregate(body: bytes) -> bytes | None:

@@ -38,6 +38,7 @@ TEXT_MAX = 2_000  # characters: a page; Python's parser takes milliseconds for i
 NODES_MAX = 300  # of the syntax tree: each is a kernel or two for every batch
 
 INSTEAD = {"&&": "and", "||": "or", "<>": "!=", "===": "==", "?": "a if condition else b"}
+EXAMPLE = "an expression, like `temp * 1.8 + 32`"
 ESCAPES = "\\'\"nt"  # after a backslash in a literal; any other is likely a pattern's
 
 
@@ -74,7 +75,7 @@ Columns: TypeAlias = "pa.Array | pa.ChunkedArray"
 
 def parse(text: str, types: Mapping[str, FieldType]) -> Expression:
     """The expression in `text` over columns of these types. Raises `ExpressionError`."""
-    compiler = Compiler(text, types)
+    compiler = Compiler(types)
     node = compiler.node(_tree(text))
     names = tuple(compiler.names)
     kind = _named(node)
@@ -98,7 +99,7 @@ def _tree(text: str) -> ast.expr:
     line = "".join(" " if letter in "\r\n\t\f" else letter for letter in text)
     start = len(line) - len(line.lstrip(" "))
     if start == len(line):
-        raise ExpressionError(1, "it is empty", "an expression, like `temp * 1.8 + 32`")
+        raise ExpressionError(1, "it is empty", EXAMPLE)
     body = _parsed(line[start:], text, start)
     _judge_tokens(line[start:], start)
     nodes = list(ast.walk(body))
@@ -115,7 +116,7 @@ def _parsed(line: str, text: str, start: int) -> ast.expr:
     except SyntaxError as error:
         raise _syntax_error(text, start, error) from None
     except (ValueError, MemoryError, RecursionError) as error:
-        raise ExpressionError(1, f"it cannot be read: {error}", "an expression") from None
+        raise ExpressionError(1, f"it cannot be read: {error}", EXAMPLE) from None
 
 
 def _shifted(line: str, start: int, body: ast.expr) -> ast.expr:
@@ -128,11 +129,18 @@ def _shifted(line: str, start: int, body: ast.expr) -> ast.expr:
 
 
 def _syntax_error(text: str, start: int, error: SyntaxError) -> ExpressionError:
-    column = min(max(1, error.offset or 1) + start, len(text) + 1)
     for written, instead in INSTEAD.items():
         if written in text:
             return ExpressionError(text.index(written) + 1, f"no operator {written!r}", instead)
-    return ExpressionError(column, str(error.msg), "one expression, in Python's own syntax")
+    at = start + (error.offset or 0) - 1
+    if text[at : at + 1] == "=":
+        return ExpressionError(at + 1, "no operator '='", "== to compare")
+    ends = not 0 <= at < len(text)
+    return ExpressionError(
+        len(text) + 1 if ends else at + 1,
+        f"{error.msg}, at the end" if ends else str(error.msg),
+        EXAMPLE,
+    )
 
 
 def _judge_tokens(line: str, start: int) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.expression_functions import ARITHMETIC, FUNCTIONS, NAMES, OF_ONE_TYPE
-from transform.expression_kernels import Values, concat, int_negate, is_in
+from transform.expression_kernels import Values, as_float, concat, int_negate, is_in
 from transform.expression_nodes import (
     NUMBERS,
     STORED,
@@ -66,8 +68,8 @@ WRITTEN = {"true": "True", "false": "False", "null": "None", "none": "None", "NU
 class Compiler:
     """One text's tree. `names` are the columns met, in their order."""
 
-    def __init__(self, text: str, types: Mapping[str, FieldType]) -> None:
-        self.text, self.types = text, types
+    def __init__(self, types: Mapping[str, FieldType]) -> None:
+        self.types = types
         self.names: dict[str, None] = {}
         self.depth = 0
         self.parts: Mapping[type, Callable[[Any], Node]] = {
@@ -167,26 +169,28 @@ class Compiler:
         return apply(kind, pc.if_else, [test, yes, no], tree.col_offset + 1)
 
     def _compare(self, tree: ast.Compare) -> Node:
-        pairs: list[Node] = []
-        left = tree.left
+        operator, right = tree.ops[0], tree.comparators[0]
+        if len(tree.ops) == 1 and isinstance(operator, (ast.Is, ast.IsNot)):
+            return self._is_none(tree.left, operator, right)
+        if len(tree.ops) == 1 and isinstance(operator, (ast.In, ast.NotIn)):
+            return self._membership(tree.left, operator, right)
         for operator, right in zip(tree.ops, tree.comparators, strict=True):
-            pairs.append(self._comparison(left, operator, right))
-            left = right
-        return joined(pc.and_kleene, pairs, tree.col_offset + 1)
+            if type(operator) not in COMPARISONS:
+                raise ExpressionError(
+                    right.col_offset + 1, "`is` or `in` in a chain", "`and` between comparisons"
+                )
+        return self._chain(tree)
 
-    def _comparison(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Node:
-        if isinstance(operator, (ast.Is, ast.IsNot)):
-            return self._is_none(left, operator, right)
-        if isinstance(operator, (ast.In, ast.NotIn)):
-            return self._membership(left, operator, right)
-        a, b = self.node(left), self.node(right)
-        for node in (a, b):
-            if node.kind == "null":
-                raise ExpressionError(node.column, "a comparison with None", "is None, is not None")
-        kind, nodes = unified([a, b], "a comparison")
-        if kind == "bool" and not isinstance(operator, (ast.Eq, ast.NotEq)):
-            raise ExpressionError(b.column, "an order of bools", "==, != and not")
-        return apply("bool", COMPARISONS[type(operator)], nodes, a.column)
+    def _chain(self, tree: ast.Compare) -> Node:
+        """`a < b <= c`, each part worked out once: chains in chains would double at each depth."""
+        nodes = [self.node(part) for part in (tree.left, *tree.comparators)]
+        tests = [_test(sign, *pair) for sign, pair in zip(tree.ops, pairwise(nodes), strict=True)]
+
+        def run(*values: Values) -> Values:
+            found = [test(*pair) for test, pair in zip(tests, pairwise(values), strict=True)]
+            return reduce(pc.and_kleene, found)
+
+        return apply("bool", run, nodes, tree.col_offset + 1)
 
     def _is_none(self, left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Node:
         if not (isinstance(right, ast.Constant) and right.value is None):
@@ -240,3 +244,19 @@ class Compiler:
         if len(args) == 1 and isinstance(args[0], ast.Constant) and isinstance(args[0].value, str):
             return self._field(args[0].value, column)
         raise ExpressionError(column, "field(...) of no name", "field('name')")
+
+
+def _test(sign: ast.cmpop, left: Node, right: Node) -> Callable[[Values, Values], Values]:
+    """How two parts are compared: an int64 beside a float64 as one."""
+    for node in (left, right):
+        if node.kind == "null":
+            raise ExpressionError(node.column, "a comparison with None", "is None, is not None")
+    kind, _ = unified([left, right], "a comparison")
+    if kind == "bool" and not isinstance(sign, (ast.Eq, ast.NotEq)):
+        raise ExpressionError(right.column, "an order of bools", "==, != and not")
+    compare = COMPARISONS[type(sign)]
+    if left.kind == right.kind:
+        return compare
+    if left.kind == kind:
+        return lambda a, b: compare(a, as_float(b))
+    return lambda a, b: compare(as_float(a), b)

@@ -162,12 +162,6 @@ def float_to_text(values: Values) -> Values:
     return pc.cast(pc.add(values, 0.0), pa.string())
 
 
-def moment_to_text(micros: Values) -> Values:
-    """ISO text. Not by strftime, which looks zones up in files that a Lambda image may lack."""
-    text = pc.cast(naive(micros), pa.string())
-    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
-
-
 def naive(micros: Values) -> Values:
     return pc.cast(micros, pa.timestamp("us"))
 

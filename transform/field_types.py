@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transform.records import UTC_MICROS
 
@@ -21,3 +22,12 @@ ARROW_TYPES: Mapping[FieldType, pa.DataType] = {
     "bool": pa.bool_(),
     "timestamp": UTC_MICROS,
 }
+
+
+def utc_text(moments: pa.Array) -> pa.Array:
+    """Moments, or their microseconds, as ISO text: `2026-11-24T02:03:04.000005Z`.
+
+    Not by strftime: it looks a zone up, even UTC, in files that a Lambda image may lack.
+    """
+    text = pc.cast(pc.cast(moments, pa.timestamp("us")), pa.string())
+    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")

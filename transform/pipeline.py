@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.envelope import open_record, plain
+from transform.envelope import Unopened, open_record, plain
 from transform.gathered import Drops, Good, Place, Rejects
 from transform.plan import Plan, Plans, Unread
 from transform.records import (
@@ -76,6 +76,14 @@ class Transform:
     @cached_property
     def plans(self) -> Plans:
         return Plans.of(self.contract, self.older)
+
+    @cached_property
+    def certain(self) -> bool:
+        """Whether a message with a good value in every field is sure to be delivered."""
+        only = self.plans.only
+        plain_fields = all(not field.judged_late for field in self.contract.fields)
+        drops = self.contract.filters or self.contract.sample is not None
+        return only is not None and only.simple and plain_fields and not drops
 
     @cached_property
     def verbs(self) -> dict[Plan, Verbs]:
@@ -227,9 +235,19 @@ class _Judged:
                 body, group, outer, source, envelope, fields, self._arrivals[index]
             )
             places = zip(repeat(index), opened.subs, opened.children, opened.groups, strict=False)
-            yield from zip(opened.bodies, opened.attributes, places, repeat(None), strict=False)
-            for sub, child, key, whole, rejection in opened.rejects:
-                yield whole, None, (index, sub, child, key), rejection
+            found = zip(opened.bodies, opened.attributes, places, repeat(None), strict=False)
+            yield from _with_rejects(found, index, opened.rejects) if opened.rejects else found
+
+
+def _with_rejects(
+    found: Iterable[_Message], index: int, rejects: Iterable[Unopened]
+) -> list[_Message]:
+    """The messages of a record and what cannot be opened of it, as they came."""
+    unopened: list[_Message] = [
+        (body, None, (index, sub, child, group), rejection)
+        for sub, child, group, body, rejection in rejects
+    ]
+    return sorted([*found, *unopened], key=lambda message: message[2][1:3])
 
 
 _Message = tuple[bytes, Attributes | None, Place, Rejection | None]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import ROW_MARKS, Contract
-from transform.field_types import ARROW_TYPES
+from transform.field_types import ARROW_TYPES, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Generation
 
 MICROS = 1_000_000
@@ -122,15 +122,6 @@ def sampled(rows: pa.Table, part: float) -> pa.Array:
         ],
         pa.bool_(),
     )
-
-
-def utc_text(moments: pa.Array) -> pa.Array:
-    """Moments as ISO text: `2026-11-24T02:03:04.000005Z`.
-
-    Not by strftime: it looks a zone up, even UTC, in files that a Lambda image may lack.
-    """
-    text = moments.cast(pa.timestamp("us")).cast(pa.string())
-    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
 
 
 def column_of(values: Sequence[object], name: str, contract: Contract) -> pa.Array:

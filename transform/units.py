@@ -105,8 +105,9 @@ class Conversion:
         return pc.divide(values, self.divide) if self.divide != 1.0 else values
 
     def one(self, value: float) -> float:
-        """The converted value, to the bit that `of` gives."""
-        return (value * self.multiply + self.add) / self.divide
+        """The converted value, to the bit that `of` gives: -0.0 + 0.0 would be 0.0."""
+        value *= self.multiply
+        return (value + self.add if self.add else value) / self.divide
 
 
 def conversion(from_unit: str, to_unit: str) -> Conversion:

@@ -20,6 +20,8 @@ from infra.local import preflight
 from infra.local.embedded import Embedded, Pipeline, running
 from infra.local.state import State
 from infra.parked import Lookout
+from ingest.producer import Unsendable
+from ingest.producer.queue import check_body
 from transform.contract import Contract
 from transform.contract_file import load_contract
 from transform.plan import Plan, Plans, Reading
@@ -165,8 +167,7 @@ def send(
 ) -> None:
     """Push records by one of the pipeline's sources."""
     if via == "sqs":
-        queue = system.topology.queue.name
-        push.to_queue(system.client("sqs"), queue, system.queue_url, keyed, sent)
+        push.to_queue(system.client("sqs"), system.queue_url, keyed, sent)
     else:
         stream = system.topology.stream.name
         push.to_stream(system.client("kinesis"), stream, keyed, sent, aggregated=aggregated)
@@ -254,23 +255,11 @@ def _array(data: bytes, file: str) -> Iterator[bytes]:
 
 
 def _check_text(bodies: Iterable[bytes], file: str) -> None:
-    """SQS takes text only; say which line is not, before anything is sent."""
+    """Say which record SQS would not take, before anything is sent."""
     for number, body in enumerate(bodies, 1):
         try:
-            text = body.decode()
-        except UnicodeDecodeError as error:
+            check_body(body)
+        except Unsendable as error:
             raise click.UsageError(
-                f"{file}: record {number} is not UTF-8 ({error.reason} at byte {error.start}); "
-                "SQS takes text only, push it --via kinesis"
+                f"{file}: record {number} is {error}; push it --via kinesis"
             ) from None
-        if len(body) > push.SEND_BYTES_MAX or (not text.isprintable() and _forbidden(text)):
-            raise click.UsageError(
-                f"{file}: record {number} is not what SQS takes (control characters, or over "
-                f"{push.SEND_BYTES_MAX} bytes); push it --via kinesis"
-            )
-
-
-def _forbidden(text: str) -> bool:
-    return any(
-        (letter < " " and letter not in "\t\n\r") or letter in "\ufffe\uffff" for letter in text
-    )

@@ -21,7 +21,7 @@ from infra.local import preflight
 from infra.local.emulator import EmulatorError
 from infra.local.invoke_api import LambdaError
 from infra.local.state import DEFAULT, State, StateError
-from infra.push import PushError
+from ingest.producer import ProducerError
 from sinks.errors import SinkError
 from transform.contract_file import ContractError
 
@@ -32,7 +32,7 @@ class Paused(RuntimeError):
     """The breaker has stopped what the command waits for; the message says why and what to do."""
 
 
-WRONG = (ContractError, QueryError, PushError, SampleError)
+WRONG = (ContractError, QueryError, ProducerError, SampleError)
 UNABLE = (
     EmulatorError,
     LambdaError,

@@ -94,7 +94,7 @@ def print_account(account: Account) -> None:
 
 def _lines(account: Account) -> Iterator[tuple[str, int, str]]:
     yield "sent", account.sent, "messages given a position by the source"
-    yield "  delivered", account.delivered, "rows in landing"
+    yield "  delivered", account.delivered, "with rows in landing"
     yield "  dropped", account.dropped, "by a rule of the contract"
     yield "  quarantined", sum(account.quarantined.values()), "set aside, bytes and reason kept"
     for reason, count in account.quarantined.items():

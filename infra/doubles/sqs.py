@@ -92,6 +92,22 @@ class Sqs:
 
         return self._batch(Call("sqs", "DeleteMessageBatch", QueueUrl), QueueUrl, Entries, one)
 
+    def change_message_visibility(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803  as boto3
+        ReceiptHandle: str,  # noqa: N803
+        VisibilityTimeout: int,  # noqa: N803
+    ) -> dict[str, Any]:
+        call = Call("sqs", "ChangeMessageVisibility", QueueUrl)
+
+        def act() -> dict[str, Any]:
+            queue = self._queue(call, QueueUrl)
+            self._change(call, queue, ReceiptHandle, VisibilityTimeout)
+            return {}
+
+        return self.world.effect(call, act)
+
     def change_message_visibility_batch(
         self,
         *,
@@ -99,16 +115,18 @@ class Sqs:
         Entries: Sequence[dict[str, Any]],  # noqa: N803
     ) -> dict[str, Any]:
         def one(queue: SimulatedQueue, entry: dict[str, Any]) -> dict[str, Any]:
-            seconds = entry["VisibilityTimeout"]
-            if not 0 <= seconds <= VISIBILITY_MAX_SECONDS:
-                raise refused(call, "InvalidParameterValue")
-            if not any(held.receipt == entry["ReceiptHandle"] for held in queue.messages):
-                raise refused(call, "InvalidParameterValue")
-            queue.change_visibility(entry["ReceiptHandle"], seconds, self.world.clock())
+            self._change(call, queue, entry["ReceiptHandle"], entry["VisibilityTimeout"])
             return {}
 
         call = Call("sqs", "ChangeMessageVisibilityBatch", QueueUrl)
         return self._batch(call, QueueUrl, Entries, one)
+
+    def _change(self, call: Call, queue: SimulatedQueue, receipt: str, seconds: int) -> None:
+        if not 0 <= seconds <= VISIBILITY_MAX_SECONDS:
+            raise refused(call, "InvalidParameterValue")
+        if not any(held.receipt == receipt for held in queue.messages):
+            raise refused(call, "InvalidParameterValue")
+        queue.change_visibility(receipt, seconds, self.world.clock())
 
     def get_queue_url(self, *, QueueName: str) -> dict[str, Any]:  # noqa: N803  as boto3
         call = Call("sqs", "GetQueueUrl", QueueName)

@@ -17,21 +17,22 @@ from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutE
 
 T = TypeVar("T")
 
-Service = Literal["s3", "dynamodb", "sqs", "states", "lambda", "events"]
+Service = Literal["s3", "dynamodb", "kinesis", "sqs", "states", "lambda", "events"]
 
 Fault = Literal["throttle", "error", "timeout", "lost", "twice", "conflict", "partial"]
 """What goes wrong with one effect.
 
 `throttle`, `error`: refused by the service, nothing happened. `timeout`: no answer, and nothing
 happened. `lost`: it happened, and its answer got lost. `twice`: the SDK sent it again after a lost
-answer, so that it happened twice. `conflict`: S3's 409 to a conditional write. `partial`: DynamoDB
-or EventBridge takes only some of a batch.
+answer, so that it happened twice. `conflict`: S3's 409 to a conditional write. `partial`: DynamoDB,
+Kinesis or EventBridge takes only some of a batch.
 """
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 THROTTLED: dict[Service, tuple[str, int]] = {
     "s3": ("SlowDown", 503),
     "dynamodb": ("ProvisionedThroughputExceededException", 400),
+    "kinesis": ("LimitExceededException", 400),
     "sqs": ("RequestThrottled", 400),
     "states": ("ThrottlingException", 400),
     "lambda": ("TooManyRequestsException", 429),
@@ -40,6 +41,7 @@ THROTTLED: dict[Service, tuple[str, int]] = {
 BROKEN: dict[Service, tuple[str, int]] = {
     "s3": ("InternalError", 500),
     "dynamodb": ("InternalServerError", 500),
+    "kinesis": ("InternalFailure", 500),
     "sqs": ("InternalFailure", 500),
     "states": ("InternalFailure", 500),
     "lambda": ("ServiceException", 500),
@@ -66,7 +68,7 @@ class World(Protocol):
         """Let `act` happen as this world will have it; raises what a client raises."""
 
     def takes(self, call: Call, key: tuple[str, str]) -> bool:
-        """Whether a table takes this item of a batch now, or a bus this entry."""
+        """Whether a table takes this item of a batch now, a stream or bus this entry."""
 
 
 @dataclass

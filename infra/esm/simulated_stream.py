@@ -36,13 +36,17 @@ class SimulatedStream:
         for low, high in pairwise(edges):
             self._open(low, high)
 
-    def put(self, key: str, data: bytes, now: float) -> Record:
-        """Put a record into the open shard that its key's MD5 belongs to."""
-        hashed = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest(), "big")
-        shard = next(s for s in self.shards.values() if not s.closed and s.low <= hashed < s.high)
+    def put(self, key: str, data: bytes, now: float, hash_key: int | None = None) -> Record:
+        """Put a record into the open shard of its key's MD5, or of an explicit hash key."""
         made = record(str(self._next()), key, data, now)
-        shard.records.append(made)
+        self.shard_of(key, hash_key).records.append(made)
         return made
+
+    def shard_of(self, key: str, hash_key: int | None = None) -> Shard:
+        """The open shard that a partition key's records go to."""
+        digest = hashlib.md5(key.encode(), usedforsecurity=False).digest()
+        at = int.from_bytes(digest, "big") if hash_key is None else hash_key
+        return next(s for s in self.shards.values() if not s.closed and s.low <= at < s.high)
 
     def split(self, name: str) -> tuple[str, str]:
         """Close a shard; two children share its range."""

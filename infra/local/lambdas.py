@@ -40,10 +40,10 @@ from infra.local.invoke_api import (
     TooManyRequests,
 )
 from infra.local.runtime_api import Sandbox, Worker
-from infra.topology import Function
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it starts without site-packages, to say that they are missing
     from infra.local.switches import Switches
+    from infra.topology import Function
 
 ACCOUNT = "000000000000"
 STOP_POLL_SECONDS = 0.1

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from infra.local.invoke_api import (
     UNHANDLED,
@@ -31,7 +31,9 @@ from infra.local.invoke_api import (
     error_of,
     error_payload,
 )
-from infra.topology import Function
+
+if TYPE_CHECKING:
+    from infra.topology import Function
 
 RESPONSE_MAX_BYTES = 6_291_556  # Lambda quota as it is enforced: 6 MiB and 100 bytes
 INIT_TIMEOUT_SECONDS = 60.0  # AWS allows 10; a laptop starts all its workers at the same time

@@ -8,8 +8,9 @@ from typing import Any
 from infra.doubles.stepfunctions import Execution
 from infra.simulation import contracts
 from infra.simulation.oracle import VERSION_UNIT, Known, Row, Violation, micros, position_of
-from infra.simulation.sources import Position
 from ingest.breaker import RejectLimits
+from transform.kpl import is_aggregate
+from transform.kpl_reader import deaggregate
 
 WORKFLOW_SECONDS = 200.0  # over the workflow's timeout: one begun before may hear the later word
 
@@ -52,16 +53,18 @@ def set_aside_by_the_world(
 def nearly_all_bad(
     known: Known, rows: Sequence[Row], done: Mapping[str, Any], limits: RejectLimits
 ) -> bool:
-    """Whether a guard that counts by hand would trip."""
-    keys = {row["_partition_key"] or position_of(row) for row in rows}
+    """Whether a guard that counts by hand would trip: producers' records, and keys of the bad."""
     version = done["version"] // VERSION_UNIT
-    rejected = sum(
-        _rejected(known, position_of(row), micros(row["_arrival"]), version) for row in rows
-    )
-    many = len(rows) >= limits.records_min and len(keys) >= limits.keys_min
-    return many and rejected / len(rows) > limits.ratio_max
-
-
-def _rejected(known: Known, position: Position, arrival: int, version: int) -> bool:
-    bodies = known.members.get(position, ())
-    return not all(contracts.good(body, arrival, version) for body in bodies)
+    records, rejected = 0, 0
+    keys: set[object] = set()
+    for row in rows:
+        arrival, position = micros(row["_arrival"]), position_of(row)
+        body = known.bodies[position]
+        own = row["_partition_key"] or position
+        for key, member in deaggregate(body) if is_aggregate(body) else [(own, body)]:
+            records += 1
+            if not contracts.good(member, arrival, version):
+                rejected += 1
+                keys.add(key)
+    many = records >= limits.records_min and len(keys) >= limits.keys_min
+    return many and rejected > limits.ratio_max * records

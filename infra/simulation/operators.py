@@ -69,8 +69,9 @@ class Operators:
             lambda report: report.complete,
         )
 
-    def replay(self, run: str) -> None:
-        """What is set aside and parked, until nothing of it is handed back."""
+    def replay(self, run: str, pause: float = 0.0) -> None:
+        """What is set aside and parked, after a while, until nothing of it is handed back."""
+        self._scheduler.sleep(pause)
         self._until(
             "replay",
             lambda wiring: replay(wiring, self.parking(), Choice(), run),

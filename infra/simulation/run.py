@@ -44,8 +44,8 @@ from infra.simulation.weather import Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest import stages, telemetry
 from ingest.breaker import RejectLimits
+from ingest.limits import FIFO
 from ingest.parking import Parking
-from ingest.sqs import FIFO
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks.bucket import Bucket
 
@@ -193,7 +193,7 @@ class Simulation:
         parked = self.known.parked_positions
         if self.scenario.budget and parked:
             self.lambdas.deployed.version = 2
-            self._operate(lambda: self.operators.replay("last"))
+            self._operate(lambda: self.operators.replay("last", QUIET))  # letters are shown again
         for pause in (QUIET, KEPT) if parked else (QUIET,):
             for _ in range(SWEEPS_MAX):
                 self._operate(partial(self.operators.sweep, pause))
