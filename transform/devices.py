@@ -221,6 +221,7 @@ def _put(document: Document, spec: Field, value: Any) -> Document:
     for key, following in pairwise(spec.path):
         branch = _at(branch, key, [] if isinstance(following, int) else {})
     _at(branch, spec.path[-1], value)
+    branch[spec.path[-1]] = value
     return document
 
 
