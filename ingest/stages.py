@@ -46,10 +46,10 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         "hot_rows": 0,
     }
     try:
+        deadline.check("transform")
         rules = wiring.transform(state["epoch"])
         answer["version"] = rules.generation.version
         answer["generation"] = rules.generation.digest
-        deadline.check("transform")
         rows = raw.read(wiring.bucket, state["raw_key"])
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")

@@ -158,7 +158,7 @@ def test_a_fifo_queue_keeps_each_device_in_order(fifo: Embedded):
     ]
     sent = push.Sent()
     name = fifo.topology.queue.name
-    push.to_queue(fifo.client("sqs"), name, fifo.queue_url, keyed, sent)
+    push.to_queue(fifo.client("sqs"), fifo.queue_url, keyed, sent)
     assert name.endswith(".fifo")
     eventually(lambda: settled(fifo, name) == 90)
     seen: dict[str, list[str]] = defaultdict(list)
@@ -213,8 +213,7 @@ def test_tail_prints_rejects_as_they_come_until_it_is_interrupted(
             number = len(told_before)
             told_before.append(number)
             keyed = [("d-7", message("d-7", number, **HOT)), ("d-8", b"{"), ("d-7", b"[")]
-            name = fifo.topology.queue.name
-            push.to_queue(fifo.client("sqs"), name, fifo.queue_url, keyed, push.Sent())
+            push.to_queue(fifo.client("sqs"), fifo.queue_url, keyed, push.Sent())
             time.sleep(1)
             return [json.loads(line) for line in printed.read_text().splitlines()]
 

@@ -167,7 +167,7 @@ def send(
     aggregated: bool = False,
 ) -> None:
     """Push records by one of the pipeline's sources."""
-    if via == "sqs":
+    if via.startswith("sqs"):
         push.to_queue(system.client("sqs"), system.queue_url, keyed, sent)
     else:
         stream = system.topology.stream.name
