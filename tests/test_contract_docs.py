@@ -186,6 +186,10 @@ def test_every_link_leads_somewhere():
         re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in SECTIONS
     }
     assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= anchors
+    files = re.findall(r"\]\(([^#:)]*)\)", TEXT)
+    assert [file for file in files if not (ROOT / FILE).parent.joinpath(file).exists()] == []
+    shapes = {file.stem for file in (ROOT / "tests" / "shapes").glob("*.toml")}
+    assert shapes <= {Path(file).stem for file in files}
 
 
 # Nothing is left out
