@@ -68,6 +68,7 @@ MISTAKES = {
     document(root=f"{ROOT}\ncolour = 1"): (
         "colour: no such key; allowed: one of choose, description, envelope, example, explode"
     ),
+    document(root=f"{ROOT}\npinned = 1"): "pinned: no such key; allowed: one of choose, desc",
     document(fields=""): "field: there is none; allowed: describe each field in a [[field]] table",
     document(root=f"{ROOT}\nfield = []", fields=""): "field: there is none; allowed: describe",
     document(root=f"{ROOT}\nfield = [1]", fields=""): (
