@@ -347,6 +347,15 @@ def test_lines_and_elements_are_kept_as_they_are(tmp_path, content, bodies):
     assert list(read_bodies(str(file))) == bodies
 
 
+def test_a_senml_pack_is_one_record(tmp_path):
+    """Its elements inherit from one another."""
+    file = tmp_path / "file"
+    file.write_bytes(b'[{"bn":"a"},\n {"v":1}]\n')
+    assert list(read_bodies(str(file), arrays=False)) == [b'[{"bn":"a"},\n {"v":1}]']
+    file.write_bytes(b'[{"v":1}]\n[{"v":2}]\n')
+    assert list(read_bodies(str(file), arrays=False)) == [b'[{"v":1}]', b'[{"v":2}]']
+
+
 def test_a_deep_array_is_told(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"[" * 100_000)

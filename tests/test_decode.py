@@ -218,9 +218,9 @@ def test_a_rejection_names_step_reason_and_field(reason, step, field, body):
 
 
 def test_every_reason_of_the_decoder_is_reached():
-    # test_kpl.py, test_envelope.py, test_pipeline.py, test_killers.py and test_verbs.py
+    # test_kpl.py, test_envelope.py, test_senml.py, test_pipeline.py, test_killers.py, test_verbs.py
     elsewhere = {"malformed_aggregate", "too_many_elements", "future_time", "killer"}
-    elsewhere |= {"bad_compression", "bad_wrapper", "no_records"}
+    elsewhere |= {"bad_compression", "bad_wrapper", "bad_senml", "no_records"}
     elsewhere |= {"unknown_field", "no_value", "no_readings", "unknown_type", "unknown_schema"}
     assert {reason for reason, *_ in REJECTIONS} == set(get_args(Reason)) - elsewhere
 

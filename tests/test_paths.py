@@ -14,7 +14,7 @@ from transform.contract import Contract
 from transform.contract_file import ContractError, parse_contract
 from transform.decode import Decoder
 from transform.devices import Fleet
-from transform.plan import Plan
+from transform.plan import Plan, Reading, Unread
 from transform.records import Rejection
 
 HEAD = """
@@ -161,6 +161,35 @@ def test_the_generated_fleet_has_them():
     fleet = Fleet(contract(), seed=1, start=0, stop=1, devices=1, malformed=0)
     (one,) = fleet.messages(1)
     assert both(one.body)[1] is None
+
+
+def test_a_reading_that_is_a_list_is_read_by_its_places():
+    """As Prometheus has them: `[[seconds, "value"], ...]`."""
+    readings = """
+[explode]
+path = "values"
+[[field]]
+name = "moment"
+path = ["value", 0]
+of = "reading"
+type = "timestamp"
+format = "epoch_seconds"
+[[field]]
+name = "text"
+path = ["value", 1]
+of = "reading"
+type = "string"
+"""
+    plan = Plan(contract(fields=readings))
+    found = plan.read(message(values=[[1.5, "7"], [2], 3]), None)
+    assert not isinstance(found, Rejection)
+    first, second, third = found
+    assert isinstance(first, Reading)
+    assert first.row == ["d", 0, 1_500_000, "7"]
+    assert isinstance(second, Reading)
+    assert second.row == ["d", 0, 2_000_000, None]
+    assert isinstance(third, Unread)
+    assert third.rejection.detail == "value is not a list"
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def _field(reader: Reader) -> Field:
     if name in HOT_KEYS:
         raise reader.error("name", f"{name!r} is the hot table's own", "another name")
     kind = cast("FieldType", reader.choice("type", get_args(FieldType)))
+    reader.may_have("format", *SOURCES, *BELONGS)
     source = _source(reader)
     form = _format(reader, kind, source)
     value = _value_reader(kind, form or "iso8601")

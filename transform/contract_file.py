@@ -118,8 +118,9 @@ def parse_document(data: bytes, file: str) -> dict[str, Any]:
 
 def contract_of(document: dict[str, Any], data: bytes, files: Files | None = None) -> Contract:
     """The contract in a document that came from `data`. Raises its first `Mistake`."""
-    pinned = document.get("pinned", {})
-    root = Reader((), "", {key: value for key, value in document.items() if key != "pinned"})
+    pinned = document.get("pinned")
+    pinned = pinned if isinstance(pinned, dict) else {}
+    root = Reader((), "", {key: value for key, value in document.items() if value is not pinned})
     name = root.text("name", CONTRACT_NAME, "lower-case letters, digits and -, at most 40")
     version = root.integer("version", 1, VERSION_MAX, default=1)
     fields = read_fields(root)

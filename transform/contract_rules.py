@@ -45,7 +45,7 @@ Raises `OSError`.
 def read_envelope(root: Reader) -> Envelope:
     """How messages are packed, where that is not plain to see."""
     reader = root.table("envelope")
-    body = reader.choice("body", ("json", "ndjson"), default="json")
+    body = reader.choice("body", ("json", "ndjson", "senml"), default="json")
     names = ("sns", "eventbridge", "cloudevents")
     unwrap = reader.take("unwrap", list, f"a list of {one_of(names)}", default=[])
     for name in unwrap:
@@ -62,6 +62,7 @@ def read_unknown(root: Reader) -> Unknown:
 
 def read_where(reader: Reader) -> Where:
     """A place that says something of a message: its `path` or its `attribute`."""
+    reader.may_have("path", "attribute")
     if ("path" in reader.table_) == ("attribute" in reader.table_):
         raise reader.error("path", "one of `path` and `attribute`", "where the message says it")
     if "attribute" in reader.table_:
@@ -72,7 +73,7 @@ def read_where(reader: Reader) -> Where:
 def read_schema(root: Reader) -> Where | None:
     """Where a message names the version of the contract that it was written by."""
     if "schema" not in root.table_:
-        root.known.add("schema")
+        root.may_have("schema")
         return None
     reader = root.table("schema")
     where = read_where(reader)
@@ -83,7 +84,7 @@ def read_schema(root: Reader) -> Where | None:
 def read_choose(root: Reader, fields: Sequence[Field], identity: Sequence[str]) -> Choose | None:
     """Which fields a message has, by its type."""
     if "choose" not in root.table_:
-        root.known.add("choose")
+        root.may_have("choose")
         return None
     reader = root.table("choose")
     where = read_where(reader)
@@ -123,7 +124,7 @@ def read_explode(root: Reader, fields: Sequence[Field]) -> Explode | None:
     """The list whose elements become rows."""
     inside = [f for f in fields if f.of_reading]
     if "explode" not in root.table_:
-        root.known.add("explode")
+        root.may_have("explode")
         if inside:
             number = list(fields).index(inside[0])
             reader = Reader(("field", number), f"field {inside[0].name!r}", {})
@@ -151,6 +152,7 @@ def read_filters(root: Reader, types: Mapping[str, FieldType]) -> tuple[Filter, 
         reader.key = f"filter {name!r}"
         if name in OWN_RULES or any(name == other.name for other in filters):
             raise reader.error("name", f"{name!r} is taken", "names differ")
+        reader.may_have("keep", "drop")
         if ("keep" in reader.table_) == ("drop" in reader.table_):
             raise reader.error("keep", "one of `keep` and `drop`", "a condition")
         key = "keep" if "keep" in reader.table_ else "drop"
@@ -180,7 +182,7 @@ def read_hot(
     types = {f.name: f.type for f in fields}
     named = {**types, ARRIVAL: EXPRESSION_NAMES[ARRIVAL]}
     when = read_condition(hot, "when", named) if "when" in hot.table_ else None
-    hot.known.add("when")
+    hot.may_have("when")
     for field in fields:
         if when is not None and field.name in when.names and field.privacy:
             wrong = f"field {field.name!r} is hidden in what it looks at"
@@ -196,7 +198,7 @@ def read_hot(
 def read_sample(root: Reader) -> float | None:
     """The part of all records that is kept."""
     if "sample" not in root.table_:
-        root.known.add("sample")
+        root.may_have("sample")
         return None
     reader = root.table("sample")
     keep = reader.take("keep", (int, float), "a part, over 0 and under 1")

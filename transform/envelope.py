@@ -22,6 +22,7 @@ from transform.encoded import ENCODED_CHARACTERS_MIN, decoded
 from transform.kpl import CELLS_MAX, KPL_MAGIC, MEMBER_BYTES_MIN, MEMBERS_ALWAYS, is_aggregate
 from transform.kpl_reader import members_of
 from transform.records import Rejection, Source
+from transform.senml import resolved
 from transform.sequences import SPACE, elements_of
 from transform.wrapped import Attributes, Wrapper, attributes_of, unwrapped
 
@@ -41,11 +42,12 @@ COMPRESSED_CELLS_MAX = 25  # messages by fields, of a compressed byte: 110 milli
 class Envelope:
     """What a contract says of its messages' packing; what is unambiguous needs no word.
 
-    With `ndjson` every line is a message, even where the first is broken. `unwrap` names wrappers
-    from the outside in; where one is not there, the next is looked for.
+    With `ndjson` every line is a message, even where the first is broken; with `senml` an array is
+    a pack, whose records come out resolved. `unwrap` names wrappers from the outside in; where one
+    is not there, the next is looked for.
     """
 
-    body: Literal["json", "ndjson"] = "json"
+    body: Literal["json", "ndjson", "senml"] = "json"
     unwrap: tuple[Wrapper, ...] = ()
 
 
@@ -105,12 +107,14 @@ def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what 
     source: Source,
     envelope: Envelope,
     fields: int,
+    arrival: int = 0,
 ) -> Opened:
     """Every message of one source record; `group` is its partition key or message group.
 
-    `fields` is how many columns the contract makes of a message.
+    `fields` is how many columns the contract makes of a message; `arrival`, in microseconds, is
+    what times in a SenML pack count from.
     """
-    walk = _Walk(envelope, len(body), fields)
+    walk = _Walk(envelope, len(body), fields, arrival)
     attributes = attributes_of(attributes_json)
     aggregate = _aggregate(body) if source == "kinesis" else None
     if aggregate is None:
@@ -158,9 +162,9 @@ class _Walk:
     out of proportion is rejected alone, and many together stay in bounds.
     """
 
-    def __init__(self, envelope: Envelope, size: int, fields: int) -> None:
+    def __init__(self, envelope: Envelope, size: int, fields: int, arrival: int) -> None:
         self.opened = Opened()
-        self.envelope = envelope
+        self.envelope, self.arrival = envelope, arrival
         self.bytes_left = _opened_max(size)
         self.worth_left = max(size, ELEMENTS_ALWAYS * ELEMENT_BYTES_MIN)
         self.elements_left = CELLS_MAX // fields - 1
@@ -186,15 +190,15 @@ class _Walk:
     def _open(self, piece: _Piece) -> None:
         while isinstance(found := self._next(piece), _Piece):
             piece = found
-        if found is None:
-            self._add([piece.body], piece.attributes)
-        elif isinstance(found, Rejection):
+        if isinstance(found, Rejection):
             self._reject(piece.came, found)
-        elif not piece.wrappers:
-            self._add(found, piece.attributes)
-        else:
+        elif found is not None and piece.wrappers and not self._is_pack(piece, found[0]):
             for body in found:
                 self._open(piece._replace(came=body, body=body, alone=True))
+        elif self.envelope.body == "senml":
+            self._resolve(piece, [piece.body] if found is None else found)
+        else:
+            self._add([piece.body] if found is None else found, piece.attributes)
 
     def _next(self, piece: _Piece) -> _Piece | list[bytes] | Rejection | None:
         """What one layer less leaves: a piece or several, or nothing to be undone."""
@@ -237,6 +241,27 @@ class _Walk:
             self.spend(len(found) - 1, worth)
         return found
 
+    def _is_pack(self, piece: _Piece, first: bytes) -> bool:
+        """Whether an array is one SenML pack, not a batch of wrapped ones."""
+        return self.envelope.body == "senml" and not any(
+            unwrapped(wrapper, first, piece.attributes) for wrapper in piece.wrappers
+        )
+
+    def _resolve(self, piece: _Piece, records: list[bytes]) -> None:
+        """Records of an array inherit from those before; lines are each a pack of their own."""
+        array = _ARRAY.match(piece.body) is not None
+        for pack in [records] if array else [[record] for record in records]:
+            found = resolved(pack, self.arrival, self.bytes_left)
+            if isinstance(found, Rejection):
+                self._reject(piece.came if array else pack[0], found)
+                continue
+            for record, one in zip(pack, found, strict=True):
+                if isinstance(one, Rejection):
+                    self._reject(record, one)
+                else:
+                    self.bytes_left -= len(one)
+                    self._add([one], piece.attributes)
+
     def _add(self, bodies: list[bytes], attributes: Attributes | None) -> None:
         count, opened = len(bodies), self.opened
         opened.bodies += bodies
@@ -277,5 +302,6 @@ def _opened_max(size: int) -> int:
 
 JSON = Envelope()
 NEWLINE = ord("\n")  # a number is found by memchr alone: a third of the time of bytes
+_ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+\[")
 _KPL_BASE64 = b"84maw"
 _OPENS = re.compile(rb"(?:\xef\xbb\xbf|\x1e)?[ \t\r\n]*+[{\[]|\x1f\x8b|\x28\xb5\x2f\xfd")

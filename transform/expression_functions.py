@@ -64,6 +64,17 @@ def _pattern(pattern: str) -> str:
     return ""
 
 
+def _grouped(pattern: str) -> str:
+    wrong = _pattern(pattern)
+    if wrong:
+        return wrong
+    try:
+        kernels.extract(pa.array([""]), pattern)
+    except pa.ArrowInvalid:
+        return "no part of the pattern is in parentheses"
+    return ""
+
+
 def _replaceable(old: str, _new: str) -> str:
     return "" if old else "there is no text to replace"
 
@@ -155,6 +166,7 @@ FUNCTIONS: Mapping[str, tuple[Signature, ...]] = {
     "ends_with": _search(pc.ends_with),
     "contains": _search(pc.match_substring),
     "matches": _search(pc.match_substring_regex, _pattern),
+    "extract": (Signature(("string", _TEXT), "string", kernels.extract, _grouped),),
     "substring": (
         Signature(("string", _WHOLE), "string", _substring),
         Signature(("string", _WHOLE, _WHOLE), "string", _substring, _lengths),

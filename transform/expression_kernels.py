@@ -194,6 +194,13 @@ def concat(*texts: Values) -> Values:
     return pc.binary_join_element_wise(*texts, "")
 
 
+def extract(texts: Values, pattern: str) -> Values:
+    """What the pattern's first group matches, where the pattern is first found; else null."""
+    whole = rf"^(?s:.*?)(?:{pattern})(?s:.*)$"
+    found = pc.replace_substring_regex(texts, whole, r"\1", max_replacements=1)
+    return pc.if_else(pc.match_substring_regex(texts, whole), found, pa.scalar(None, pa.string()))
+
+
 def replace(texts: Values, old: str, new: str) -> Values:
     old_bytes, new_bytes = len(old.encode()), len(new.encode())
     if _bytes_at_most(texts) * max(1, new_bytes) > TEXT_MAX_BYTES:

@@ -237,13 +237,14 @@ class _Judged:
         bodies, groups, attributes = (
             raw.column(name).to_pylist() for name in ("_body", "_partition_key", "_attributes")
         )
+        arrivals = raw.column("_arrival").cast(pa.int64()).to_pylist()
         for index, (body, group) in enumerate(zip(bodies, groups, strict=True)):
             outer = attributes[index]
             if plain(body, envelope):
                 own = attributes_of(outer) if outer else None
                 yield body, own, index, 0, 0, group, None
                 continue
-            of = open_record(body, group, outer, source, envelope, fields)
+            of = open_record(body, group, outer, source, envelope, fields, arrivals[index])
             places = (repeat(index), of.subs, of.children, of.groups)
             found = zip(of.bodies, of.attributes, *places, repeat(None), strict=False)
             yield from _with_rejects(found, index, of.rejects) if of.rejects else found

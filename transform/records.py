@@ -29,6 +29,7 @@ Reason = Literal[
     "too_many_elements",  # envelope: more messages in a source record than are opened
     "bad_compression",  # envelope: gzip or zstd by its magic, but corrupt or cut off
     "bad_wrapper",  # envelope: SNS, EventBridge or CloudEvents as declared, but without a body
+    "bad_senml",  # envelope: a SenML record that RFC 8428 does not allow, or of an unreadable base
     "no_records",  # envelope: an empty array, or NDJSON without a line
     "not_utf8",  # decode: the bytes are not UTF-8
     "malformed_json",  # decode: the text is not JSON

@@ -33,6 +33,10 @@ class Reader:
         self.at, self.key, self.table_ = at, key, table
         self.known: set[str] = set()
 
+    def may_have(self, *keys: str) -> None:
+        """Keys that are read only where they are needed; a mistake names them among the others."""
+        self.known.update(keys)
+
     def error(self, key: str, wrong: str, allowed: str) -> Mistake:
         where = f"{self.key}: {key}" if self.key else key
         return Mistake((*self.at, key), where, wrong, allowed)

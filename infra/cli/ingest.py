@@ -79,7 +79,7 @@ def ingest(
     if aggregate and via != "kinesis":
         raise click.UsageError("--aggregate is for Kinesis: SQS has no aggregates")
     rules = load_contract(contract)
-    bodies = list(read_bodies(file))
+    bodies = list(read_bodies(file, arrays=rules.envelope.body != "senml"))
     if not bodies:
         raise click.UsageError(f"{file} holds no record")
     source, fifo = via.removesuffix("-fifo"), {"sqs": False, "sqs-fifo": True}.get(via)
@@ -108,12 +108,13 @@ def ingest(
     finish(told, left, trouble)
 
 
-def read_bodies(file: str) -> Iterator[bytes]:
+def read_bodies(file: str, *, arrays: bool = True) -> Iterator[bytes]:
     """The records of an NDJSON file, or of one JSON array, as bytes; `-` is stdin.
 
     NDJSON lines stay exactly as they are, so that a malformed one is quarantined, not refused
-    here; blank lines are none. An array's elements are taken as their own bytes. A byte order mark
-    is the file's, not its first record's.
+    here; blank lines are none. An array's elements are taken as their own bytes, but without
+    `arrays` (a SenML pack) it is one record. A byte order mark is the file's, not its first
+    record's.
     """
     try:
         data = _stdin() if file == "-" else Path(file).read_bytes()
@@ -124,7 +125,7 @@ def read_bodies(file: str) -> Iterator[bytes]:
     data = data.removeprefix(codecs.BOM_UTF8)
     first, _, more = data.strip().partition(b"\n")
     if first.startswith(b"[") and not (more and _is_json(first)):
-        yield from _array(data, file)
+        yield from _array(data, file) if arrays else [data.strip()]
         return
     for line in data.split(b"\n"):
         body = line.removesuffix(b"\r")

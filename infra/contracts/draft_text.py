@@ -56,20 +56,22 @@ def _lines(parts: Parts, record_id: Sequence[str], why: Sequence[str]) -> Iterat
     yield from ("", "[limits]")
     yield from toml_text.comment(f"The largest record has {largest:,} bytes; this leaves room.")
     yield f"max_body_bytes = {_room(largest)}"
-    yield from _packing(parts.observed)
+    yield from _packing(parts)
     for guess in parts.fields:
         yield ""
         yield from field_lines(guess, identity=guess.name in parts.identified)
     yield from _left_lines(parts.left)
 
 
-def _packing(observed: Observed) -> Iterator[str]:
-    """How messages are wrapped, and which list in them becomes rows."""
+def _packing(parts: Parts) -> Iterator[str]:
+    """How messages are wrapped, and which list in them becomes rows: one that holds a field."""
+    observed = parts.observed
     if observed.unwrap:
         yield ""
         yield from toml_text.comment("Nearly all records of the sample are wrapped like this.")
         yield from ("[envelope]", f"unwrap = {toml_text.value(list(observed.unwrap))}")
-    if observed.explode is not None:
+    inside = any(observed.of_reading(guess.seen.path) for guess in parts.fields)
+    if observed.explode is not None and inside:
         yield ""
         yield from toml_text.comment(
             f"Every message has this list of objects, {observed.readings:,} in all: each becomes a "
