@@ -29,7 +29,6 @@ from ingest.producer import (
     Unsent,
 )
 from ingest.producer.stream import HASH_KEYS, hash_key
-from loadtests.bench import producer as bench
 from tests.support import client
 from transform.kpl import is_aggregate
 from transform.kpl_reader import deaggregate
@@ -374,15 +373,3 @@ def test_a_stamp_covers_nothing_up():
         Stamp("gw")({"seq": 5})
     stamp = Stamp("gw", fields=("gateway", "gateway_boot", "gateway_seq"), boot=lambda: "b")
     assert stamp({"seq": 5})["seq"] == 5
-
-
-# Measured
-
-
-def test_the_benchmark_runs(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["bench", "--records", "500", "--rounds", "1"])
-    bench.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(bench.WAYS) + 1
-    assert [line[:36].strip() for line in lines[1:-1]] == list(bench.WAYS)
-    assert re.fullmatch(r"import ingest.producer \d+ ms, import boto3 \d+ ms", lines[-1])
