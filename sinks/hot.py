@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sinks.deadline import Deadline
-from sinks.table import Item, Key, Table, Waiting
+from sinks.table import Item, Key, Table, Waiting, put_text
 from transform.contract import Contract
 from transform.field_types import FieldType, utc_text
 from transform.tables import MICROS, hot_mask
@@ -60,9 +60,11 @@ def write(
     hot = rows.filter(mask)
     keys = keys_of(hot, contract)
     distinct = _first_of_each(keys)
-    undone = table.put_each(distinct, _made(hot, contract, distinct), deadline, waiting)
-    refused = []
-    if undone:
+    puts = map(put_text, _made(hot, contract, distinct))
+    left = table.put_each(len(distinct), puts, deadline, waiting)
+    refused, undone = [], set()
+    if left:
+        undone = {key for at, key in enumerate(distinct) if at in left}
         places = pc.indices_nonzero(mask).to_pylist()
         refused = [place for place, key in zip(places, keys, strict=True) if key in undone]
     index = rows.column("_index").take(pa.array(refused, pa.int64())).to_pylist()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import orjson
 
 from sinks.deadline import Deadline
 from sinks.errors import Unavailable, translated
@@ -44,22 +46,58 @@ class Waiting:
     uniform: Callable[[float, float], float]
 
 
+class Writes(Protocol):
+    """How puts reach a table: the transport, and no more. Retries and pauses are `Table`'s."""
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        """One BatchWriteItem call; returns which of these puts were not taken (UnprocessedItems).
+
+        A put is the text `{"PutRequest":{"Item":{...}}}` in DynamoDB's JSON; at most 25, each key
+        once. What is returned are texts given. Raises `Unavailable` where it is not known that
+        anything was taken, and other errors as `sinks.errors.translated` does.
+        """
+
+
+@dataclass(frozen=True)
+class BotoWrites:
+    """`Writes` by boto3's client, which takes and gives items as dicts."""
+
+    client: DynamoDBClient
+    name: str
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        """One call. An answer without UnprocessedItems acknowledges nothing: it is a proxy's."""
+        asked: list[Any] = [orjson.loads(put) for put in puts]
+        with translated(f"write to {self.name}"):
+            answer = self.client.batch_write_item(RequestItems={self.name: asked})
+        unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
+        if unprocessed is None:
+            return list(puts)
+        left = {_key(put) for put in unprocessed.get(self.name, [])}
+        return [put for put, one in zip(puts, asked, strict=True) if left and _key(one) in left]
+
+
 @dataclass(frozen=True)
 class Table:
-    """One DynamoDB table with string keys `pk` and `sk`."""
+    """One DynamoDB table with string keys `pk` and `sk`; puts go by `writes`, or by the client."""
 
     client: DynamoDBClient
     name: str
     threads: int = 4
+    writes: Writes | None = None
 
     def put_all(self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Put every item, each key once; returns the keys not acknowledged by the deadline."""
-        return self.put_each(items.keys(), items.values(), deadline, waiting)
+        keys = list(items)
+        left = self.put_each(len(keys), map(put_text, items.values()), deadline, waiting)
+        return {keys[place] for place in left}
 
     def put_each(
-        self, keys: Collection[Key], items: Iterable[Item], deadline: Deadline, waiting: Waiting
-    ) -> set[Key]:
-        """The same of items that are made as they are put; `keys` are theirs, in their order.
+        self, count: int, puts: Iterable[bytes], deadline: Deadline, waiting: Waiting
+    ) -> set[int]:
+        """Make these puts, each key once; returns the places of those not acknowledged in time.
+
+        Puts are texts as `Writes` takes them, `count` of them, made as they are put.
 
         Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
         a refusal halves it and is followed by a jittered pause. What was refused waits behind all
@@ -67,16 +105,16 @@ class Table:
         is nothing left that was not tried. Raises `Misconfigured`, and botocore's ClientError for a
         request that DynamoDB can never accept.
         """
-        fresh = ({"PutRequest": {"Item": item}} for item in items)
-        untried, refused = len(keys), deque[Any]()
+        fresh = enumerate(puts)
+        untried, refused = count, deque[_Put]()
         width, pause = self.threads, BACKOFF_FIRST_SECONDS
         with self._calling(math.ceil(untried / BATCH_ITEMS_MAX)) as call_all:
             while (untried or refused) and deadline.left > 0:
-                puts = list(islice(fresh, width * BATCH_ITEMS_MAX))
-                untried -= len(puts)
-                more = min(width * BATCH_ITEMS_MAX - len(puts), len(refused))
-                puts += [refused.popleft() for _ in range(more)]
-                again = call_all(_batches(puts), deadline)
+                wave = list(islice(fresh, width * BATCH_ITEMS_MAX))
+                untried -= len(wave)
+                more = min(width * BATCH_ITEMS_MAX - len(wave), len(refused))
+                wave += [refused.popleft() for _ in range(more)]
+                again = call_all(_batches(wave), deadline)
                 refused.extend(again)
                 if not again:
                     width, pause = width + 1, BACKOFF_FIRST_SECONDS
@@ -84,7 +122,7 @@ class Table:
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
                 width = max(width // 2, 1)
                 pause = pause if untried > 0 else min(2 * pause, BACKOFF_MAX_SECONDS)
-        return {*map(_key, refused), *islice(keys, len(keys) - untried, None)}
+        return {*(place for place, _ in refused), *range(count - untried, count)}
 
     def delete_all(self, keys: Iterable[Key], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Delete every key, there or not; returns those not acknowledged by the deadline.
@@ -97,7 +135,7 @@ class Table:
         pause = BACKOFF_FIRST_SECONDS
         while pending and deadline.left > 0:
             chunk, rest = pending[:BATCH_ITEMS_MAX], pending[BATCH_ITEMS_MAX:]
-            refused = self._attempt(chunk)
+            refused = self._delete(chunk)
             if refused:
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
                 pause = min(2 * pause, BACKOFF_MAX_SECONDS)
@@ -142,17 +180,18 @@ class Table:
     def _calling(self, calls: int) -> Iterator[_CallAll]:
         """How a wave is called: in threads, or right here where one thread would do."""
         broken = threading.Event()
+        writes = self.writes or BotoWrites(self.client, self.name)
 
-        def call(batch: list[Any], deadline: Deadline) -> list[Any]:
+        def call(batch: list[_Put], deadline: Deadline) -> list[_Put]:
             if deadline.left <= 0 or broken.is_set():
                 return batch
             try:
-                return self._attempt(batch)
+                return _attempt(writes, batch)
             except BaseException:
                 broken.set()  # here, not by who reads the results: the others of the wave end too
                 raise
 
-        def call_here(wave: list[list[Any]], deadline: Deadline) -> list[Any]:
+        def call_here(wave: list[list[_Put]], deadline: Deadline) -> list[_Put]:
             return [put for batch in wave for put in call(batch, deadline)]
 
         threads = min(self.threads, calls)
@@ -161,29 +200,46 @@ class Table:
             return
         with ThreadPoolExecutor(threads) as pool:
 
-            def call_there(wave: list[list[Any]], deadline: Deadline) -> list[Any]:
+            def call_there(wave: list[list[_Put]], deadline: Deadline) -> list[_Put]:
                 refused = pool.map(lambda batch: call(batch, deadline), wave)
                 return [put for puts in refused for put in puts]
 
             yield call_there
 
-    def _attempt(self, pending: list[Any]) -> list[Any]:
-        """One call; what it did not take. A lost answer or a throttled call took nothing."""
+    def _delete(self, pending: list[Any]) -> list[Any]:
+        """One call of deletes; what it did not take."""
         try:
             with translated(f"write to {self.name}"):
                 answer = self.client.batch_write_item(RequestItems={self.name: pending})
         except Unavailable:
             return pending
-        # DynamoDB's own answer always has it; without, it is a proxy's and acknowledges nothing.
         unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
         return pending if unprocessed is None else list(unprocessed.get(self.name, []))
 
 
-_CallAll = Callable[[list[list[Any]], Deadline], list[Any]]
+_Put = tuple[int, bytes]
+"""A put with its place among those asked for."""
+
+_CallAll = Callable[[list[list[_Put]], Deadline], list[_Put]]
 """Calls a wave, one call a batch, and returns what was not taken."""
 
 
-def _batches(puts: list[Any]) -> list[list[Any]]:
+def put_text(item: Item) -> bytes:
+    """The put of an item, as `Writes` takes it."""
+    return orjson.dumps({"PutRequest": {"Item": item}})
+
+
+def _attempt(writes: Writes, batch: list[_Put]) -> list[_Put]:
+    """One call; what it did not take. A lost answer or a throttled call took nothing."""
+    try:
+        left = set(writes.write([text for _, text in batch]))
+    except Unavailable:
+        return batch
+    again = [put for put in batch if put[1] in left] if left else []
+    return again if len(again) == len(left) else batch  # texts that were not given: none is sure
+
+
+def _batches(puts: list[_Put]) -> list[list[_Put]]:
     return [puts[at : at + BATCH_ITEMS_MAX] for at in range(0, len(puts), BATCH_ITEMS_MAX)]
 
 

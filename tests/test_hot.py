@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from typing import Any
@@ -652,6 +652,25 @@ def test_no_call_of_a_wave_is_begun_after_the_deadline():
     deadline = Deadline(clock.now + 3.5, clock)
     undone = Table(client, "hot", threads=1).put_all(numbered(500), deadline, clock.waiting())
     assert (len(client.calls), len(undone)) == (4, 400)
+
+
+class Forgetful:
+    """Writes that give back other texts than those they were given."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        self.asked.append(len(puts))
+        return [puts[0].replace(b":", b": ")] if len(self.asked) == 1 else []
+
+
+def test_texts_that_were_not_given_acknowledge_nothing():
+    clock, writes = Clock(), Forgetful()
+    table = Table(Scripted(everything), "hot", threads=1, writes=writes)  # type: ignore[arg-type]
+    deadline = Deadline(clock.now + 60, clock)
+    assert table.put_all(numbered(10), deadline, clock.waiting()) == set()
+    assert writes.asked == [10, 10]
 
 
 def test_a_table_that_is_not_there_is_for_the_operator(account: Cloud):
