@@ -102,8 +102,8 @@ class Table:
         Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
         a refusal halves it and is followed by a jittered pause. What was refused waits behind all
         else, so that a hot partition does not hold up the others; the pauses grow only once there
-        is nothing left that was not tried. Raises `Misconfigured`, and botocore's ClientError for a
-        request that DynamoDB can never accept.
+        is nothing left that was not tried. Raises `Misconfigured`, and `Refused` for a request that
+        DynamoDB can never accept.
         """
         fresh = enumerate(puts)
         untried, refused = count, deque[_Put]()

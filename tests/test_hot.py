@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sinks import hot
 from sinks.deadline import Deadline
-from sinks.errors import Misconfigured
+from sinks.errors import Misconfigured, Refused
 from sinks.table import (
     BACKOFF_FIRST_SECONDS,
     BACKOFF_MAX_SECONDS,
@@ -545,7 +545,7 @@ def test_weather_until_the_deadline_is_told():
         (json_error(400, "ResourceNotFoundException"), Misconfigured),
         (json_error(400, "AccessDeniedException"), Misconfigured),
         (json_error(400, "UnrecognizedClientException"), Misconfigured),
-        (json_error(400, "ValidationException"), ClientError),
+        (json_error(400, "ValidationException"), Refused),
     ],
 )
 def test_what_no_waiting_mends_is_raised_and_the_rest_is_not_begun(
@@ -568,7 +568,7 @@ def test_what_no_waiting_mends_ends_its_wave():
     clock = Clock()
     client = Client(nothing)
     table = Table(client, "hot", threads=4)
-    with pytest.raises(ClientError, match="ValidationException"):
+    with pytest.raises(Refused, match="ValidationException"):
         table.put_all(numbered(2_500), Deadline(clock.now + 10**6, clock), clock.waiting())
     assert len(client.calls) <= 4
     assert clock.naps == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ingest.workflow import STATE_BYTES_MAX, ExecutionFailed, Workflow
+from ingest.workflow import STATE_BYTES_MAX, BotoExecutions, ExecutionFailed, Workflow
 from sinks.errors import DeadlinePassed, Misconfigured, SinkError, Unavailable
 from tests.support import Answer, Loopback, answer, drop, json_error, loopback, stall
 
@@ -32,7 +32,7 @@ def plain_hosts(monkeypatch: pytest.MonkeyPatch):
 
 
 def workflow(server: Loopback) -> Workflow:
-    return Workflow(server.client, ARN)
+    return Workflow(BotoExecutions(server.client), ARN)
 
 
 def test_the_output_of_an_execution_that_succeeded():
@@ -135,7 +135,7 @@ class Recording:
 )
 def test_the_answer_is_awaited_within_the_time_that_is_left(left: float, timeout: int):
     made = Recording()
-    Workflow(made, ARN).run({}, left)
+    Workflow(BotoExecutions(made), ARN).run({}, left)
     (config,) = made.configs
     assert config.read_timeout == timeout <= left
     assert config.connect_timeout <= timeout
@@ -144,7 +144,7 @@ def test_the_answer_is_awaited_within_the_time_that_is_left(left: float, timeout
 
 def test_clients_are_kept_by_their_timeout():
     made = Recording()
-    states = Workflow(made, ARN)
+    states = Workflow(BotoExecutions(made), ARN)
     for left in (177, 176.5, 171, 169, 177):
         states.run({}, left)
     assert [config.read_timeout for config in made.configs] == [170, 160]
