@@ -7,11 +7,11 @@ key taken (412) has succeeded, and a retry that writes other bytes writes anothe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sinks.deadline import Deadline
 from sinks.errors import Gone, Refused, Unavailable, translated
@@ -25,7 +25,7 @@ RACE = 409  # HTTP: another writer of the key was faster to begin and is not don
 RACES_MAX = 5  # 409 answers (two writers of one key at once) before it counts as weather
 
 
-Condition = dict[Literal["IfMatch", "IfNoneMatch"], str]
+Condition = Mapping[str, str]
 """Under which an object is written: S3 answers 412 where it does not hold, 409 in a race."""
 
 ABSENT: Condition = {"IfNoneMatch": "*"}

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import orjson
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 BATCH_ITEMS_MAX = 25  # BatchWriteItem: puts a call
+CALLS_MAX = 64  # of a wave: at 5 ms a call, three times what one core can put into them
 KEY_BYTES_MAX = 2_048  # partition key
 SORT_KEY_BYTES_MAX = 1_024
 ITEM_BYTES_MAX = 409_600
@@ -58,6 +60,17 @@ class Writes(Protocol):
         """
 
 
+@runtime_checkable
+class Together(Protocol):
+    """`Writes` that need no threads to have several calls under way."""
+
+    def write_each(self, calls: Iterable[Sequence[bytes]]) -> list[list[bytes]]:
+        """For each call that was begun, in their order, the puts that are not known to be taken.
+
+        Raises as `Writes.write` does, but for `Unavailable`.
+        """
+
+
 @dataclass(frozen=True)
 class BotoWrites:
     """`Writes` by boto3's client, which takes and gives items as dicts."""
@@ -79,7 +92,10 @@ class BotoWrites:
 
 @dataclass(frozen=True)
 class Table:
-    """One DynamoDB table with string keys `pk` and `sk`; puts go by `writes`, or by the client."""
+    """One DynamoDB table with string keys `pk` and `sk`; puts go by `writes`, or by the client.
+
+    `threads` is how many calls the first wave of puts has, and where it needs threads, how many.
+    """
 
     client: DynamoDBClient
     name: str
@@ -99,15 +115,16 @@ class Table:
 
         Puts are texts as `Writes` takes them, `count` of them, made as they are put.
 
-        Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
-        a refusal halves it and is followed by a jittered pause. What was refused waits behind all
+        Calls go out in waves: one that is taken whole makes the next one twice as wide, and once
+        there was a refusal a call wider; one with a refusal halves it and is followed by a jittered
+        pause. What was refused waits behind all
         else, so that a hot partition does not hold up the others; the pauses grow only once there
         is nothing left that was not tried. Raises `Misconfigured`, and `Refused` for a request that
         DynamoDB can never accept.
         """
         fresh = enumerate(puts)
         untried, refused = count, deque[_Put]()
-        width, pause = self.threads, BACKOFF_FIRST_SECONDS
+        width, pause, step = self.threads, BACKOFF_FIRST_SECONDS, CALLS_MAX
         with self._calling(math.ceil(untried / BATCH_ITEMS_MAX)) as call_all:
             while (untried or refused) and deadline.left > 0:
                 wave = list(islice(fresh, width * BATCH_ITEMS_MAX))
@@ -117,10 +134,10 @@ class Table:
                 again = call_all(_batches(wave), deadline)
                 refused.extend(again)
                 if not again:
-                    width, pause = width + 1, BACKOFF_FIRST_SECONDS
+                    width, pause = min(width + min(width, step), CALLS_MAX), BACKOFF_FIRST_SECONDS
                     continue
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
-                width = max(width // 2, 1)
+                width, step = max(width // 2, 1), 1
                 pause = pause if untried > 0 else min(2 * pause, BACKOFF_MAX_SECONDS)
         return {*(place for place, _ in refused), *range(count - untried, count)}
 
@@ -181,6 +198,9 @@ class Table:
         """How a wave is called: in threads, or right here where one thread would do."""
         broken = threading.Event()
         writes = self.writes or BotoWrites(self.client, self.name)
+        if isinstance(writes, Together):
+            yield partial(_attempt_each, writes)
+            return
 
         def call(batch: list[_Put], deadline: Deadline) -> list[_Put]:
             if deadline.left <= 0 or broken.is_set():
@@ -232,11 +252,24 @@ def put_text(item: Item) -> bytes:
 def _attempt(writes: Writes, batch: list[_Put]) -> list[_Put]:
     """One call; what it did not take. A lost answer or a throttled call took nothing."""
     try:
-        left = set(writes.write([text for _, text in batch]))
+        return _again(batch, writes.write([text for _, text in batch]))
     except Unavailable:
         return batch
-    again = [put for put in batch if put[1] in left] if left else []
-    return again if len(again) == len(left) else batch  # texts that were not given: none is sure
+
+
+def _attempt_each(writes: Together, wave: list[list[_Put]], deadline: Deadline) -> list[_Put]:
+    """Calls under way at once; what they did not take. None is begun after the deadline."""
+    begun = ([text for _, text in batch] for batch in wave if deadline.left > 0)
+    left = writes.write_each(begun)
+    again = [put for batch, texts in zip(wave, left, strict=False) for put in _again(batch, texts)]
+    return again + [put for batch in wave[len(left) :] for put in batch]
+
+
+def _again(batch: list[_Put], left: list[bytes]) -> list[_Put]:
+    """The puts of these texts. Were there texts that were not given, of none it is sure."""
+    texts = set(left)
+    again = [put for put in batch if put[1] in texts] if texts else []
+    return again if len(again) == len(texts) else batch
 
 
 def _batches(puts: list[_Put]) -> list[list[_Put]]:

@@ -6,10 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from sinks.table import CALLS_MAX
 from sinks.wire.connection import Connection, Patience
 
 IDLE_SECONDS_MAX = 50.0  # under a minute, after which AWS's SDKs hold a connection for dead
-CONNECTIONS_MAX = 32  # that are kept
 
 
 class Pool:
@@ -23,7 +23,7 @@ class Pool:
         self,
         open_: Callable[[Patience], Connection],
         idle_seconds_max: float = IDLE_SECONDS_MAX,
-        most: int = CONNECTIONS_MAX,
+        most: int = CALLS_MAX,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._open = open_
