@@ -618,7 +618,7 @@ def test_waves_double_until_one_is_refused_then_halve_and_grow_by_a_call():
     def one_refused(puts: list[Any]) -> list[Any]:
         return puts[:1]
 
-    # Waves of 1, 2 and 4 calls are taken whole; of that of 8, of 4 and, later, of 5 one item is not.
+    # Waves of 1, 2 and 4 calls are taken whole; of that of 8, of 4 and later of 5 one item is not.
     refused = (one_refused, *[nothing] * 7), (one_refused, *[nothing] * 3), (one_refused, nothing)
     client = Client(*[nothing] * 7, *refused[0], *refused[1], *[nothing] * 9, *refused[2])
     waiting = Waiting(sleep, lambda _, high: high)
