@@ -23,6 +23,7 @@ from sinks.wire.pool import Pool
 from sinks.wire.signature import Signer, stamp
 
 VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")  # no control characters: no headers
+ACCESS_KEY = re.compile(r"[\x21-\x7e]+")
 PATH = re.compile(r"/[\x21-\x7e]*")
 OWN = "User-Agent: millrace\r\nAccept-Encoding: identity\r\n"
 
@@ -105,6 +106,8 @@ class Service:
         for name, value in headers.items():
             if not VALUE.fullmatch(value):
                 raise Misconfigured(f"the header {name} would hold what no header may")
+        if not ACCESS_KEY.fullmatch(credentials.access_key):
+            raise Misconfigured("the access key would hold what no header may")
         path = self.endpoint.path + request.path
         if not PATH.fullmatch(path):
             raise Misconfigured("the path would hold what no path may")
