@@ -56,6 +56,7 @@ class Incoming:
     def __init__(self, more: Callable[[], bytes]) -> None:
         self._more = more
         self._held = b""
+        self.touched = False  # whether anything came since it was last set
 
     @property
     def empty(self) -> bool:
@@ -70,8 +71,10 @@ class Incoming:
                 raise Broken(f"the answer has no end of line in {most} bytes")
             data = self._more()
             if not data:
-                raise Broken("the connection ended before the answer did", untouched=not held)
+                why = "the connection ended before the answer did"
+                raise Broken(why, untouched=not self.touched)
             held += data
+            self.touched = True
             self._held = held
         at += len(mark)
         if at > most:
@@ -112,6 +115,7 @@ class Incoming:
 
 def read(incoming: Incoming) -> Answer:
     """The next answer, whole. Raises `Broken`."""
+    incoming.touched = not incoming.empty
     for _ in range(INTERIM_MAX):
         minor, status, headers = _head(incoming.until(b"\r\n\r\n", HEAD_BYTES_MAX))
         if status >= FINAL:

@@ -113,13 +113,14 @@ def authorities(environment: Mapping[str, str]) -> str:
 
 
 def _open(endpoint: Endpoint, patience: Patience, trusted: str) -> socket.socket:
-    plain = socket.create_connection((endpoint.host, endpoint.port), patience.connect)
+    host = endpoint.host.strip("[]")  # around an IPv6 address
+    plain = socket.create_connection((host, endpoint.port), patience.connect)
     try:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if not endpoint.secure:
             return plain
-        return _context(trusted).wrap_socket(plain, server_hostname=endpoint.host)
+        return _context(trusted).wrap_socket(plain, server_hostname=host)
     except BaseException:
         plain.close()
         raise

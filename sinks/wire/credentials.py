@@ -35,9 +35,11 @@ def _of_botocore() -> Identity:
     """The chain of botocore, which refreshes what expires."""
     import botocore.session  # noqa: PLC0415  a cold start without need of it does without it
 
-    found = botocore.session.get_session().get_credentials()
+    session = botocore.session.get_session()
 
     def frozen() -> Credentials:
+        with translated("find credentials"):
+            found = session.get_credentials()  # which the session keeps
         if found is None:
             raise Misconfigured("no credentials are found in the environment, files or services")
         with translated("refresh the credentials"):

@@ -26,7 +26,9 @@ CALLS: dict[Service, tuple[str, dict[str, Any]]] = {
 
 PORTS = {"http": 80, "https": 443}
 REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-[a-z]+-\d")  # of the partition `aws`
-URL = re.compile(r"(https?)://([A-Za-z0-9._-]+)(?::(\d{1,5}))?((?:/[A-Za-z0-9._~-]+)*)/?")
+URL = re.compile(
+    r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?((?:/[A-Za-z0-9._~-]+)*)/?"
+)
 BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")  # that can be part of a host's name
 OTHER_KINDS = ("--x-s3", "--ol-s3", "-s3alias")  # of buckets' names: they have rules of their own
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -71,7 +73,9 @@ def _plain(service: Service, environment: Mapping[str, str], bucket: str) -> End
     if bucket.endswith(OTHER_KINDS):
         return None
     if given := environment.get(VARIABLES[service]) or environment.get("AWS_ENDPOINT_URL"):
-        return _of_url(given, region, bucket)
+        found = _of_url(given, region, bucket)
+        own = found is not None and found.host.startswith("states.")  # has another for sync
+        return None if own else found
     if "AWS_DISABLE_HOST_PREFIX_INJECTION" in environment and service == "stepfunctions":
         return None
     host = {
@@ -85,16 +89,11 @@ def _plain(service: Service, environment: Mapping[str, str], bucket: str) -> End
 
 
 def _of_url(url: str, region: str, bucket: str) -> Endpoint | None:
-    """An endpoint given by its URL: buckets are in the path, and the host is as it is given.
-
-    Only AWS's own host of Step Functions has another one for synchronous executions.
-    """
+    """An endpoint given by its URL: buckets are in the path."""
     match = URL.fullmatch(url)
     if match is None:
         return None
     scheme, host, port, path = match.groups()
-    if host.startswith("states.") and host.endswith(".amazonaws.com"):
-        host = f"sync-{host}"
     path += f"/{bucket}" if bucket else ""
     return Endpoint(scheme, host.lower(), int(port or PORTS[scheme]), path, region)
 
