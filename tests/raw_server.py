@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 Talk = Callable[[socket.socket, bytes], bool]
 """Does something about one request; whether the connection goes on."""
@@ -22,6 +23,7 @@ class RawServer:
     context: ssl.SSLContext | None = None
     requests: list[bytes] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
+    clients: list[Any] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -86,6 +88,8 @@ def raw_server(*script: Talk, context: ssl.SSLContext | None = None) -> Iterator
         try:
             yield server
         finally:
+            for client in server.clients:
+                client.close()
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
             server.hang_up()

@@ -33,6 +33,7 @@ class Account:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._dynamodb: Service | None = None
+        self._pools: list[Pool] = []
 
     def objects(
         self, bucket: str, patience: Patience, waiting: Waiting, attempts: int
@@ -51,6 +52,11 @@ class Account:
         idle = EXECUTIONS_IDLE_SECONDS_MAX
         return WireExecutions(self._service("stepfunctions", patience, idle_seconds_max=idle))
 
+    def close(self) -> None:
+        """Close the connections that wait. What is asked afterwards opens others."""
+        for pool in self._pools:
+            pool.close()
+
     def _service(
         self,
         name: endpoints.Service,
@@ -61,6 +67,7 @@ class Account:
         endpoint = endpoints.endpoint(name, self._environment, bucket)
         open_ = partial(Connection, endpoint, authorities=authorities(self._environment))
         pool = Pool(lambda patience: open_(patience=patience), idle_seconds_max)
+        self._pools.append(pool)
         signer = Signer(SIGNED_AS[name], endpoint.region)
         return Service(endpoint, signer, self._identity, patience, pool)
 

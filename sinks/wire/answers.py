@@ -26,6 +26,7 @@ ONCE = frozenset({b"content-length", b"transfer-encoding"})
 NO_BODY = frozenset({204, 304})
 SWITCHING = 101
 FINAL = 200  # and above: the answer that counts
+REDIRECTED = 300  # and above: not what was asked for
 
 
 class Broken(Exception):
@@ -44,6 +45,11 @@ class Answer:
     headers: Mapping[bytes, bytes]
     body: bytes
     lasting: bool
+
+    @property
+    def good(self) -> bool:
+        """Whether it says that what was asked for is done."""
+        return self.status < REDIRECTED
 
     def text(self, name: bytes) -> str:
         """A header as text, empty where it is absent."""
@@ -162,7 +168,7 @@ def _length(value: bytes) -> int:
 def _rest(incoming: Incoming, status: int) -> bytes:
     """A body without a stated end: half of it could not be told from the whole."""
     body = incoming.rest()
-    if status < 300:  # noqa: PLR2004  success
+    if status < REDIRECTED:
         raise Broken("the answer does not say where it ends")
     return body
 

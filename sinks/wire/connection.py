@@ -86,14 +86,12 @@ class Connection:
 
     def _more(self) -> bytes:
         seconds = self._patience.read
-        if self._patience.whole:
-            seconds = min(seconds, self._until - time.monotonic())
+        if self._patience.whole:  # what has come is read all the same, however late it is read
+            seconds = max(min(seconds, self._until - time.monotonic()), 0)
         try:
-            if seconds <= 0:
-                raise TimeoutError  # noqa: TRY301  as the socket would
             self._socket.settimeout(seconds)
             return self._socket.recv(RECEIVE_BYTES)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
             raise Broken(f"no answer within {self._patience.read:g} s") from None
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             return b""

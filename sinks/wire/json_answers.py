@@ -8,13 +8,11 @@ from typing import Any
 from sinks.errors import of_answer
 from sinks.wire.answers import Answer
 
-OK = 200
-
 
 def checked(answer: Answer, what: str) -> dict[str, Any]:
     """What a good answer says; nothing where it is no JSON object. Raises what an error means."""
     said = _object(answer.body)
-    if answer.status == OK:
+    if answer.good:
         return said
     code = said.get("__type", str(answer.status))
     code = str(code).partition(":")[0].rpartition("#")[2]

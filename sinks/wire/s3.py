@@ -21,7 +21,6 @@ from sinks.wire.service import Request, Service
 ATTEMPTS_MAX = 4
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 2.0
-OK = 200
 UNSIGNED = "UNSIGNED-PAYLOAD"  # TLS keeps a body whole, and S3 compares its crc32
 NOTHING = hashlib.sha256(b"").hexdigest()
 ERROR = re.compile(rb"\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>/]")
@@ -93,7 +92,7 @@ class WireObjects:
             answer = self.service.ask(request, repeatable=True)
         except Broken as broken:
             raise Unavailable(f"{what}: {broken}") from broken
-        if answer.status != OK:
+        if not answer.good:
             raise of_answer(what, answer.status, *_said(answer))
         return answer
 
