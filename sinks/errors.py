@@ -139,7 +139,7 @@ def _of_boto3(error: Exception, what: str) -> SinkError | Refused | None:
     if isinstance(error, raised.ClientError):
         said = error.response.get("Error", {})
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return of_answer(what, status, said.get("Code", ""), said.get("Message", ""))
+        return of_answer(what, status, said.get("Code") or "", said.get("Message") or "")
     if not isinstance(error, raised.BotoCoreError):
         return None
     broken = (  # no answer came, or half of one: cut short, or garbled on the way

@@ -23,7 +23,6 @@ BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 2.0
 UNSIGNED = "UNSIGNED-PAYLOAD"  # TLS keeps a body whole, and S3 compares its crc32
 NOTHING = hashlib.sha256(b"").hexdigest()
-ERROR = re.compile(rb"\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>/]")
 CODE = re.compile(rb"<Code>([^<]*)</Code>")
 MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
 CONDITIONS = {"IfMatch": "if-match", "IfNoneMatch": "if-none-match"}
@@ -82,8 +81,8 @@ class WireObjects:
 
         def attempt() -> None:
             answer = self._asked(request, what)
-            if ERROR.match(answer.body):  # S3 says 200 before it is done
-                raise Unavailable(f"{what}: {_said(answer)[0]}")
+            if answer.body:  # an error after the 200 was out, or not S3's answer at all
+                raise Unavailable(f"{what}: {_said(answer)[0]} in the answer's body")
 
         self._tried(attempt, deadline)
 
