@@ -1,7 +1,7 @@
 """DynamoDB, the little of it that Millrace uses: batches of puts, queries by key, a scan.
 
 A put replaces the item of its key. Millrace's items are functions of their key, so any order and
-any repeat of puts leaves the same table.
+any repeat of puts leaves the same table; where they are not, a put leaves a newer item alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import orjson
+from botocore.exceptions import ClientError
 
 from sinks.deadline import Deadline
 from sinks.errors import Unavailable, translated
@@ -28,6 +29,8 @@ BATCH_ITEMS_MAX = 25  # BatchWriteItem: puts a call
 KEY_BYTES_MAX = 2_048  # partition key
 SORT_KEY_BYTES_MAX = 1_024
 ITEM_BYTES_MAX = 409_600
+CONDITION_FAILED = "ConditionalCheckFailedException"
+NEWEST_BY = "_at"  # attribute of an item that only a newer one replaces: its place in time
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 5.0
 
@@ -50,7 +53,7 @@ class Writes(Protocol):
     """How puts reach a table: the transport, and no more. Retries and pauses are `Table`'s."""
 
     def write(self, puts: Sequence[bytes]) -> list[bytes]:
-        """One BatchWriteItem call; returns which of these puts were not taken (UnprocessedItems).
+        """One call; returns which of these puts were not taken.
 
         A put is the text `{"PutRequest":{"Item":{...}}}` in DynamoDB's JSON; at most 25, each key
         once. What is returned are texts given. Raises `Unavailable` where it is not known that
@@ -78,13 +81,47 @@ class BotoWrites:
 
 
 @dataclass(frozen=True)
+class BotoNewest:
+    """`Writes` of one put, which is taken as well where the item there is newer, and stays.
+
+    The order is that of `NEWEST_BY`. An item of the same place in time is replaced, as by any put.
+    """
+
+    client: DynamoDBClient
+    name: str
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        """One PutItem call under a condition: BatchWriteItem knows none."""
+        (put,) = puts
+        item = orjson.loads(put)["PutRequest"]["Item"]
+        try:
+            with translated(f"write to {self.name}"):
+                self.client.put_item(
+                    TableName=self.name,
+                    Item=item,
+                    ConditionExpression="attribute_not_exists(pk) OR #at <= :at",
+                    ExpressionAttributeNames={"#at": NEWEST_BY},
+                    ExpressionAttributeValues={":at": item[NEWEST_BY]},
+                )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != CONDITION_FAILED:
+                raise
+        return []
+
+
+@dataclass(frozen=True)
 class Table:
-    """One DynamoDB table with string keys `pk` and `sk`; puts go by `writes`, or by the client."""
+    """One DynamoDB table with string keys `pk` and `sk`.
+
+    Puts go by `writes`, those that must leave a newer item alone one by one by `newest`; or both by
+    the client.
+    """
 
     client: DynamoDBClient
     name: str
     threads: int = 4
     writes: Writes | None = None
+    newest: Writes | None = None
 
     def put_all(self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Put every item, each key once; returns the keys not acknowledged by the deadline."""
@@ -93,11 +130,19 @@ class Table:
         return {keys[place] for place in left}
 
     def put_each(
-        self, count: int, puts: Iterable[bytes], deadline: Deadline, waiting: Waiting
+        self,
+        count: int,
+        puts: Iterable[bytes],
+        deadline: Deadline,
+        waiting: Waiting,
+        *,
+        newest: bool = False,
     ) -> set[int]:
         """Make these puts, each key once; returns the places of those not acknowledged in time.
 
-        Puts are texts as `Writes` takes them, `count` of them, made as they are put.
+        Puts are texts as `Writes` takes them, `count` of them, made as they are put. With `newest`
+        each leaves an item alone that is newer by `NEWEST_BY`, and is acknowledged all the same;
+        then a key may come more than once.
 
         Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
         a refusal halves it and is followed by a jittered pause. What was refused waits behind all
@@ -108,13 +153,14 @@ class Table:
         fresh = enumerate(puts)
         untried, refused = count, deque[_Put]()
         width, pause = self.threads, BACKOFF_FIRST_SECONDS
-        with self._calling(math.ceil(untried / BATCH_ITEMS_MAX)) as call_all:
+        most = 1 if newest else BATCH_ITEMS_MAX
+        with self._calling(math.ceil(untried / most), newest=newest) as call_all:
             while (untried or refused) and deadline.left > 0:
-                wave = list(islice(fresh, width * BATCH_ITEMS_MAX))
+                wave = list(islice(fresh, width * most))
                 untried -= len(wave)
-                more = min(width * BATCH_ITEMS_MAX - len(wave), len(refused))
+                more = min(width * most - len(wave), len(refused))
                 wave += [refused.popleft() for _ in range(more)]
-                again = call_all(_batches(wave), deadline)
+                again = call_all(_batches(wave, most), deadline)
                 refused.extend(again)
                 if not again:
                     width, pause = width + 1, BACKOFF_FIRST_SECONDS
@@ -145,6 +191,22 @@ class Table:
         keys_left = (one["DeleteRequest"]["Key"] for one in pending)
         return {(key["pk"]["S"], key["sk"]["S"]) for key in keys_left}
 
+    def delete_newest(self, key: Key, at: str) -> None:
+        """Delete an item if it is still of this place in time."""
+        pk, sk = key
+        try:
+            with translated(f"write to {self.name}"):
+                self.client.delete_item(
+                    TableName=self.name,
+                    Key={"pk": {"S": pk}, "sk": {"S": sk}},
+                    ConditionExpression="#at = :at",
+                    ExpressionAttributeNames={"#at": NEWEST_BY},
+                    ExpressionAttributeValues={":at": {"S": at}},
+                )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != CONDITION_FAILED:
+                raise
+
     def query(self, pk: str, low: str, high: str) -> Iterator[Item]:
         """Items of one partition with `low <= sk <= high`, in the order of their sort key."""
         with translated(f"query {self.name}"):
@@ -167,20 +229,30 @@ class Table:
                 yield from cast("list[Item]", page["Items"])
 
     def all_keys(self) -> Iterator[Key]:
-        """Every item's key, by scanning."""
+        """Every item's key, by scanning; of one that a newer one replaces, its place in time."""
         with translated(f"scan {self.name}"):
             pages = self.client.get_paginator("scan").paginate(
-                TableName=self.name, ProjectionExpression="pk, sk"
+                TableName=self.name,
+                ProjectionExpression="pk, sk, #at",
+                ExpressionAttributeNames={"#at": NEWEST_BY},
             )
             for page in pages:
                 for item in page["Items"]:
-                    yield item["pk"]["S"], item["sk"]["S"]
+                    yield item["pk"]["S"], item.get(NEWEST_BY, item["sk"])["S"]
+
+    @property
+    def _writes(self) -> Writes:
+        return self.writes or BotoWrites(self.client, self.name)
+
+    @property
+    def _newest(self) -> Writes:
+        return self.newest or BotoNewest(self.client, self.name)
 
     @contextmanager
-    def _calling(self, calls: int) -> Iterator[_CallAll]:
+    def _calling(self, calls: int, *, newest: bool) -> Iterator[_CallAll]:
         """How a wave is called: in threads, or right here where one thread would do."""
         broken = threading.Event()
-        writes = self.writes or BotoWrites(self.client, self.name)
+        writes = self._newest if newest else self._writes
 
         def call(batch: list[_Put], deadline: Deadline) -> list[_Put]:
             if deadline.left <= 0 or broken.is_set():
@@ -239,8 +311,8 @@ def _attempt(writes: Writes, batch: list[_Put]) -> list[_Put]:
     return again if len(again) == len(left) else batch  # texts that were not given: none is sure
 
 
-def _batches(puts: list[_Put]) -> list[list[_Put]]:
-    return [puts[at : at + BATCH_ITEMS_MAX] for at in range(0, len(puts), BATCH_ITEMS_MAX)]
+def _batches(puts: list[_Put], most: int) -> list[list[_Put]]:
+    return [puts[at : at + most] for at in range(0, len(puts), most)]
 
 
 def _key(put: Any) -> Key:
