@@ -15,6 +15,7 @@ from sinks.bucket import Bucket
 from sinks.table import Table, Waiting
 from sinks.wire.account import Account
 from sinks.wire.connection import Patience
+from sinks.wire.dynamodb import BATCH, NEWEST
 
 Transport = Literal["wire", "boto3"]
 
@@ -53,7 +54,8 @@ class Clients:
         client = made_when_asked("dynamodb", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)
         if self._account is None:
             return Table(client, name)
-        return Table(client, name, CALLS_FIRST, self._account.writes(name, TABLE))
+        writes, newest = (self._account.writes(name, TABLE, how) for how in (BATCH, NEWEST))
+        return Table(client, name, CALLS_FIRST, writes, newest)
 
     def workflow(self, arn: str) -> Workflow:
         if self._account is None:

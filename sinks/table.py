@@ -1,7 +1,7 @@
 """DynamoDB, the little of it that Millrace uses: batches of puts, queries by key, a scan.
 
 A put replaces the item of its key. Millrace's items are functions of their key, so any order and
-any repeat of puts leaves the same table.
+any repeat of puts leaves the same table; where they are not, a put leaves a newer item alone.
 """
 
 from __future__ import annotations
@@ -9,18 +9,26 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from sinks.deadline import Deadline
-from sinks.errors import Unavailable, translated
+from sinks.errors import Refused, Unavailable, translated
+from sinks.writes import (
+    CONDITION_FAILED,
+    NEWEST_BY,
+    BotoNewest,
+    BotoWrites,
+    Together,
+    Writes,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -48,59 +56,20 @@ class Waiting:
     uniform: Callable[[float, float], float]
 
 
-class Writes(Protocol):
-    """How puts reach a table: the transport, and no more. Retries and pauses are `Table`'s."""
-
-    def write(self, puts: Sequence[bytes]) -> list[bytes]:
-        """One BatchWriteItem call; returns which of these puts were not taken (UnprocessedItems).
-
-        A put is the text `{"PutRequest":{"Item":{...}}}` in DynamoDB's JSON; at most 25, each key
-        once. What is returned are texts given. Raises `Unavailable` where it is not known that
-        anything was taken, and other errors as `sinks.errors.translated` does.
-        """
-
-
-@runtime_checkable
-class Together(Protocol):
-    """`Writes` that need no threads to have several calls under way."""
-
-    def write_each(self, calls: Iterable[Sequence[bytes]]) -> list[list[bytes]]:
-        """For each call that was begun, in their order, the puts that are not known to be taken.
-
-        Raises as `Writes.write` does, but for `Unavailable`.
-        """
-
-
-@dataclass(frozen=True)
-class BotoWrites:
-    """`Writes` by boto3's client, which takes and gives items as dicts."""
-
-    client: DynamoDBClient
-    name: str
-
-    def write(self, puts: Sequence[bytes]) -> list[bytes]:
-        """One call. An answer without UnprocessedItems acknowledges nothing: it is a proxy's."""
-        asked: list[Any] = [orjson.loads(put) for put in puts]
-        with translated(f"write to {self.name}"):
-            answer = self.client.batch_write_item(RequestItems={self.name: asked})
-        unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
-        if unprocessed is None:
-            return list(puts)
-        left = {_key(put) for put in unprocessed.get(self.name, [])}
-        return [put for put, one in zip(puts, asked, strict=True) if left and _key(one) in left]
-
-
 @dataclass(frozen=True)
 class Table:
-    """One DynamoDB table with string keys `pk` and `sk`; puts go by `writes`, or by the client.
+    """One DynamoDB table with string keys `pk` and `sk`.
 
-    `threads` is how many calls the first wave of puts has, and where it needs threads, how many.
+    Puts go by `writes`, those that must leave a newer item alone one by one by `newest`; or both by
+    the client. `threads` is how many calls their first wave has; where it takes threads to have
+    them under way, how many there are.
     """
 
     client: DynamoDBClient
     name: str
     threads: int = 4
     writes: Writes | None = None
+    newest: Writes | None = None
 
     def put_all(self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Put every item, each key once; returns the keys not acknowledged by the deadline."""
@@ -109,11 +78,19 @@ class Table:
         return {keys[place] for place in left}
 
     def put_each(
-        self, count: int, puts: Iterable[bytes], deadline: Deadline, waiting: Waiting
+        self,
+        count: int,
+        puts: Iterable[bytes],
+        deadline: Deadline,
+        waiting: Waiting,
+        *,
+        newest: bool = False,
     ) -> set[int]:
         """Make these puts, each key once; returns the places of those not acknowledged in time.
 
-        Puts are texts as `Writes` takes them, `count` of them, made as they are put.
+        Puts are texts as `Writes` takes them, `count` of them, made as they are put. With `newest`
+        each leaves an item alone that is newer by `NEWEST_BY`, and is acknowledged all the same;
+        then a key may come more than once.
 
         Calls go out in waves: one that is taken whole makes the next one twice as wide, and once
         there was a refusal a call wider; one with a refusal halves it and is followed by a jittered
@@ -125,13 +102,14 @@ class Table:
         fresh = enumerate(puts)
         untried, refused = count, deque[_Put]()
         width, pause, step = self.threads, BACKOFF_FIRST_SECONDS, CALLS_MAX
-        with self._calling(math.ceil(untried / BATCH_ITEMS_MAX)) as call_all:
+        most = 1 if newest else BATCH_ITEMS_MAX
+        with self._calling(math.ceil(untried / most), newest=newest) as call_all:
             while (untried or refused) and deadline.left > 0:
-                wave = list(islice(fresh, width * BATCH_ITEMS_MAX))
+                wave = list(islice(fresh, width * most))
                 untried -= len(wave)
-                more = min(width * BATCH_ITEMS_MAX - len(wave), len(refused))
+                more = min(width * most - len(wave), len(refused))
                 wave += [refused.popleft() for _ in range(more)]
-                again = call_all(_batches(wave), deadline)
+                again = call_all(_batches(wave, most), deadline)
                 refused.extend(again)
                 if not again:
                     width, pause = min(width + min(width, step), CALLS_MAX), BACKOFF_FIRST_SECONDS
@@ -162,6 +140,22 @@ class Table:
         keys_left = (one["DeleteRequest"]["Key"] for one in pending)
         return {(key["pk"]["S"], key["sk"]["S"]) for key in keys_left}
 
+    def delete_newest(self, key: Key, at: str) -> None:
+        """Delete an item if it is still of this place in time."""
+        pk, sk = key
+        try:
+            with translated(f"write to {self.name}"):
+                self.client.delete_item(
+                    TableName=self.name,
+                    Key={"pk": {"S": pk}, "sk": {"S": sk}},
+                    ConditionExpression="#at = :at",
+                    ExpressionAttributeNames={"#at": NEWEST_BY},
+                    ExpressionAttributeValues={":at": {"S": at}},
+                )
+        except Refused as refused:
+            if refused.code != CONDITION_FAILED:
+                raise
+
     def query(self, pk: str, low: str, high: str) -> Iterator[Item]:
         """Items of one partition with `low <= sk <= high`, in the order of their sort key."""
         with translated(f"query {self.name}"):
@@ -184,20 +178,30 @@ class Table:
                 yield from cast("list[Item]", page["Items"])
 
     def all_keys(self) -> Iterator[Key]:
-        """Every item's key, by scanning."""
+        """Every item's key, by scanning; of one that a newer one replaces, its place in time."""
         with translated(f"scan {self.name}"):
             pages = self.client.get_paginator("scan").paginate(
-                TableName=self.name, ProjectionExpression="pk, sk"
+                TableName=self.name,
+                ProjectionExpression="pk, sk, #at",
+                ExpressionAttributeNames={"#at": NEWEST_BY},
             )
             for page in pages:
                 for item in page["Items"]:
-                    yield item["pk"]["S"], item["sk"]["S"]
+                    yield item["pk"]["S"], item.get(NEWEST_BY, item["sk"])["S"]
+
+    @property
+    def _writes(self) -> Writes:
+        return self.writes or BotoWrites(self.client, self.name)
+
+    @property
+    def _newest(self) -> Writes:
+        return self.newest or BotoNewest(self.client, self.name)
 
     @contextmanager
-    def _calling(self, calls: int) -> Iterator[_CallAll]:
+    def _calling(self, calls: int, *, newest: bool) -> Iterator[_CallAll]:
         """How a wave is called: in threads, or right here where one thread would do."""
         broken = threading.Event()
-        writes = self.writes or BotoWrites(self.client, self.name)
+        writes = self._newest if newest else self._writes
         if isinstance(writes, Together):
             yield partial(_attempt_each, writes)
             return
@@ -272,10 +276,5 @@ def _again(batch: list[_Put], left: list[bytes]) -> list[_Put]:
     return again if len(again) == len(texts) else batch
 
 
-def _batches(puts: list[_Put]) -> list[list[_Put]]:
-    return [puts[at : at + BATCH_ITEMS_MAX] for at in range(0, len(puts), BATCH_ITEMS_MAX)]
-
-
-def _key(put: Any) -> Key:
-    item = put["PutRequest"]["Item"]
-    return item["pk"]["S"], item["sk"]["S"]
+def _batches(puts: list[_Put], most: int) -> list[list[_Put]]:
+    return [puts[at : at + most] for at in range(0, len(puts), most)]

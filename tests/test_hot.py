@@ -40,6 +40,7 @@ from tests.support import (
     create_table,
     delivery,
     drop,
+    items_of,
     json_error,
     loopback,
     reading,
@@ -128,8 +129,7 @@ def contents(table: Table) -> dict[tuple[str, str], Any]:
 
 def item_of(**fields: Any) -> dict[str, Any]:
     """What one record becomes, without its keys."""
-    _, items = hot.items_of(rows_of(NAMED, typed(**fields)), NAMED)
-    (item,) = items.values()
+    (item,) = items_of(rows_of(NAMED, typed(**fields)), NAMED).values()
     return {name: item[name] for name in item if name not in ("pk", "sk", "device", "at")}
 
 
@@ -139,7 +139,8 @@ def item_of(**fields: Any) -> dict[str, Any]:
 def test_the_keys_of_an_item():
     body = reading("sensor-1", NOON + 7_000)
     rows = rows_of(TELEMETRY, body)
-    (key,), items = hot.items_of(rows, TELEMETRY)
+    items = items_of(rows, TELEMETRY)
+    (key,) = items
     digest = rows.column("_digest")[0].as_py().hex()
     assert key == ("sensor-1#2026-11-24", f"2026-11-24T12:00:00.007000Z#{digest}")
     assert items[key] == {
@@ -213,7 +214,7 @@ def test_the_longest_keys_fit(contract: Contract):
     many.shards[:] = ["shardId-" + "9" * 12] * 2
     many.sequences[:] = ["9" * 128] * 2
     rows = Transform(contract).apply(many.table(), "raw/x").rows
-    keys, _ = hot.items_of(rows, contract)
+    keys = hot.keys_of(rows, contract)
     assert len(keys) == 2
     assert all(len(pk.encode()) <= KEY_BYTES_MAX for pk, _ in keys)
     assert all(len(sk.encode()) <= SORT_KEY_BYTES_MAX for _, sk in keys)
@@ -224,7 +225,7 @@ def test_the_longest_keys_fit(contract: Contract):
 
 def test_repeats_in_a_delivery_are_one_item(table: Table):
     result = write(table, rows_of(NAMED, typed(), typed(count=1), typed()))
-    assert result == hot.HotOutcome(written=3, refused=0, items=2, indexes=(), rows=())
+    assert result == hot.HotOutcome(written=3, refused=0, items=2, rows=())
     assert len(contents(table)) == 2
 
 
@@ -330,8 +331,7 @@ def test_a_row_past_its_ttl_when_it_arrived_is_not_written(table: Table, age: in
 
 
 def test_an_item_expires_a_ttl_after_its_second():
-    _, items = hot.items_of(rows_of(TELEMETRY, reading(moment=NOON + 999_000)), TELEMETRY)
-    (item,) = items.values()
+    (item,) = items_of(rows_of(TELEMETRY, reading(moment=NOON + 999_000)), TELEMETRY).values()
     assert item["expires_at"] == {"N": str((NOON + TTL) // SECOND)}
 
 
@@ -700,25 +700,25 @@ def refusing(device: str) -> Scripted:
 def test_refused_rows_are_told_by_their_source_record():
     rows = rows_of(NAMED, typed("a"), typed("b"), typed("a", count=1), typed("b"), typed("a"))
     result = write(Table(refusing("b"), "hot"), rows, seconds=1)
-    assert result == hot.HotOutcome(written=3, refused=2, items=2, indexes=(1, 3), rows=(1, 3))
+    assert result == hot.HotOutcome(written=3, refused=2, items=2, rows=(1, 3))
 
 
 def test_a_refused_repeat_refuses_both_records():
     rows = rows_of(NAMED, typed("b"), typed("a"), typed("b"))
     result = write(Table(refusing("b"), "hot"), rows, seconds=1)
-    assert (result.refused, result.indexes) == (2, (0, 2))
+    assert (result.refused, result.rows) == (2, (0, 2))
 
 
 def test_rows_that_are_not_hot_are_neither_written_nor_refused():
     rows = rows_of(TELEMETRY, reading(moment=NOON - 2 * TTL), reading())
     result = write(Table(Scripted(everything), "hot"), rows, TELEMETRY, seconds=1)
-    assert result == hot.HotOutcome(written=0, refused=1, items=0, indexes=(1,), rows=(1,))
+    assert result == hot.HotOutcome(written=0, refused=1, items=0, rows=(1,))
 
 
 def test_no_hot_rows_ask_for_nothing():
     client = Scripted(nothing)
     rows = rows_of(TELEMETRY, reading(moment=NOON - 2 * TTL))
-    assert write(Table(client, "hot"), rows, TELEMETRY) == hot.HotOutcome(0, 0, 0, (), ())
+    assert write(Table(client, "hot"), rows, TELEMETRY) == hot.HotOutcome(0, 0, 0, ())
     assert client.calls == []
 
 

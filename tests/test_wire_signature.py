@@ -94,7 +94,7 @@ def services(name: str, path: str = "") -> st.SearchStrategy[Service]:
 @SOME
 @given(services("dynamodb"), st.lists(st.binary(max_size=50), max_size=3))
 def test_puts_are_signed_as_botocore_signs_them(service, puts):
-    compare(service, dynamodb.WireWrites(service, "hot")._request(puts))
+    compare(service, dynamodb.WireWrites(service, "hot").request(puts))
 
 
 class Told(s3.WireObjects):

@@ -15,7 +15,7 @@ from typing import Any
 from infra import topology
 from infra.local.resources import Client, create_table
 from sinks.deadline import Deadline
-from sinks.table import Item, Key, Table, Waiting
+from sinks.table import Table, Waiting
 
 SCRATCH = "millrace-ceiling"
 WRITERS = 4
@@ -36,19 +36,20 @@ class Ceiling:
         return 1 / (1 / self.items + 1 / self.records)
 
 
-def measure(client: Client, items: dict[Key, Item], bodies: Sequence[bytes]) -> Ceiling:
-    """Write these items and read these records, on a table and a stream made for it alone."""
-    return Ceiling(_items(client("dynamodb"), items), _records(client("kinesis"), bodies))
+def measure(client: Client, puts: Sequence[bytes], bodies: Sequence[bytes]) -> Ceiling:
+    """Make these puts and read these records, on a table and a stream made for it alone."""
+    return Ceiling(_items(client("dynamodb"), puts), _records(client("kinesis"), bodies))
 
 
-def _items(dynamodb: Any, items: dict[Key, Item]) -> float:
+def _items(dynamodb: Any, puts: Sequence[bytes]) -> float:
     create_table(dynamodb, topology.Table(SCRATCH))
     try:
         started = time.perf_counter()
         deadline = Deadline(time.time() + WRITE_SECONDS_MAX, time.time)
         waiting = Waiting(time.sleep, lambda low, high: (low + high) / 2)
-        undone = Table(dynamodb, SCRATCH, threads=WRITERS).put_all(items, deadline, waiting)
-        return (len(items) - len(undone)) / (time.perf_counter() - started)
+        table = Table(dynamodb, SCRATCH, threads=WRITERS)
+        undone = table.put_each(len(puts), puts, deadline, waiting)
+        return (len(puts) - len(undone)) / (time.perf_counter() - started)
     finally:
         dynamodb.delete_table(TableName=SCRATCH)
 

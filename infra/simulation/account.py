@@ -124,6 +124,7 @@ class Account:
             ledger=tables[self.topology.ledger_table.name],
             succeeded=[execution.arn for execution in done],
             executions=self.machines.executions,
+            layout=self.scenario.layout,
         )
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from transform.contract import Contract
+from transform.contract import Contract, HotLayout
 from transform.contract_file import parse_contract
 from transform.decode import Decoder
 from transform.pipeline import Transform
@@ -36,6 +36,7 @@ max_future_seconds = 300
 
 [hot]
 ttl_days = 30
+layout = "{layout}"
 
 [[field]]
 name = "device_id"
@@ -67,10 +68,12 @@ type = "string"
 
 
 @cache
-def contract(version: int) -> Contract:
+def contract(version: int, layout: HotLayout = "reading") -> Contract:
     """A version of the simulated contract; the third has a field that the others do not know."""
     more = _NOTE if version == 3 else ""  # noqa: PLR2004  the third
-    text = _TOML.format(name=NAME, version=version, maximum=TEMPERATURE_MAX[version], more=more)
+    text = _TOML.format(
+        name=NAME, version=version, layout=layout, maximum=TEMPERATURE_MAX[version], more=more
+    )
     return parse_contract(text.encode(), f"{NAME}-{version}.toml")
 
 

@@ -186,7 +186,8 @@ class Lambdas:
         """Transform with these rules: its code version is part of its generation."""
         named = (deployed.version, deployed.code, epoch)
         if named not in self._rules:
-            made = Rules(contracts.contract(deployed.version), epoch)
+            layout = self.weather.scenario.layout
+            made = Rules(contracts.contract(deployed.version, layout), epoch)
             vars(made)["sleep"], vars(made)["crash"] = self.scheduler.sleep, self._crash
             vars(made)["clock"] = self.clock
             vars(made)["broken"] = lambda: self.scheduler.now < self.broken_until

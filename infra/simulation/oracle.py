@@ -19,6 +19,7 @@ from infra.doubles.stepfunctions import Execution
 from infra.simulation import contracts
 from infra.simulation.sources import Position
 from sinks import parquet
+from transform.contract import HotLayout
 
 MICROS = 1_000_000
 EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,6 +84,7 @@ class Stores:
     ledger: Mapping[tuple[str, str], Item]
     succeeded: Sequence[str]
     executions: Sequence[Execution] = ()
+    layout: HotLayout = "reading"
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ class Oracle:
             for sub in chosen.delivered:
                 made = self._item(position, sub, chosen.version)
                 if made is not None:
-                    self.items[made[0]] = made[1]
+                    self._wants(*made)
         for key in self.items.keys() - self.stores.hot.keys():
             self._wrong("hot lacks an item", key)
         for key in self.stores.hot.keys() - self.items.keys():
@@ -250,6 +252,16 @@ class Oracle:
         for key in self.stores.hot.keys() & self.items.keys():
             if self.stores.hot[key] != self.items[key]:
                 self._wrong("hot holds another item", key)
+
+    def _wants(self, key: tuple[str, str], item: Item) -> None:
+        """An item of its own for the reading, or its device's one item, if there is no newer."""
+        if self.stores.layout == "latest":
+            place = {"S": key[1]}
+            key = (item["device_id"]["S"], "latest")
+            item = {**item, "pk": {"S": key[0]}, "sk": {"S": key[1]}, "_at": place}
+            if key in self.items and self.items[key]["_at"]["S"] > place["S"]:
+                return
+        self.items[key] = item
 
     def _item(
         self, position: Position, sub: int, version: int

@@ -17,14 +17,16 @@ from infra.topology import Topology
 from infra.verify import Report, verify
 from sinks.bucket import Bucket
 from sinks.table import Table
+from transform.contract import HotLayout
 
 
-def proven(
+def proven(  # noqa: PLR0913, PLR0917  one argument for each thing that a scenario decides
     topology: Topology,
     clients: Mapping[str, Any],
     letters: Mapping[str, str],
     passed: Mapping[tuple[str, str], int],
     now: float,
+    layout: HotLayout,
 ) -> Report:
     """Verify's report of an account whose faults are over. `letters` are dead-letter queues."""
     world = Calm(lambda: now)
@@ -37,7 +39,9 @@ def proven(
             bucket=bucket,
             ledger=Table(dynamodb, topology.ledger_table.name),
             hot={contracts.NAME: Table(dynamodb, topology.hot_table.name)},
-            contracts=[contracts.contract(version) for version in contracts.TEMPERATURE_MAX],
+            contracts=[
+                contracts.contract(version, layout) for version in contracts.TEMPERATURE_MAX
+            ],
             now_micros=round(now * 1_000_000),
             parked=parked(bucket, topology.stream_mapping.on_failure_prefix, sqs, letters),
             held=Held(passed=passed),

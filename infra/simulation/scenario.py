@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from infra.esm.answers import Undocumented
 from infra.esm.simulate import EPOCH
+from transform.contract import HotLayout
 from transform.kpl import aggregate
 from transform.records import Source
 
@@ -122,6 +123,7 @@ class Scenario:
     fifo: bool = False
     budget: int | None = None  # how often a record is tried before it is parked
     mend: Mend = "contract"
+    layout: HotLayout = "reading"
     undocumented: Undocumented = field(default_factory=Undocumented)
     allowed: frozenset[str] | None = None
 
@@ -164,6 +166,7 @@ def scenario(seed: int) -> Scenario:
         fifo=random.random() < 0.3,  # noqa: PLR2004  sometimes
         budget=random.choice((1, 2, 3)) if profile == "replay" else None,
         mend=random.choice(get_args(Mend)),
+        layout=random.choice(("reading", "reading", "latest")),
     )
 
 

@@ -103,6 +103,11 @@ class Verdict:
             (account.stream.name, name): at for name, at in account.stream.checkpoints.items()
         }
         report = proven(
-            account.topology, account.clients, account.letters, passed, account.scheduler.now
+            account.topology,
+            account.clients,
+            account.letters,
+            passed,
+            account.scheduler.now,
+            account.scenario.layout,
         )
         return compared(report, self.oracle)

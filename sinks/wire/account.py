@@ -9,7 +9,7 @@ from sinks.table import Waiting
 from sinks.wire import endpoints
 from sinks.wire.connection import Connection, Patience, authorities
 from sinks.wire.credentials import Identity, identity
-from sinks.wire.dynamodb import WireWrites
+from sinks.wire.dynamodb import BATCH, Operation, WireWrites
 from sinks.wire.pool import IDLE_SECONDS_MAX, Pool
 from sinks.wire.s3 import WireObjects
 from sinks.wire.service import Service
@@ -41,11 +41,11 @@ class Account:
         """How objects reach a bucket."""
         return WireObjects(self._service("s3", patience, bucket), bucket, waiting, attempts)
 
-    def writes(self, table: str, patience: Patience) -> WireWrites:
+    def writes(self, table: str, patience: Patience, operation: Operation = BATCH) -> WireWrites:
         """How puts reach a table. All tables share connections, and so the patience."""
         if self._dynamodb is None:
             self._dynamodb = self._service("dynamodb", patience)
-        return WireWrites(self._dynamodb, table)
+        return WireWrites(self._dynamodb, table, operation)
 
     def executions(self, patience: Patience) -> WireExecutions:
         """How executions are asked for; each call says how long it waits."""
