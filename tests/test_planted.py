@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import infra.simulation.account
@@ -121,14 +122,15 @@ def key_from_the_clock(patch: pytest.MonkeyPatch) -> None:
 
 def verdict_from_the_clock(patch: pytest.MonkeyPatch) -> None:
     """Too far ahead is judged by the clock: a second attempt passes what the first did not."""
-    real = transform.pipeline._Judged.run
+    real = transform.pipeline._Judged.__init__
 
-    def run(judged: Any) -> None:
-        now = round(vars(judged._rules)["clock"]() * 1_000_000)
-        judged._arrivals[:] = [now] * len(judged._arrivals)
-        real(judged)
+    def judged_now(judged: Any, rules: Any, raw: pa.Table) -> None:
+        now = round(vars(rules)["clock"]() * 1_000_000)
+        place = raw.schema.get_field_index("_arrival")
+        arrivals = pa.array([now] * raw.num_rows, raw.schema.field(place).type)
+        real(judged, rules, raw.set_column(place, raw.schema.field(place), arrivals))
 
-    patch.setattr(transform.pipeline._Judged, "run", run)
+    patch.setattr(transform.pipeline._Judged, "__init__", judged_now)
 
 
 def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
@@ -149,7 +151,7 @@ def identity_from_the_messages_bytes(patch: pytest.MonkeyPatch) -> None:
         real(judged)
         bodies = judged._raw.column("_body").to_pylist()
         for good in judged.good.values():
-            good.digests = [
+            good._digests[:] = [
                 hashlib.blake2b(bodies[index], digest_size=DIGEST_BYTES).digest()
                 for index in good.index
             ]
