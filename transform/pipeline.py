@@ -35,7 +35,7 @@ from transform.tables import Origin, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
-CODE_VERSION = (0, 2, 0)
+CODE_VERSION = (0, 3, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 TYPE_RULE = "choose"  # by which a message of another type is dropped
