@@ -170,7 +170,7 @@ class Oracle:
                 self._wrong("a row of other bytes", identity)
 
     def _choose(self) -> None:
-        """Law 5, by hand: whole ones first, then epoch, worst fate, most rows delivered, version."""
+        """Law 5, by hand: whole, then epoch, worst fate, most rows delivered, version."""
         found: dict[Position, dict[tuple[int, int, str], dict[Place, Fate]]] = {}
         for fate, rows in self._by_fate():
             for _, row in rows:
