@@ -776,5 +776,5 @@ def test_an_item_has_its_own_versions_fields_whichever_is_current():
     chosen = (VERSION.format(version=1) + '[hot]\nfields = ["at"]\n').encode()
     choosy = parse_contract(chosen, "old.toml")
     rows = Transform(choosy, 0, (new,)).apply(sent.table(), "raw/x").rows
-    (least,) = hot.items_of(rows, choosy)[1].values()
+    (least,) = items_of(rows, choosy).values()
     assert "humidity" not in least
