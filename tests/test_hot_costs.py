@@ -58,10 +58,11 @@ def row(name: str, window_seconds: int | None, units: int) -> str:
 def test_the_table_of_costs_is_what_the_prices_come_to():
     average = item_bytes()
     units = ceil(average / UNIT_BYTES)
-    table = [row("`reading`", None, units)]
-    for window in WINDOWS_SECONDS:
-        table.append(row(f"`latest`, Deliveries of {window} s", window, units))
-    text = README.read_text()
+    table = [
+        row("`reading`", None, units),
+        *(row(f"`latest`, Deliveries of {w} s", w, units) for w in WINDOWS_SECONDS),
+    ]
+    text = README.read_text().replace("\n", " ")
     assert [line for line in table if line not in text] == []
     stored = RECORDS * average / 2**30 * STORED_USD
     assert f"items of {average:.0f} bytes" in text
