@@ -105,7 +105,8 @@ def _put_back(
     for key, some in places.items():
         landed = landing.open_(wiring.bucket, key)
         contract = wiring.contracts.behind(wiring.bucket, landed, rules)
-        found = landed.rows(hot.columns_of(contract)).take(pa.array(some, pa.int64()))
+        found = landed.rows(hot.columns_of(contract, landed.names))
+        found = found.take(pa.array(some, pa.int64()))
         wanted = hot.Wanted.of(found.filter(living(found, contract, wiring.clock())), contract)
         puts = wanted.puts()
         waiting = wiring.waiting

@@ -16,7 +16,7 @@ that DynamoDB's numbers cannot hold are kept as text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -52,12 +52,15 @@ class HotOutcome:
     rows: tuple[int, ...]
 
 
-def columns_of(contract: Contract) -> list[str]:
-    """The landing columns that hot items are made of."""
+def columns_of(contract: Contract, names: Sequence[str] = ()) -> list[str]:
+    """The landing columns that hot items are made of, of an object that has these.
+
+    What versions of the contract beside it read has fields of their own, which it knows nothing of.
+    """
     when = contract.hot_when.names if contract.hot_when else ()
     own = [f.name for f in contract.hot_columns]
     more = ("_rescued", "_record_id", "_digest", "_arrival", "_index")
-    return list(dict.fromkeys((*own, *when, *more)))
+    return list(dict.fromkeys((*own, *puts.of_others(contract, names), *when, *more)))
 
 
 def write(

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.field_types import FieldType, utc_text
+from transform.field_types import utc_text
 from transform.tables import MICROS
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
@@ -36,11 +36,20 @@ def texts(rows: pa.Table, contract: Contract, keys: Mapping[str, pa.Array]) -> l
     if contract.hot_ttl_seconds is not None:
         seconds = _seconds(whole(rows.column(contract.event_time)))
         text.add("expires_at", "N", pc.add(seconds, contract.hot_ttl_seconds).cast(pa.string()))
-    for spec in contract.hot_columns:
-        _add(text, spec.name, spec.type, whole(rows.column(spec.name)))
+    names = [f.name for f in contract.hot_columns] + of_others(contract, rows.column_names)
     if contract.hot_fields is None:
-        _add(text, "_rescued", "string", whole(rows.column("_rescued")))
+        names.append("_rescued")
+    for name in names:
+        _add(text, name, whole(rows.column(name)))
     return text.joined("}}}")
+
+
+def of_others(contract: Contract, names: Sequence[str]) -> list[str]:
+    """Fields of other versions among the columns; a contract that chooses its own chooses none."""
+    if contract.hot_fields is not None:
+        return []
+    known = {f.name for f in contract.fields}
+    return [name for name in names if not name.startswith("_") and name not in known]
 
 
 def escaped(column: pa.Array) -> pa.Array:
@@ -99,19 +108,18 @@ class _Text:
         return made.cast(pa.binary()).to_pylist()  # type: ignore[no-any-return]
 
 
-def _add(text: _Text, name: str, kind: FieldType, column: pa.Array) -> None:
+def _add(text: _Text, name: str, column: pa.Array) -> None:
     if column.null_count == len(column):
         return
-    if kind == "string":
+    if pa.types.is_string(column.type):
         text.add(name, "S", escaped(column))
-    elif kind == "int64":
-        text.add(name, "N", column.cast(pa.string()))
-    elif kind == "bool":
-        text.add(name, "BOOL", column.cast(pa.string()))
-    elif kind == "timestamp":
+    elif pa.types.is_timestamp(column.type):
         text.add(name, "S", utc_text(column))
-    else:
+    elif pa.types.is_floating(column.type):
         _add_float(text, name, column)
+    else:
+        kind = "BOOL" if pa.types.is_boolean(column.type) else "N"
+        text.add(name, kind, column.cast(pa.string()))
 
 
 def _add_float(text: _Text, name: str, column: pa.Array) -> None:

@@ -283,11 +283,13 @@ class FailingTable(Table):
         super().__init__(real.client, real.name)
         object.__setattr__(self, "path", path)
 
-    def put_each(self, count: int, puts: Iterable[bytes], *arguments: Any) -> set[int]:
+    def put_each(  # type: ignore[override]
+        self, count: int, puts: Iterable[bytes], *arguments: Any, **named: Any
+    ) -> set[int]:
         path: Path = vars(self)["path"]
         refused = {n for n in range(count) if "refused" in path.faults and path.rng.random() < 0.4}
         taken = [(n, put) for n, put in enumerate(puts) if n not in refused]
-        left = super().put_each(len(taken), (put for _, put in taken), *arguments)
+        left = super().put_each(len(taken), (put for _, put in taken), *arguments, **named)
         return {taken[place][0] for place in left} | refused
 
 
