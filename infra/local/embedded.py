@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,13 +16,14 @@ from botocore.exceptions import BotoCoreError
 from infra.local import resources
 from infra.local.chaos import VISIBILITY_SECONDS, Chaos
 from infra.local.emulator import ENVIRONMENT, Emulator, EmulatorError, client
+from infra.local.fasttable.process import FastTable
 from infra.local.invoke_api import LambdaError
 from infra.local.lambdas import LocalLambda
 from infra.local.mappings import Mappings, NotInvoked
 from infra.local.proxy import Proxy
 from infra.local.resources import Client
 from infra.local.shard_driver import Park
-from infra.local.state import Running, State, StateError
+from infra.local.state import FAST, Running, State, StateError
 from infra.local.switches import Switches
 from infra.topology import Function, Topology, pipeline
 from sinks.bucket import Bucket
@@ -76,40 +78,66 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
+class Account:
+    """What stands in for AWS: an emulator, and a table beside it where the state has one."""
+
+    emulator: Emulator
+    table: FastTable | None
+
+    @property
+    def table_url(self) -> str:
+        """Where tables are; nothing where that is the emulator."""
+        return self.table.url if self.table else ""
+
+    @property
+    def clients(self) -> Client:
+        return _clients(self.emulator.url, self.table_url)
+
+    def dead(self) -> str:
+        """The name of what has died, if something has."""
+        if not self.emulator.alive():
+            return "emulator"
+        return "table" if self.table and not self.table.alive() else ""
+
+
+@dataclass(frozen=True)
 class Embedded(Pipeline):
     """A pipeline that this process runs."""
 
     mappings: Mappings
-    emulator: Emulator
+    account: Account
 
 
 @contextmanager
-def embedded(
+def embedded(  # noqa: PLR0913  each is a choice of who runs it
     state: State,
     contract: str,
     *,
     port: int = 0,
     chaos: Chaos | None = None,
     fifo: bool = False,
+    table: str | None = None,
 ) -> Iterator[Embedded]:
     """Run a contract's pipeline on a state that is owned; all of it ends with the context.
 
-    With `chaos` its functions run in bad weather; with `fifo` its queue is a FIFO queue.
+    With `chaos` its functions run in bad weather; with `fifo` its queue is a FIFO queue. `table` is
+    the kind of its tables, None that of the state.
 
-    Raises `ContractError`, `EmulatorError`, or the error of the function that would not start.
+    Raises `ContractError`, `EmulatorError`, `WrongTable`, or the error of the function that would
+    not start.
     """
     rules, kept = state.keep_contract(contract)
     topology = pipeline(rules.name, str(kept), fifo=fifo)
     if chaos is not None:
         topology = chaos.over(topology)
     with ExitStack() as stack:
-        emulator = stack.enter_context(_emulator(state, port))
-        endpoints = stack.enter_context(_endpoints(topology, emulator.url, chaos))
+        account = stack.enter_context(_account(state, port, table))
+        endpoints = stack.enter_context(_endpoints(topology, account, chaos))
         switches = Switches(state / "paused", topology)
         lambdas = stack.enter_context(_lambdas(topology, endpoints, state, switches))
         if chaos is not None:
             chaos.kill = lambdas.kill
-        clients = _clients(emulator.url)
+        clients, emulator = account.clients, account.emulator
         resources.create(topology, clients, lambdas.proxy_url)
 
         def invoke(name: str, payload: bytes) -> tuple[bytes, str | None]:
@@ -123,7 +151,7 @@ def embedded(
 
         mappings = Mappings(invoke, switches.enabled)
         stack.callback(mappings.stop, DRAIN_SECONDS)
-        system = Embedded(topology, rules, emulator.url, clients, mappings, emulator)
+        system = Embedded(topology, rules, emulator.url, clients, mappings, account)
         mappings.poll_stream(
             clients("kinesis"),
             topology.stream_mapping,
@@ -146,20 +174,25 @@ def embedded(
             timeout_seconds=topology.repair.timeout_seconds,
             tally="repair",
         )
-        state.announce(Running(os.getpid(), emulator.pid, emulator.url, topology.name, fifo))
+        state.announce(
+            Running(os.getpid(), emulator.pid, emulator.url, topology.name, fifo, account.table_url)
+        )
         yield system
 
 
 @contextmanager
-def running(state: State, contract: str, *, fifo: bool | None = None) -> Iterator[Pipeline]:
+def running(
+    state: State, contract: str, *, fifo: bool | None = None, table: str | None = None
+) -> Iterator[Pipeline]:
     """A contract's pipeline: the one that runs on this state already, or one started for us.
 
-    `fifo` is the kind of its queue, None any. Raises `StateError` where another contract runs
-    there, or one with the other kind of queue, besides what `embedded` raises.
+    `fifo` is the kind of its queue and `table` that of its tables, None any. Raises `StateError`
+    where another contract runs there, or one with the other kind of queue or tables, besides what
+    `embedded` raises.
     """
     there = state.running()
     if there is None:
-        with state.owned(), embedded(state, contract, fifo=bool(fifo)) as system:
+        with state.owned(), embedded(state, contract, fifo=bool(fifo), table=table) as system:
             yield system
         return
     rules = load_contract(contract)
@@ -176,10 +209,11 @@ def running(state: State, contract: str, *, fifo: bool | None = None) -> Iterato
             f"process {there.pid} serves {kinds[there.fifo]} on {state.root}, not "
             f"{kinds[not there.fifo]}; stop that process, or use another --state"
         )
+    state.table(table)
     kept_at = str(state / "contracts" / f"{rules.name}.toml")
     topology = pipeline(rules.name, kept_at, fifo=there.fifo)
     with _borrowed(state, there):
-        yield Pipeline(topology, rules, there.url, _clients(there.url))
+        yield Pipeline(topology, rules, there.url, _clients(there.url, there.table_url))
 
 
 @contextmanager
@@ -188,10 +222,10 @@ def served(state: State) -> Iterator[Client]:
     there = state.running()
     if there is not None:
         with _borrowed(state, there):
-            yield _clients(there.url)
+            yield _clients(there.url, there.table_url)
         return
-    with state.owned(), _emulator(state, 0) as emulator:
-        yield _clients(emulator.url)
+    with state.owned(), _account(state, 0) as account:
+        yield account.clients
 
 
 @contextmanager
@@ -208,16 +242,27 @@ def _borrowed(state: State, there: Running) -> Iterator[None]:
 
 
 @contextmanager
-def _emulator(state: State, port: int) -> Iterator[Emulator]:
+def _account(state: State, port: int, wanted: str | None = None) -> Iterator[Account]:
+    kind = state.table(wanted)
     emulator = Emulator(state.root, port)
+    table: FastTable | None = None
+    if kind != FAST:  # what a start that was cut short may have left
+        shutil.rmtree(state.tables, ignore_errors=True)
     emulator.start()
     try:
-        yield emulator
-    except (SinkError, BotoCoreError) as error:
-        if emulator.alive():
-            raise
-        raise EmulatorError(f"the emulator has died; see {state / 'logs'}/emulator.log") from error
+        if kind == FAST:
+            table = FastTable(state.tables, state / "logs" / "table.log", emulator.url)
+            table.start()
+        account = Account(emulator, table)
+        try:
+            yield account
+        except (SinkError, BotoCoreError) as error:
+            if not (died := account.dead()):
+                raise
+            raise EmulatorError(f"the {died} has died; see {state / 'logs'}/{died}.log") from error
     finally:
+        if table is not None:
+            table.stop()
         emulator.stop()
 
 
@@ -234,14 +279,21 @@ def _parking(topology: Topology, s3: Any) -> Park | None:
 
 
 @contextmanager
-def _endpoints(topology: Topology, url: str, chaos: Chaos | None) -> Iterator[Mapping[str, str]]:
-    """Where each function finds AWS: the emulator, or one that misbehaves, each its own."""
+def _endpoints(
+    topology: Topology, account: Account, chaos: Chaos | None
+) -> Iterator[Mapping[str, Mapping[str, str]]]:
+    """Where each function finds AWS, as its environment says it: or what misbehaves before it."""
+    urls = {"AWS_ENDPOINT_URL": account.emulator.url}
+    if account.table is not None:
+        urls["AWS_ENDPOINT_URL_DYNAMODB"] = account.table.url
     if chaos is None:
-        yield {function.name: url for function in topology.functions}
+        yield {function.name: urls for function in topology.functions}
         return
-    with Proxy(url, chaos.meddle) as proxy:
+    with Proxy(account.emulator.url, chaos.meddle) as proxy:
         yield {
-            function.name: proxy.url(chaos.role_of(function.name))
+            function.name: {
+                name: proxy.url(chaos.role_of(function.name), url) for name, url in urls.items()
+            }
             for function in topology.functions
         }
 
@@ -254,7 +306,10 @@ def _patience(topology: Topology, chaos: Chaos | None) -> tuple[float, float]:
 
 
 def _lambdas(
-    topology: Topology, endpoints: Mapping[str, str], state: State, switches: Switches
+    topology: Topology,
+    endpoints: Mapping[str, Mapping[str, str]],
+    state: State,
+    switches: Switches,
 ) -> LocalLambda:
     return LocalLambda(
         _wired(topology, endpoints),
@@ -273,21 +328,24 @@ def _lambdas(
     )
 
 
-def _wired(topology: Topology, endpoints: Mapping[str, str]) -> list[Function]:
+def _wired(topology: Topology, endpoints: Mapping[str, Mapping[str, str]]) -> list[Function]:
     """The functions, told what a deployment resolves for them: endpoints, their workflow's ARN."""
     arn = resources.workflow_arn(topology)
     wired = []
     for function in topology.functions:
-        environment = {**function.environment, "AWS_ENDPOINT_URL": endpoints[function.name]}
+        environment = {**function.environment, **endpoints[function.name]}
         if "MILLRACE_WORKFLOW" in environment:
             environment["MILLRACE_WORKFLOW"] = arn
         wired.append(replace(function, environment=environment))
     return wired
 
 
-def _clients(url: str) -> Client:
+def _clients(url: str, table_url: str = "") -> Client:
     return cache(
         lambda service: client(
-            service, url, max_pool_connections=CONNECTIONS_MAX, parameter_validation=False
+            service,
+            table_url if table_url and service == "dynamodb" else url,
+            max_pool_connections=CONNECTIONS_MAX,
+            parameter_validation=False,
         )
     )

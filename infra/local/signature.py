@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote
@@ -77,15 +77,38 @@ def with_signed_body(request: Request, body: bytes, secret: str) -> Request:
     return replace(changed, head=changed.head.replace(old.encode(), new.encode()))
 
 
-def authorization(  # noqa: PLR0913, PLR0917  what a signature is made of
-    request: Request, service: str, region: str, key_id: str, secret: str, signed: Sequence[str]
-) -> str:
-    """The header's value for a request that has all other headers, x-amz-date among them."""
-    day = request.headers["x-amz-date"][:8]
-    made = _signature(request, secret, (day, region, service), sorted(signed))
-    scope = f"{key_id}/{day}/{region}/{service}/aws4_request"
-    names = ";".join(sorted(signed))
-    return f"{ALGORITHM} Credential={scope}, SignedHeaders={names}, Signature={made}"
+@dataclass(frozen=True)
+class Signer:
+    """Makes requests of one service's JSON protocol, signed."""
+
+    service: str
+    region: str
+    key_id: str
+    secret: str
+
+    def post(self, host: str, target: str, body: bytes, now: datetime) -> Request:
+        """A request for `target`, as in `DynamoDB_20120810.GetItem`."""
+        signed = {
+            "content-type": "application/x-amz-json-1.0",
+            "host": host,
+            "x-amz-date": f"{now:{TIME}}",
+            "x-amz-target": target,
+        }
+        scope = (f"{now:%Y%m%d}", self.region, self.service)
+        bare = Request("", _head(signed), body)
+        made = _signature(bare, self.secret, scope, list(signed))
+        credential = "/".join([self.key_id, *scope, "aws4_request"])
+        authorization = (
+            f"{ALGORITHM} Credential={credential}, SignedHeaders={';'.join(signed)}, "
+            f"Signature={made}"
+        )
+        unsigned = {"authorization": authorization, "content-length": str(len(body))}
+        return replace(bare, head=_head({**signed, **unsigned}))
+
+
+def _head(headers: Mapping[str, str]) -> bytes:
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(["POST / HTTP/1.1", *lines, "", ""]).encode("latin-1")
 
 
 def _check_time(text: str, day: str, now: datetime) -> None:

@@ -66,9 +66,12 @@ def span(expression: str, names: Mapping[str, str], values: Values, keys: tuple[
         return Span(pk, prefix, prefix + LAST, prefix=prefix)
     if part["compared"]:
         how, bound = part["how"], text(part["bound"])
-        low = bound if how in {"=", ">", ">="} else ""
-        high = bound if how in {"=", "<", "<="} else None
-        return Span(pk, low, high, less=bound if how in "<>" else None)
+        return Span(
+            pk,
+            low=bound if how in {"=", ">", ">="} else "",
+            high=bound if how in {"=", "<", "<="} else None,
+            less=bound if how in {"<", ">"} else None,
+        )
     return Span(pk)
 
 

@@ -24,7 +24,6 @@ from infra.local.fasttable.values import (
     ITEM_BYTES_MAX,
     Plain,
     Value,
-    Values,
     check_size,
     is_plain,
     kind_of,
@@ -90,12 +89,13 @@ class Tables:
         count = sum(map(len, asked.RequestItems.values()))
         if not asked.RequestItems or not 1 <= count <= BATCH_MAX:
             raise invalid(
-                "1 validation error detected: Value at 'requestItems' failed to satisfy constraint: "
-                "Map value must satisfy constraint: [Member must have length less than or equal to "
-                "25, Member must have length greater than or equal to 1]"
+                "1 validation error detected: Value at 'requestItems' failed to satisfy "
+                "constraint: Map value must satisfy constraint: [Member must have length less "
+                "than or equal to 25, Member must have length greater than or equal to 1]"
             )
-        if asked.RequestItems.keys() & self._elsewhere and asked.RequestItems.keys() - self._elsewhere:
-            raise not_served(f"a batch of {sorted(asked.RequestItems)}, which it does not keep all")
+        names = asked.RequestItems.keys()
+        if names & self._elsewhere and names - self._elsewhere:
+            raise not_served(f"a batch of {sorted(names)}, of which it does not keep all")
         read = read_plain if is_plain(body) else read_values
         work = [
             (table, *_writes(table, writes, read))
@@ -145,8 +145,9 @@ class Tables:
         start = _start(table, asked)
         low, high = span.low, span.high
         if start is not None and start[0] != span.pk:
-            raise invalid("The provided starting key is outside query boundaries based on provided "
-                          "conditions")
+            raise invalid(
+                "The provided starting key is outside query boundaries based on provided conditions"
+            )
         if start is not None and asked.ScanIndexForward:
             low = max(low, start[1])
         elif start is not None:
@@ -179,9 +180,13 @@ class Tables:
             )
         if name in self._tables:
             raise Refused("ResourceInUseException", f"Table already exists: {name}")
-        kinds = {one.get("AttributeName"): one.get("AttributeType") for one in asked.AttributeDefinitions}
+        kinds = {
+            one.get("AttributeName"): one.get("AttributeType") for one in asked.AttributeDefinitions
+        }
         keys = [(one.get("KeyType"), one.get("AttributeName", "")) for one in asked.KeySchema]
-        if [kind for kind, _ in keys] != ["HASH", "RANGE"] or {kinds.get(k) for _, k in keys} != {"S"}:
+        if [kind for kind, _ in keys] != ["HASH", "RANGE"] or {kinds.get(k) for _, k in keys} != {
+            "S"
+        }:
             raise not_served("a table without two keys, HASH and RANGE, that are strings")
         if asked.GlobalSecondaryIndexes or asked.LocalSecondaryIndexes:
             raise not_served("indexes")
@@ -329,8 +334,14 @@ def _page(table: Table, asked: requests.Scan, found: Iterator[Found]) -> bytes:
         size, last = size + len(item), key
     count = b"%d" % len(items)
     return (
-        b'{"Items":[' + b",".join(items) + b'],"Count":' + count + b',"ScannedCount":' + count
-        + more + b"}"
+        b'{"Items":['
+        + b",".join(items)
+        + b'],"Count":'
+        + count
+        + b',"ScannedCount":'
+        + count
+        + more
+        + b"}"
     )
 
 

@@ -13,14 +13,20 @@ T = TypeVar("T")
 
 
 class Put(Struct, forbid_unknown_fields=True):
+    """One item of a batch."""
+
     Item: Raw
 
 
 class Delete(Struct, forbid_unknown_fields=True):
+    """One key of a batch."""
+
     Key: Raw
 
 
 class Write(Struct, forbid_unknown_fields=True):
+    """One of a batch: either of these."""
+
     PutRequest: Put | UnsetType = UNSET
     DeleteRequest: Delete | UnsetType = UNSET
 
@@ -33,10 +39,14 @@ class Told(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class BatchWriteItem(Told, kw_only=True):
+    """Puts and deletes by table."""
+
     RequestItems: dict[str, list[Write]]
 
 
 class PutItem(Told, kw_only=True):
+    """One item."""
+
     TableName: str
     Item: Raw
     ConditionExpression: str = ""
@@ -44,11 +54,15 @@ class PutItem(Told, kw_only=True):
 
 
 class DeleteItem(Told, kw_only=True):
+    """One key."""
+
     TableName: str
     Key: Raw
 
 
 class Read(Told, kw_only=True):
+    """What reads have in common."""
+
     TableName: str
     ConsistentRead: bool = False
     ProjectionExpression: str = ""
@@ -56,21 +70,29 @@ class Read(Told, kw_only=True):
 
 
 class GetItem(Read, kw_only=True):
+    """One item."""
+
     Key: Raw
 
 
 class Scan(Read, kw_only=True):
+    """A page of a table."""
+
     ExclusiveStartKey: Raw | UnsetType = UNSET
     Limit: int | UnsetType = UNSET
 
 
 class Query(Scan, kw_only=True):
+    """A page of a partition."""
+
     KeyConditionExpression: str
     ExpressionAttributeValues: Raw = Raw(b"{}")
     ScanIndexForward: bool = True
 
 
 class CreateTable(Struct):
+    """A table; what is said of throughput, tags and the like is no matter here."""
+
     TableName: str
     KeySchema: list[dict[str, str]]
     AttributeDefinitions: list[dict[str, str]]
@@ -79,11 +101,13 @@ class CreateTable(Struct):
 
 
 class AboutTable(Struct, forbid_unknown_fields=True):
+    """A table's name."""
+
     TableName: str
 
 
 class ListTables(Struct, forbid_unknown_fields=True):
-    pass
+    """All of them."""
 
 
 def read(body: bytes, type: type[T]) -> T:  # noqa: A002  what it is

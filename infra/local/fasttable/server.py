@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 from infra.local.fasttable.operations import Elsewhere, Tables
 from infra.local.fasttable.refusals import (
@@ -50,6 +51,7 @@ class Server:
 
     def __init__(self, tables: Tables, credentials: tuple[str, str], emulator: str = "") -> None:
         self._tables, self._credentials, self._emulator = tables, credentials, emulator
+        self.connections: set[Connection] = set()
 
     def answer(self, request: Request) -> Answer | None:
         """The answer; None for a request that the emulator has to be asked."""
@@ -77,7 +79,9 @@ class Server:
             return refused(Refused("InternalServerError", repr(error), status=BROKEN))
 
 
-def answered(body: bytes, status: str = "200 OK", kind: str = "application/x-amz-json-1.0") -> Answer:
+def answered(
+    body: bytes, status: str = "200 OK", kind: str = "application/x-amz-json-1.0"
+) -> Answer:
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         f"x-amzn-RequestId: {next(_ids):032X}\r\nx-amz-crc32: {zlib.crc32(body)}\r\n\r\n"
@@ -101,11 +105,18 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's
         self._transport = None
+        self._server.connections.discard(self)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -164,8 +175,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             answer = refused(error)
             self._transport.write(answer.head + answer.body)
-            self._transport.close()
-            self._transport = None
+            self.close()
 
 
 async def serve(listener: socket.socket, server: Server, until: asyncio.Event) -> None:
@@ -174,6 +184,9 @@ async def serve(listener: socket.socket, server: Server, until: asyncio.Event) -
     made: Callable[[], Connection] = partial(Connection, server)
     async with await loop.create_server(made, sock=listener):
         await until.wait()
+        for connection in [*server.connections]:
+            connection.close()
+        await asyncio.sleep(0)  # what is closed ends in the loop's next round
 
 
 def main(arguments: list[str]) -> None:

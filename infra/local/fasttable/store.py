@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from errno import ENOSPC
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -181,11 +182,11 @@ class Table:
         text = b"\n".join([*lines, b""])
         try:
             written = self._journal.write(text)
-            if written != len(text):
-                raise OSError(f"{self._path} took {written} of {len(text)} bytes")
         except OSError:
+            written = 0
+        if written != len(text):  # the disk is full: half an item is none
             self._journal.truncate(self._size)
-            raise
+            raise OSError(ENOSPC, "the journal cannot grow", str(self._path))
         self._size += len(text)
 
     def _rewrite(self) -> None:

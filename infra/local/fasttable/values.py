@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -178,8 +179,18 @@ def _size_of_map(values: Mapping[str, Value]) -> int:
 
 def _size(value: Value) -> int:
     """As DynamoDB's documentation counts; two digits of a number are a byte, and one more."""
-    kind = kind_of(value)
-    inner = getattr(value, kind)
+    match kind_of(value):
+        case "M":
+            return 3 + len(cast("Values", value.M)) + _size_of_map(cast("Values", value.M))
+        case "L":
+            return 3 + sum(1 + _size(each) for each in cast("list[Value]", value.L))
+        case "SS" | "NS" | "BS" as kind:
+            return sum(_size_of_one(kind[0], each) for each in getattr(value, kind))
+        case kind:
+            return _size_of_one(kind, getattr(value, kind))
+
+
+def _size_of_one(kind: str, inner: Any) -> int:
     match kind:
         case "S":
             return len(inner.encode())
@@ -187,16 +198,6 @@ def _size(value: Value) -> int:
             return _size_of_number(inner)
         case "B":
             return len(inner)
-        case "M":
-            return 3 + len(inner) + _size_of_map(inner)
-        case "L":
-            return 3 + sum(1 + _size(each) for each in inner)
-        case "SS":
-            return sum(len(each.encode()) for each in inner)
-        case "NS":
-            return sum(map(_size_of_number, inner))
-        case "BS":
-            return sum(map(len, inner))
     return 1
 
 
