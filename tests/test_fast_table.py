@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import socket
 import string
 import threading
@@ -30,11 +31,12 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra.local import emulator
+from infra.local.chaos import unprocessed
 from infra.local.fasttable.operations import Tables
 from infra.local.fasttable.process import FastTable
 from infra.local.fasttable.server import Server, serve
 from infra.local.fasttable.store import STALE_MIN
-from infra.local.proxy import Request
+from infra.local.proxy import Answer, Forward, Proxy, Request
 from infra.local.signature import SignatureError, Signer, verify, with_signed_body
 from tests.support import answer, client, create_table, loopback
 
@@ -539,6 +541,19 @@ def test_who_does_not_sign_is_told_as_dynamodb_does(url: str) -> None:
     assert status == 400
     assert told["__type"] == "com.amazon.coral.service#MissingAuthenticationTokenException"
     assert told["message"] == "Request is missing Authentication Token"
+
+
+def test_a_batch_that_chaos_cuts_short_is_signed_anew(url: str) -> None:
+    async def meddle(request: Request, forward: Forward) -> Answer:
+        return await unprocessed(request, forward, random.Random(1))
+
+    with tables_of("fast", url) as dynamodb, Proxy("http://127.0.0.1:1", meddle) as proxy:
+        told = write(fast(proxy.url("hot", url)), *(put(sk=str(number)) for number in range(9)))
+        left = [one["PutRequest"]["Item"]["sk"]["S"] for one in told["UnprocessedItems"]["t-1"]]
+        taken = [one["sk"]["S"] for one in dynamodb.scan(TableName="t-1")["Items"]]
+        assert sorted(left + taken) == [str(number) for number in range(9)]
+        assert left
+        assert taken
 
 
 # ---- HTTP ----
