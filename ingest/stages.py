@@ -136,7 +136,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         deadline.check("hot")
         landed = landing.open_(wiring.bucket, done["landing_key"])
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
-        rows = landed.rows(hot.columns_of(contract))
+        rows = landed.rows(hot.columns_of(contract, landed.names))
         until = deadline.sooner(min(ENQUEUE_SECONDS, deadline.left / 4))
         result = hot.write(wiring.hot_table, rows, contract, until, wiring.waiting)
         if result.written + result.refused != done["hot_rows"]:

@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from infra.simulation.__main__ import main
+from infra.simulation.known import Violation
 from infra.simulation.many import alone, many, told
-from infra.simulation.oracle import Violation
 from infra.simulation.run import Report, Simulation
 from infra.simulation.scenario import EventKind, FaultKind, scenario
 from infra.simulation.scheduler import Scheduler, StuckError

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from infra.simulation.account import Account
 from infra.simulation.guards import overtaken, set_aside_by_the_world
+from infra.simulation.known import Violation
 from infra.simulation.operators import Operators
-from infra.simulation.oracle import Oracle, Violation
+from infra.simulation.oracle import Oracle
 from infra.simulation.proof import compared, proven
 from infra.simulation.told import Told
 
@@ -97,12 +98,5 @@ class Verdict:
 
     def _proof(self) -> Iterator[Violation]:
         """What `verify` says of the account, held against the oracle."""
-        account = self.account
         self.operators.did.append("verified")
-        passed = {
-            (account.stream.name, name): at for name, at in account.stream.checkpoints.items()
-        }
-        report = proven(
-            account.topology, account.clients, account.letters, passed, account.scheduler.now
-        )
-        return compared(report, self.oracle)
+        return compared(proven(self.account), self.oracle)
