@@ -259,7 +259,7 @@ def _ceiling(system: Embedded, fleet: Fleet) -> Ceiling:
     )
     batch = Transform(system.contract).apply(delivery.table(), "ceiling")
     _, items = hot.items_of(batch.rows, system.contract)
-    return measure(system.client, items, good, system.account.table_url)
+    return measure(system.client, items, good, system.endpoints.table_url)
 
 
 def _report(

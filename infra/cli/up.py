@@ -87,7 +87,7 @@ def _introduce(system: Embedded, state: State) -> None:
         "endpoint": system.url,
         "stream": system.topology.stream.name,
         "queue": system.queue_url,
-        **({"table": system.account.table_url} if system.account.table else {}),
+        **({"table": system.endpoints.table_url} if system.endpoints.table else {}),
         "bucket": system.topology.bucket,
         "state": str(state.root),
     }
@@ -121,7 +121,7 @@ def _watch(system: Embedded, state: State) -> None:
                 shown.out.print(f"[yellow]{text}[/yellow]", soft_wrap=True)
         stopped = stops
         time.sleep(1)
-        if died := system.account.dead():
+        if died := system.endpoints.dead():
             run.fail(f"the {died} has died; see logs/{died}.log in the state", run.CANNOT_RUN)
         for attempt in follower.follow():
             counts["attempts"] += 1

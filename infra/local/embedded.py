@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,15 @@ from botocore.exceptions import BotoCoreError
 
 from infra.local import resources
 from infra.local.chaos import VISIBILITY_SECONDS, Chaos
-from infra.local.emulator import ENVIRONMENT, Emulator, EmulatorError, client
-from infra.local.fasttable.process import FastTable
+from infra.local.emulator import ENVIRONMENT
+from infra.local.endpoints import Endpoints, clients_of, endpoints_of
 from infra.local.invoke_api import LambdaError
 from infra.local.lambdas import LocalLambda
 from infra.local.mappings import Mappings, NotInvoked
 from infra.local.proxy import Proxy
 from infra.local.resources import Client
 from infra.local.shard_driver import Park
-from infra.local.state import FAST, Running, State, StateError
+from infra.local.state import Running, State, StateError
 from infra.local.switches import Switches
 from infra.topology import Function, Topology, pipeline
 from sinks.bucket import Bucket
@@ -35,7 +33,6 @@ from transform.contract_file import load_contract
 CODE = Path(__file__).resolve().parents[2]
 STAGE_WORKERS = 2  # of Transform and of Hot each: what two cores keep busy
 REPAIR_WORKERS = 1  # debts are rare here, and each worker is a process
-CONNECTIONS_MAX = 16
 DRAIN_SECONDS = 10.0  # for invocations in flight when everything stops
 
 
@@ -78,34 +75,11 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
-class Account:
-    """What stands in for AWS: an emulator, and a table beside it where the state has one."""
-
-    emulator: Emulator
-    table: FastTable | None
-
-    @property
-    def table_url(self) -> str:
-        """Where tables are; nothing where that is the emulator."""
-        return self.table.url if self.table else ""
-
-    @property
-    def clients(self) -> Client:
-        return _clients(self.emulator.url, self.table_url)
-
-    def dead(self) -> str:
-        """The name of what has died, if something has."""
-        if not self.emulator.alive():
-            return "emulator"
-        return "table" if self.table and not self.table.alive() else ""
-
-
-@dataclass(frozen=True)
 class Embedded(Pipeline):
     """A pipeline that this process runs."""
 
     mappings: Mappings
-    account: Account
+    endpoints: Endpoints
 
 
 @contextmanager
@@ -131,13 +105,13 @@ def embedded(  # noqa: PLR0913  each is a choice of who runs it
     if chaos is not None:
         topology = chaos.over(topology)
     with ExitStack() as stack:
-        account = stack.enter_context(_account(state, port, table))
-        endpoints = stack.enter_context(_endpoints(topology, account, chaos))
+        endpoints = stack.enter_context(endpoints_of(state, port, table))
+        told = stack.enter_context(_told(topology, endpoints, chaos))
         switches = Switches(state / "paused", topology)
-        lambdas = stack.enter_context(_lambdas(topology, endpoints, state, switches))
+        lambdas = stack.enter_context(_lambdas(topology, told, state, switches))
         if chaos is not None:
             chaos.kill = lambdas.kill
-        clients, emulator = account.clients, account.emulator
+        clients, emulator = endpoints.clients, endpoints.emulator
         resources.create(topology, clients, lambdas.proxy_url)
 
         def invoke(name: str, payload: bytes) -> tuple[bytes, str | None]:
@@ -151,7 +125,7 @@ def embedded(  # noqa: PLR0913  each is a choice of who runs it
 
         mappings = Mappings(invoke, switches.enabled)
         stack.callback(mappings.stop, DRAIN_SECONDS)
-        system = Embedded(topology, rules, emulator.url, clients, mappings, account)
+        system = Embedded(topology, rules, emulator.url, clients, mappings, endpoints)
         mappings.poll_stream(
             clients("kinesis"),
             topology.stream_mapping,
@@ -175,7 +149,9 @@ def embedded(  # noqa: PLR0913  each is a choice of who runs it
             tally="repair",
         )
         state.announce(
-            Running(os.getpid(), emulator.pid, emulator.url, topology.name, fifo, account.table_url)
+            Running(
+                os.getpid(), emulator.pid, emulator.url, topology.name, fifo, endpoints.table_url
+            )
         )
         yield system
 
@@ -213,7 +189,7 @@ def running(
     kept_at = str(state / "contracts" / f"{rules.name}.toml")
     topology = pipeline(rules.name, kept_at, fifo=there.fifo)
     with _borrowed(state, there):
-        yield Pipeline(topology, rules, there.url, _clients(there.url, there.table_url))
+        yield Pipeline(topology, rules, there.url, clients_of(there.url, there.table_url))
 
 
 @contextmanager
@@ -222,10 +198,10 @@ def served(state: State) -> Iterator[Client]:
     there = state.running()
     if there is not None:
         with _borrowed(state, there):
-            yield _clients(there.url, there.table_url)
+            yield clients_of(there.url, there.table_url)
         return
-    with state.owned(), _account(state, 0) as account:
-        yield account.clients
+    with state.owned(), endpoints_of(state) as endpoints:
+        yield endpoints.clients
 
 
 @contextmanager
@@ -241,31 +217,6 @@ def _borrowed(state: State, there: Running) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _account(state: State, port: int, wanted: str | None = None) -> Iterator[Account]:
-    kind = state.table(wanted)
-    emulator = Emulator(state.root, port)
-    table: FastTable | None = None
-    if kind != FAST:  # what a start that was cut short may have left
-        shutil.rmtree(state.tables, ignore_errors=True)
-    emulator.start()
-    try:
-        if kind == FAST:
-            table = FastTable(state.tables, state / "logs" / "table.log", emulator.url)
-            table.start()
-        account = Account(emulator, table)
-        try:
-            yield account
-        except (SinkError, BotoCoreError) as error:
-            if not (died := account.dead()):
-                raise
-            raise EmulatorError(f"the {died} has died; see {state / 'logs'}/{died}.log") from error
-    finally:
-        if table is not None:
-            table.stop()
-        emulator.stop()
-
-
 def _parking(topology: Topology, s3: Any) -> Park | None:
     """How the stream's mapping writes to its on-failure destination."""
     prefix = topology.stream_mapping.on_failure_prefix
@@ -279,17 +230,17 @@ def _parking(topology: Topology, s3: Any) -> Park | None:
 
 
 @contextmanager
-def _endpoints(
-    topology: Topology, account: Account, chaos: Chaos | None
+def _told(
+    topology: Topology, endpoints: Endpoints, chaos: Chaos | None
 ) -> Iterator[Mapping[str, Mapping[str, str]]]:
     """Where each function finds AWS, as its environment says it: or what misbehaves before it."""
-    urls = {"AWS_ENDPOINT_URL": account.emulator.url}
-    if account.table is not None:
-        urls["AWS_ENDPOINT_URL_DYNAMODB"] = account.table.url
+    urls = {"AWS_ENDPOINT_URL": endpoints.emulator.url}
+    if endpoints.table is not None:
+        urls["AWS_ENDPOINT_URL_DYNAMODB"] = endpoints.table.url
     if chaos is None:
         yield {function.name: urls for function in topology.functions}
         return
-    with Proxy(account.emulator.url, chaos.meddle) as proxy:
+    with Proxy(endpoints.emulator.url, chaos.meddle) as proxy:
         yield {
             function.name: {
                 name: proxy.url(chaos.role_of(function.name), url) for name, url in urls.items()
@@ -307,12 +258,12 @@ def _patience(topology: Topology, chaos: Chaos | None) -> tuple[float, float]:
 
 def _lambdas(
     topology: Topology,
-    endpoints: Mapping[str, Mapping[str, str]],
+    told: Mapping[str, Mapping[str, str]],
     state: State,
     switches: Switches,
 ) -> LocalLambda:
     return LocalLambda(
-        _wired(topology, endpoints),
+        _wired(topology, told),
         workers={
             topology.ingest_stream.name: topology.stream.shards
             * topology.stream_mapping.parallelization_factor,
@@ -328,24 +279,13 @@ def _lambdas(
     )
 
 
-def _wired(topology: Topology, endpoints: Mapping[str, Mapping[str, str]]) -> list[Function]:
+def _wired(topology: Topology, told: Mapping[str, Mapping[str, str]]) -> list[Function]:
     """The functions, told what a deployment resolves for them: endpoints, their workflow's ARN."""
     arn = resources.workflow_arn(topology)
     wired = []
     for function in topology.functions:
-        environment = {**function.environment, **endpoints[function.name]}
+        environment = {**function.environment, **told[function.name]}
         if "MILLRACE_WORKFLOW" in environment:
             environment["MILLRACE_WORKFLOW"] = arn
         wired.append(replace(function, environment=environment))
     return wired
-
-
-def _clients(url: str, table_url: str = "") -> Client:
-    return cache(
-        lambda service: client(
-            service,
-            table_url if table_url and service == "dynamodb" else url,
-            max_pool_connections=CONNECTIONS_MAX,
-            parameter_validation=False,
-        )
-    )

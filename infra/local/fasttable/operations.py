@@ -11,34 +11,19 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from infra.local.fasttable import expressions, requests
+from infra.local.fasttable.items import Found, checked, key_alone, keys_of, writes_of
 from infra.local.fasttable.refusals import (
     CORAL,
     Refused,
     invalid,
-    invalid_values,
     not_served,
     unknown_table,
 )
 from infra.local.fasttable.store import NAME, SUFFIX, Description, Key, Table
-from infra.local.fasttable.values import (
-    ITEM_BYTES_MAX,
-    Plain,
-    Value,
-    check_size,
-    is_plain,
-    kind_of,
-    read_plain,
-    read_values,
-)
+from infra.local.fasttable.values import is_plain, read_plain, read_values
 
 BATCH_MAX = 25
-HASH_BYTES_MAX, RANGE_BYTES_MAX = 2_048, 1_024
 PAGE_BYTES = 1 << 20  # of JSON, which is longer than what DynamoDB counts
-MISMATCH = "The provided key element does not match the schema"
-SURELY_FITS = 256  # characters of a key, of four bytes at most
-
-Found = tuple[Key, bytes]
-ReadValues = Callable[[bytes], Mapping[str, Plain | Value]]
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _batch = msgspec.json.Decoder(requests.BatchWriteItem)
@@ -98,7 +83,7 @@ class Tables:
             raise not_served(f"a batch of {sorted(names)}, of which it does not keep all")
         read = read_plain if is_plain(body) else read_values
         work = [
-            (table, *_writes(table, writes, read))
+            (table, *writes_of(table, writes, read))
             for table, writes in (
                 (self._table(name), writes) for name, writes in asked.RequestItems.items()
             )
@@ -110,10 +95,10 @@ class Tables:
     def put_item(self, body: bytes) -> bytes:
         asked = requests.read(body, requests.PutItem)
         table = self._table(asked.TableName)
-        key, item = _checked(table, asked.Item, read_values)
+        key, item = checked(table, asked.Item, read_values)
         if asked.ConditionExpression:
             names = asked.ExpressionAttributeNames
-            expressions.absent(asked.ConditionExpression, names, _keys(table))
+            expressions.absent(asked.ConditionExpression, names, keys_of(table))
             if table.get(key) is not None:
                 raise Refused("ConditionalCheckFailedException", "The conditional request failed")
         table.write([(key, item)])
@@ -122,7 +107,7 @@ class Tables:
     def get_item(self, body: bytes) -> bytes:
         asked = requests.read(body, requests.GetItem)
         table = self._table(asked.TableName)
-        item = table.get(_key_alone(table, asked.Key))
+        item = table.get(key_alone(table, asked.Key))
         if item is None:
             return b"{}"
         return b'{"Item":' + _projection(asked)(item) + b"}"
@@ -130,7 +115,7 @@ class Tables:
     def delete_item(self, body: bytes) -> bytes:
         asked = requests.read(body, requests.DeleteItem)
         table = self._table(asked.TableName)
-        table.write([], [_key_alone(table, asked.Key)])
+        table.write([], [key_alone(table, asked.Key)])
         return b"{}"
 
     def query(self, body: bytes) -> bytes:
@@ -140,7 +125,7 @@ class Tables:
             asked.KeyConditionExpression,
             asked.ExpressionAttributeNames,
             read_values(asked.ExpressionAttributeValues),
-            _keys(table),
+            keys_of(table),
         )
         start = _start(table, asked)
         low, high = span.low, span.high
@@ -228,92 +213,10 @@ def _read_batch(body: bytes) -> requests.BatchWriteItem:
         return requests.read(body, requests.BatchWriteItem)
 
 
-def _writes(
-    table: Table, writes: list[requests.Write], read: ReadValues
-) -> tuple[list[Found], list[Key]]:
-    puts, deletes = [], []
-    for write in writes:
-        put, delete = write.PutRequest, write.DeleteRequest
-        if isinstance(put, requests.Put) and delete is UNSET:
-            puts.append(_checked(table, put.Item, read, batch=True))
-        elif isinstance(delete, requests.Delete) and put is UNSET:
-            deletes.append(_key_alone(table, delete.Key))
-        else:
-            how = "is empty" if put is UNSET else "has more than one datatypes set"
-            raise invalid(f"Supplied WriteRequest {how}, must contain exactly one of the requests")
-    keys = {key for key, _ in puts}
-    keys.update(deletes)
-    if len(keys) < len(writes):
-        raise invalid("Provided list of item keys contains duplicates")
-    return puts, deletes
-
-
-def _checked(table: Table, raw: Raw, read: ReadValues, *, batch: bool = False) -> Found:
-    """An item as it is kept, on one line, and its key, if DynamoDB would take it at all."""
-    item = bytes(raw)
-    values = read(item)
-    if len(item) > ITEM_BYTES_MAX:
-        check_size(read_values(item))
-    if read is read_values and b"\n" in item:
-        item = item.replace(b"\n", b" ")  # between tokens: within strings it is escaped
-    return _key(table, values, batch=batch), item
-
-
-def _key_alone(table: Table, raw: Raw) -> Key:
-    values = read_values(raw)
-    if values.keys() != set(_keys(table)):
-        raise invalid(MISMATCH)
-    return _key(table, values, batch=True)
-
-
-def _key(table: Table, values: Mapping[str, Plain | Value], *, batch: bool) -> Key:
-    """The key in an item. Raises `Refused` in the words of a batch, or of one item alone."""
-    hash_key, range_key = _keys(table)
-    try:
-        pk, sk = values[hash_key].S, values[range_key].S
-        if pk and sk and len(pk) < SURELY_FITS and len(sk) < SURELY_FITS:
-            return pk, sk
-    except KeyError:
-        pass
-    pk = _text(values, hash_key, batch=batch)
-    sk = _text(values, range_key, batch=batch)
-    if len(pk.encode()) > HASH_BYTES_MAX:
-        raise invalid_values(
-            f"Size of hashkey has exceeded the maximum size limit of{HASH_BYTES_MAX} bytes"
-        )
-    if len(sk.encode()) > RANGE_BYTES_MAX:
-        raise invalid_values(
-            f"Aggregated size of all range keys has exceeded the size limit of {RANGE_BYTES_MAX} "
-            "bytes"
-        )
-    return pk, sk
-
-
-def _text(values: Mapping[str, Plain | Value], name: str, *, batch: bool) -> str:
-    """One key attribute's text."""
-    value = values.get(name)
-    if value is not None and isinstance(value.S, str):
-        if not value.S:
-            raise invalid(
-                "One or more parameter values are not valid. The AttributeValue for a key "
-                f"attribute cannot contain an empty string value. Key: {name}"
-            )
-        return value.S
-    if batch:
-        raise invalid(MISMATCH)
-    if value is None:
-        raise invalid_values(f"Missing the key {name} in the item")
-    raise invalid_values(f"Type mismatch for key {name} expected: S actual: {kind_of(value)}")
-
-
-def _keys(table: Table) -> tuple[str, str]:
-    return table.description.hash_key, table.description.range_key
-
-
 def _start(table: Table, asked: requests.Scan) -> Key | None:
     if isinstance(asked.ExclusiveStartKey, UnsetType):
         return None
-    return _key_alone(table, asked.ExclusiveStartKey)
+    return key_alone(table, asked.ExclusiveStartKey)
 
 
 def _page(table: Table, asked: requests.Scan, found: Iterator[Found]) -> bytes:
