@@ -40,7 +40,7 @@ class Tables:
         self._directory, self._elsewhere = directory, elsewhere
         directory.mkdir(parents=True, exist_ok=True)
         found = (Table.loaded(path) for path in sorted(directory.glob(f"*{SUFFIX}")))
-        self._tables = {table.description.name: table for table in found if table is not None}
+        self._tables = {table.description.name: table for table in found}
         self._operations: dict[str, Callable[[bytes], bytes]] = {
             "BatchWriteItem": self.batch_write_item,
             "PutItem": self.put_item,

@@ -79,19 +79,17 @@ class Table:
         return table
 
     @classmethod
-    def loaded(cls, path: Path) -> Table | None:
-        """The table of a journal; None where its making was cut short. A torn last line is none."""
+    def loaded(cls, path: Path) -> Table:
+        """The table of a journal. A torn last line is none: nobody was told that it is there."""
         with path.open("rb") as file:
             first = file.readline()
-            if not first.endswith(b"\n"):
-                return None
             table = cls(msgspec.json.decode(first, type=Description), path.parent)
             read_key = table._key_reader()
-            lines = 0
+            lines, size = 0, len(first)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                lines += 1
+                lines, size = lines + 1, size + len(line)
                 pk, sk = read_key(line.removeprefix(b"-"))
                 if line.startswith(b"-"):
                     table._forget(pk, sk)
@@ -100,7 +98,7 @@ class Table:
         if lines > 2 * table.count + STALE_MIN:
             table._rewrite()
         else:
-            table._append_from(table._whole_lines(path))
+            table._append_from(size)
         return table
 
     def write(self, puts: Iterable[tuple[Key, bytes]], deletes: Iterable[Key] = ()) -> None:
@@ -201,20 +199,6 @@ class Table:
     def _append_from(self, size: int) -> None:
         self._journal, self._size = self._path.open("ab", buffering=0), size
         self._journal.truncate(size)
-
-    @staticmethod
-    def _whole_lines(path: Path) -> int:
-        """The size of a journal without a torn last line."""
-        data_end = path.stat().st_size
-        with path.open("rb") as file:
-            while data_end:
-                start = max(data_end - 65_536, 0)
-                file.seek(start)
-                found = file.read(data_end - start).rfind(b"\n")
-                if found >= 0:
-                    return start + found + 1
-                data_end = start
-        return 0
 
     def _key_reader(self) -> Any:
         """How to read the key of an item that was checked when it came."""
