@@ -27,17 +27,26 @@ Parked = Callable[[], set[Place]]
 
 
 class Follower:
-    """New attempts, each once, from a moment on. What it remembers is bounded by `LOOK_BACK`."""
+    """New attempts, each once, from a moment on. What it remembers is bounded by `LOOK_BACK`.
 
-    def __init__(self, table: Table, since: datetime) -> None:
-        self._table = table
+    What is told of an attempt `USUALLY_SEEN` after it settled is found by the next look; what is
+    told later, up to `LOOK_BACK`, by a look within `LOOK_BACK_EVERY`.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        since: datetime,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._table, self._clock = table, clock
         self._since = since
         self._looked_back = since
         self._seen: dict[str, datetime] = {}
 
     def follow(self) -> list[Attempt]:
         """The attempts that settled since the last look."""
-        now = datetime.now(UTC)
+        now = self._clock()
         since = self._since - USUALLY_SEEN
         if now - self._looked_back >= LOOK_BACK_EVERY:
             since, self._looked_back = self._looked_back - LOOK_BACK, now
