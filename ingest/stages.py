@@ -57,7 +57,7 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         batch = _batch(state, rules, rows)
         back, told = _judged(state, rules, wiring, batch)
         if not back:
-            if batch.rows.num_rows:
+            if not state.get("unread"):  # then no rules were applied
                 wiring.contracts.keep(wiring.bucket, rules, deadline)
             landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:

@@ -54,12 +54,14 @@ class Known:
             self.aggregated.add(position)
 
     def elements(self, position: Position, generation: str) -> dict[Place, Element]:
-        """What a source record comes to under a generation's rules; nothing if unknown."""
+        """What a source record comes to under a generation's rules; else nothing."""
         named = (position, generation)
         if named not in self._elements:
             members, judge = self.members.get(position, ()), self.judges.get(generation)
-            arrival = self.arrivals[position]
-            self._elements[named] = judge.elements(members, arrival) if judge else {}
+            arrival = self.arrivals.get(position)
+            self._elements[named] = (
+                {} if judge is None or arrival is None else judge.elements(members, arrival)
+            )
         return self._elements[named]
 
     def received(self, position: Position, body: bytes, arrival_micros: int) -> None:

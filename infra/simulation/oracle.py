@@ -170,7 +170,7 @@ class Oracle:
                 self._wrong("a row of other bytes", identity)
 
     def _choose(self) -> None:
-        """Law 5, by hand: the whole before the rest, then epoch, worst fate, version, digest."""
+        """Law 5, by hand: whole, then epoch, worst fate, most rows delivered, version."""
         found: dict[Position, dict[tuple[int, int, str], dict[Place, Fate]]] = {}
         for fate, rows in self._by_fate():
             for _, row in rows:
@@ -212,10 +212,8 @@ class Oracle:
 
     def identities(self) -> set[bytes]:
         """What analysts count: each reading once, by its digest. Equal ones have equal ids."""
-        return {
-            self.digests[self._element(position, place).identity]
-            for position, place in self.elements("delivered")
-        }
+        made = (self._element(*element).identity for element in self.elements("delivered"))
+        return {self.digests[identity] for identity in made if identity in self.digests}
 
     def _element(self, position: Position, place: Place) -> Element:
         return self.known.elements(position, self.chosen[position].generation)[place]
@@ -238,7 +236,7 @@ class Oracle:
     def _item(self, position: Position, element: Element) -> Item | None:
         """An element's hot item by hand; None where it was too old when it arrived."""
         age = self.known.arrivals[position] - element.event_micros
-        if age >= contracts.HOT_DAYS * 86_400 * MICROS or not element.identity:
+        if age >= contracts.HOT_DAYS * 86_400 * MICROS or element.identity not in self.digests:
             return None
         owner = element.says.get("owner") if element.has_owner else None
         hidden = None if owner is None else self._hidden(owner)
@@ -252,4 +250,5 @@ class Oracle:
 
 def _rank(candidate: tuple[bool, tuple[int, int, str], dict[Place, Fate]]) -> tuple[Any, ...]:
     whole, (epoch, version, name), fates = candidate
-    return (whole, epoch, WORST_FIRST.index(worst(fates)), version, name)
+    delivered = list(fates.values()).count("delivered")
+    return (whole, epoch, WORST_FIRST.index(worst(fates)), delivered, version, name)

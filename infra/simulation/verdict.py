@@ -45,7 +45,7 @@ class Verdict:
             yield from self._proof()
 
     def did(self) -> Iterator[str]:
-        """What the guards and the operators came to do."""
+        """What guards, operators and the contract's rules came to do."""
         yield from self.operators.did
         for execution in self.account.machines.executions:
             if execution.status == "SUCCEEDED":
@@ -54,6 +54,7 @@ class Verdict:
                 yield from ["tripped"] * ("breaker" in done["transform"])
                 yield from ["owed"] * bool(done.get("hot", {}).get("repair"))
         yield from ["parked"] * len(self.account.known.parked_positions)
+        yield from sorted({f"dropped by {row['_rule']}" for _, row in self.oracle.dropped})
         yield from ["fifo"] * bool(self.account.known.groups)
 
     def _delays(self) -> list[Violation]:
