@@ -52,8 +52,7 @@ _plain_values = msgspec.json.Decoder(dict[str, Plain])
 _usual_number = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]{1,19})?").fullmatch
 _number = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,9})?").fullmatch
 _empty = re.compile(rb"\{\s*\}").search
-_numbers_of = re.compile(rb'"N"\s*:\s*"([^"]*)"').findall
-_usual_numbers = re.compile(rb"(?:-?[0-9]{1,19}(?:\.[0-9]{1,19})?,)*").fullmatch
+_odd_number = re.compile(rb'"N"\s*:\s*(?!\s|"-?[0-9]{1,19}(?:\.[0-9]{1,19})?")').search
 _second_kind = re.compile(rb',\s*"(?:S|N|B|BOOL|NULL|M|L|SS|NS|BS)"\s*:').search
 
 
@@ -65,9 +64,8 @@ def is_plain(body: bytes) -> bool:
     may be spelled in escapes, and an attribute may be called `S`: such a body is not plain.
     """
     escapes = b"\\" in body and b"\\u" in body  # to look for one byte is ten times faster
-    if escapes or b"\n" in body or _second_kind(body) or _empty(body):
-        return False
-    return _usual_numbers(b",".join([*_numbers_of(body), b""])) is not None
+    odd = escapes or b"\n" in body or _second_kind(body) or _empty(body) or _odd_number(body)
+    return not odd
 
 
 def read_values(raw: Raw | bytes) -> Values:
