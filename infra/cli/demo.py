@@ -53,6 +53,7 @@ FROM records GROUP BY ALL ORDER BY readings DESC LIMIT 5
 EXAMPLES = """\b
 Examples:
   millrace demo
+  millrace demo --table fast
   millrace demo --records 20000 --state /tmp/demo --json
 """
 

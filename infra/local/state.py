@@ -8,7 +8,7 @@ paused/          a file for each mapping that is disabled
 checkpoints/     how far each shard has been read
 emulator/ s3/    the emulator's saved state
 table/           the items of the hot tables, where the fast table keeps them
-logs/            one file per function, and the emulator's
+logs/            one file per function, the emulator's and the table's
 """
 
 from __future__ import annotations
