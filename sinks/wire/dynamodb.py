@@ -1,4 +1,4 @@
-"""BatchWriteItem and conditional PutItem over the wire: bodies are the puts' own texts, joined."""
+"""BatchWriteItem, whose body is the puts' own texts joined, and conditional PutItem over the wire."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from sinks.wire.answers import Answer, Broken
 from sinks.wire.json_answers import checked
 from sinks.wire.service import Request, Service
 from sinks.writes import CONDITION_FAILED, NEWEST_BY, key_of
-
-PUT_BEGINS, PUT_ENDS = b'{"PutRequest":{"Item":', b"}}"
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,15 @@ def _left_of_batch(name: str, puts: Sequence[bytes], answer: Answer) -> list[byt
 
 def _one(name: str, puts: Sequence[bytes]) -> bytes:
     (put,) = puts
-    item = put.removeprefix(PUT_BEGINS).removesuffix(PUT_ENDS)
-    more = {
+    item = orjson.loads(put)["PutRequest"]["Item"]
+    call = {
         "TableName": name,
+        "Item": item,
         "ConditionExpression": "attribute_not_exists(pk) OR #at <= :at",
         "ExpressionAttributeNames": {"#at": NEWEST_BY},
-        "ExpressionAttributeValues": {":at": orjson.loads(item)[NEWEST_BY]},
+        "ExpressionAttributeValues": {":at": item[NEWEST_BY]},
     }
-    return b'{"Item":%b,%b' % (item, orjson.dumps(more)[1:])
+    return orjson.dumps(call)
 
 
 def _left_of_one(name: str, puts: Sequence[bytes], answer: Answer) -> list[bytes]:
