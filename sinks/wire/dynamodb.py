@@ -1,4 +1,4 @@
-"""BatchWriteItem, whose body is the puts' own texts joined, and conditional PutItem over the wire."""
+"""BatchWriteItem, its body the puts' own texts joined, and conditional PutItem over the wire."""
 
 from __future__ import annotations
 
