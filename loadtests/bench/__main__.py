@@ -1,0 +1,97 @@
+"""The path of a record, measured beside what people write today, in one run: `make bench`.
+
+    python -m loadtests.bench [--out DIR]
+
+With BENCH_QUICK=1 it is done within a minute, with fewer rounds and only the peers whose
+environments are there. It writes `bench.md`, `bench.json` and `bench.svg` into DIR (`build/bench`),
+and prints the table and, as its last line, one JSON object. It exits with 1 where outputs differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadtests.bench import bundled, filejob, paths, rates, starts
+from loadtests.bench.findings import Findings
+from loadtests.bench.local import ROOT, endpoint
+
+OUT = ROOT / "build" / "bench"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured: rounds by batch size, of the other parts, and lines of the file."""
+
+    rounds: Mapping[int, int] = field(default_factory=lambda: {100: 40, 1_000: 15, 7_000: 7})
+    rate_rounds: int = 5
+    job_records: int = 50_000
+    job_rounds: int = 5
+    cold_rounds: int = 7
+    install: bool = True
+    shapes: Sequence[str] = (
+        "gzip of as many lines as are opened",
+        "gzip of as many bad lines as are opened",
+        "dense bad members, wide key",
+        "tiny good members, all different",
+    )
+
+
+QUICK = Extent({100: 8, 1_000: 3, 7_000: 1}, 1, 14_000, 2, 1, install=False, shapes=())
+
+
+def run(extent: Extent, folder: Path, *, quick: bool) -> Findings:
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        sys.stderr.write(f"{time.monotonic() - began:6.1f} s  {what}\n")
+
+    with endpoint(folder) as aws:
+        say("the whole path, beside the baseline")
+        path = paths.measure(aws, folder, extent.rounds)
+        say("items to DynamoDB at 5 ms")
+        rate = rates.measure(aws, folder, extent.rate_rounds)
+        say("the file job, beside other engines")
+        jobs = filejob.measure(
+            folder, extent.job_records, extent.job_rounds, install=extent.install
+        )
+        say("cold starts")
+        cold = starts.cold(aws, folder, extent.cold_rounds)
+        say("peaks of memory")
+        peaks = starts.peaks(aws, folder, extent.shapes)
+        say("bundles")
+        bundles = bundled.sizes(aws, folder / "bundles")
+        say("done")
+    return Findings(path, rate, jobs, cold, peaks, bundles, bundled.standard_mb(), quick)
+
+
+def write(found: Findings, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.md").write_text("\n".join(found.table()) + "\n")
+    (out / "bench.json").write_text(json.dumps(found.everything(), indent=1) + "\n")
+    (out / "bench.svg").write_text(found.svg())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=OUT)
+    asked = parser.parse_args()
+    quick = os.environ.get("BENCH_QUICK", "") not in {"", "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(QUICK if quick else Extent(), Path(folder), quick=quick)
+    write(found, asked.out)
+    for line in found.table():
+        sys.stdout.write(line + "\n")
+    sys.stdout.write(json.dumps(found.line()) + "\n")
+    return 0 if found.equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
