@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -72,29 +73,33 @@ STRIPPED = ("*.so", "*.so.*")  # of symbols for debuggers and of no use to the l
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a function needs: files by their place in the bundle, and what they come to."""
+    """What a function needs: files by their place in the bundle."""
 
     handler: str
     files: dict[str, Path]
 
-    @property
-    def distributions(self) -> dict[str, int]:
-        """Bytes by top-level folder."""
-        found: dict[str, int] = {}
-        for place, file in self.files.items():
-            top = place.partition("/")[0]
-            found[top] = found.get(top, 0) + file.stat().st_size
-        return found
 
-    def write(self, folder: Path, *, strip: bool = True) -> None:
-        """Make the folder anew. Libraries are stripped where a tool that can do it is there."""
-        shutil.rmtree(folder, ignore_errors=True)
-        for place, file in self.files.items():
-            target = folder / place
+def write(bundles: Mapping[str, Bundle], out: Path, *, strip: bool = True) -> dict[str, float]:
+    """Make a folder for each bundle anew; returns their sizes in MB.
+
+    Libraries are stripped of symbols where a tool that can do it is there, once each: in the other
+    folders they are links.
+    """
+    made: dict[Path, Path] = {}
+    for name, one in bundles.items():
+        shutil.rmtree(out / name, ignore_errors=True)
+        for place, file in one.files.items():
+            target = out / name / place
             target.parent.mkdir(parents=True, exist_ok=True)
+            if file in made:
+                os.link(made[file], target)
+                continue
             shutil.copyfile(file, target)
-        if strip:
-            _strip(folder)
+            if any(fnmatch(place, library) for library in STRIPPED):
+                made[file] = target
+                if strip:
+                    _strip(target)
+    return {name: round(size_of(out / name) / MB, 1) for name in bundles}
 
 
 def bundle(handler: str, packages: Path) -> Bundle:
@@ -209,13 +214,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _strip(folder: Path) -> None:
+def _strip(library: Path) -> None:
     """Take the debuggers' symbols out. What a tool cannot read, another platform's, is left."""
-    tool = shutil.which("llvm-strip") or shutil.which("strip")
-    libraries = [file for pattern in STRIPPED for file in folder.rglob(pattern)]
-    for library in libraries if tool else ():
-        subprocess.run(  # noqa: S603  binutils, on our own copies
-            [str(tool), "--strip-unneeded", str(library)], capture_output=True, check=False
+    if tool := shutil.which("llvm-strip") or shutil.which("strip"):
+        subprocess.run(  # noqa: S603  binutils, on our own copy
+            [tool, "--strip-unneeded", str(library)], capture_output=True, check=False
         )
 
 
@@ -232,10 +235,8 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=Path(sysconfig.get_path("platlib")))
     parser.add_argument("--no-strip", action="store_true")
     asked = parser.parse_args()
-    sizes = {}
-    for name, handler in handlers().items():
-        bundle(handler, asked.packages).write(asked.out / name, strip=not asked.no_strip)
-        sizes[name] = round(size_of(asked.out / name) / MB, 1)
+    bundles = {name: bundle(handler, asked.packages) for name, handler in handlers().items()}
+    sizes = write(bundles, asked.out, strip=not asked.no_strip)
     sys.stdout.write(json.dumps(sizes) + "\n")
 
 

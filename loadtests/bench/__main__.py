@@ -36,6 +36,8 @@ class Extent:
     job_rounds: int = 5
     cold_rounds: int = 7
     install: bool = True
+    peers: bool = True
+    large: int = 7_000  # records of an event that is near to the 6 MB that Lambda takes
     shapes: Sequence[str] = (
         "gzip of as many lines as are opened",
         "gzip of as many bad lines as are opened",
@@ -44,7 +46,15 @@ class Extent:
     )
 
 
-QUICK = Extent({100: 8, 1_000: 3, 7_000: 1}, 1, 14_000, 2, 1, install=False, shapes=())
+QUICK = Extent(
+    rounds={100: 6, 1_000: 3, 7_000: 1},
+    rate_rounds=1,
+    job_records=10_000,
+    job_rounds=2,
+    cold_rounds=1,
+    install=False,
+    shapes=(),
+)
 
 
 def run(extent: Extent, folder: Path, *, quick: bool) -> Findings:
@@ -57,17 +67,22 @@ def run(extent: Extent, folder: Path, *, quick: bool) -> Findings:
         say("the whole path, beside the baseline")
         path = paths.measure(aws, folder, extent.rounds)
         say("items to DynamoDB at 5 ms")
-        rate = rates.measure(aws, folder, extent.rate_rounds)
+        rate = rates.measure(aws, folder, extent.rate_rounds, extent.large)
         say("the file job, beside other engines")
         jobs = filejob.measure(
-            folder, extent.job_records, extent.job_rounds, install=extent.install
+            folder,
+            extent.job_records,
+            extent.job_rounds,
+            install=extent.install,
+            peers=extent.peers,
         )
         say("cold starts")
         cold = starts.cold(aws, folder, extent.cold_rounds)
         say("peaks of memory")
-        peaks = starts.peaks(aws, folder, extent.shapes)
+        peaks = starts.peaks(aws, folder, extent.large, extent.shapes)
         say("bundles")
-        bundles = bundled.sizes(aws, folder / "bundles")
+        bundles = bundled.make(folder / "bundles")
+        bundled.through(aws, folder / "bundles")
         say("done")
     return Findings(path, rate, jobs, cold, peaks, bundles, bundled.standard_mb(), quick)
 

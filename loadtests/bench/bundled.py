@@ -7,12 +7,11 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
-from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from infra.bundles import MB, bundle, handlers, size_of
+from infra.bundles import MB, bundle, handlers, write
 from loadtests.bench.local import Endpoint
 from loadtests.bench.traffic import traffic
 
@@ -35,14 +34,10 @@ STANDARD += ("aws-lambda-powertools", "typing-extensions", "pyarrow", "pydantic"
 STANDARD += ("annotated-types", "typing-inspection", "aws-kinesis-agg", "protobuf")
 
 
-def sizes(endpoint: Endpoint, folder: Path) -> dict[str, float]:
-    """MB of each function's bundle, after a few records went through them all."""
-    found = {}
-    for name, handler in handlers().items():
-        bundle(handler, _packages()).write(folder / name)
-        found[name] = round(size_of(folder / name) / MB, 1)
-    through(endpoint, folder)
-    return found
+def make(folder: Path) -> dict[str, float]:
+    """A bundle for each function; returns their sizes in MB."""
+    packages = Path(sysconfig.get_path("platlib"))
+    return write({name: bundle(one, packages) for name, one in handlers().items()}, folder)
 
 
 def through(endpoint: Endpoint, folder: Path) -> dict[str, Any]:
@@ -78,8 +73,3 @@ def standard_mb() -> float:
     files = (file for name in STANDARD for file in distribution(name).files or ())
     paths = (Path(str(file.locate())) for file in files if file.suffix != ".pyc")
     return round(sum(path.stat().st_size for path in paths if path.is_file()) / MB, 1)
-
-
-@cache
-def _packages() -> Path:
-    return Path(sysconfig.get_path("platlib"))

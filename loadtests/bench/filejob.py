@@ -112,12 +112,17 @@ class Job:
         return Spread.of(self.rounds)
 
 
-def measure(folder: Path, records: int, rounds: int, *, install: bool) -> dict[str, Job]:
-    """Every contender that is there, or can be installed if that is wanted."""
+def measure(
+    folder: Path, records: int, rounds: int, *, install: bool, peers: bool = True
+) -> dict[str, Job]:
+    """Every contender that is there, or can be installed if that is wanted.
+
+    Without `peers` only DuckDB.
+    """
     lines = folder / "lines.ndjson"
     count = write_lines(lines, records)
     jobs = {peer.name: Job() for peer in CONTENDERS}
-    present = list(_present(jobs, install=install))
+    present = list(_present(jobs, install=install, peers=peers))
     for number in range(rounds):
         for peer in tuple(present):
             rest = folder / peer.script
@@ -147,10 +152,12 @@ def write_lines(file: Path, records: int) -> int:
     return len(made)
 
 
-def _present(jobs: dict[str, Job], *, install: bool) -> Iterator[Peer]:
+def _present(jobs: dict[str, Job], *, install: bool, peers: bool) -> Iterator[Peer]:
     for peer in CONTENDERS:
         why = "" if peer.ready else "not installed; a full run installs it"
-        if why and install:
+        if peer.lock and not peers:
+            why = "not asked for"
+        elif why and install:
             why = peer.make()
         if why:
             jobs[peer.name].absent = why

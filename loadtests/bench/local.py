@@ -172,6 +172,8 @@ class Worker:
         return orjson.loads(answer)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
+        """End it: it has no more orders to wait for."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
         self._process.wait(10)

@@ -87,7 +87,10 @@ def contestants(endpoint: Endpoint) -> dict[str, Worker]:
 
 
 def measure(endpoint: Endpoint, folder: Path, rounds: Mapping[int, int]) -> Paths:
-    """Compare outputs first, then measure: so many rounds of each batch size after one to warm."""
+    """Compare outputs first, then measure: so many rounds of each batch size after one to warm.
+
+    A single round has none before it: it is for seeing that all works.
+    """
     workers = contestants(endpoint)
     try:
         differences, planted, found = _compared(endpoint, workers, folder)
@@ -96,10 +99,11 @@ def measure(endpoint: Endpoint, folder: Path, rounds: Mapping[int, int]) -> Path
             for size, times in rounds.items():
                 file = folder / "event.json"
                 file.write_bytes(traffic(size, kpl=form == "KPL").event)
-                for number in range(times + 1):
+                warm = times > 1
+                for number in range(times + warm):
                     for name, worker in workers.items():
                         stages = worker.run(file)["stages"]
-                        if number:
+                        if number >= warm:
                             micros = {k: v / size * 1e6 for k, v in stages.items()}
                             measured.setdefault((name, form, size), Measured()).rounds.append(
                                 micros

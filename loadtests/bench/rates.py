@@ -16,7 +16,6 @@ from loadtests.bench.paths import BASELINE, Spread, transports
 from loadtests.bench.traffic import traffic
 
 LATENCY_MS = 5.0
-RECORDS = 7_000
 
 
 @dataclass
@@ -30,9 +29,7 @@ class Rates:
         return Spread.of(self.wall), Spread.of(self.cpu)
 
 
-def measure(
-    endpoint: Endpoint, folder: Path, rounds: int, records: int = RECORDS
-) -> Mapping[str, Rates]:
+def measure(endpoint: Endpoint, folder: Path, rounds: int, records: int) -> Mapping[str, Rates]:
     """Rounds of every contestant after one to warm."""
     file = folder / "event.json"
     file.write_bytes(traffic(records, kpl=False).event)
