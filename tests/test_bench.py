@@ -22,9 +22,9 @@ LITTLE = Extent(
     rate_rounds=1,
     job_records=500,
     job_rounds=1,
+    peer_rounds=0,
     cold_rounds=1,
     install=False,
-    peers=False,
     large=200,
     shapes=(),
 )
@@ -81,7 +81,7 @@ def test_the_file_job_has_the_peers_that_are_there(found: Findings, tmp_path: Pa
     assert found.jobs[filejob.DUCKDB].items
     assert found.jobs[filejob.DUCKDB].rows
     monkeypatch.setattr(filejob, "ENVIRONMENTS", tmp_path / "none")
-    jobs = filejob.measure(tmp_path, 100, 1, install=False)
+    jobs = filejob.measure(tmp_path, 100, 1, 1, install=False)
     assert jobs["polars"].absent == "not installed; a full run installs it"
     assert not jobs[filejob.DUCKDB].absent
 

@@ -34,9 +34,9 @@ class Extent:
     rate_rounds: int = 5
     job_records: int = 50_000
     job_rounds: int = 5
+    peer_rounds: int = 3
     cold_rounds: int = 7
     install: bool = True
-    peers: bool = True
     large: int = 7_000  # records of an event that is near to the 6 MB that Lambda takes
     shapes: Sequence[str] = (
         "gzip of as many lines as are opened",
@@ -51,6 +51,7 @@ QUICK = Extent(
     rate_rounds=1,
     job_records=10_000,
     job_rounds=2,
+    peer_rounds=1,
     cold_rounds=1,
     install=False,
     shapes=(),
@@ -73,8 +74,8 @@ def run(extent: Extent, folder: Path, *, quick: bool) -> Findings:
             folder,
             extent.job_records,
             extent.job_rounds,
+            extent.peer_rounds,
             install=extent.install,
-            peers=extent.peers,
         )
         say("cold starts")
         cold = starts.cold(aws, folder, extent.cold_rounds)

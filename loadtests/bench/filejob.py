@@ -113,18 +113,20 @@ class Job:
 
 
 def measure(
-    folder: Path, records: int, rounds: int, *, install: bool, peers: bool = True
+    folder: Path, records: int, rounds: int, peer_rounds: int, *, install: bool
 ) -> dict[str, Job]:
     """Every contender that is there, or can be installed if that is wanted.
 
-    Without `peers` only DuckDB.
+    `peer_rounds` are of those that have environments of their own; of 0 none is measured.
     """
     lines = folder / "lines.ndjson"
     count = write_lines(lines, records)
     jobs = {peer.name: Job() for peer in CONTENDERS}
-    present = list(_present(jobs, install=install, peers=peers))
+    present = list(_present(jobs, install=install, peers=peer_rounds > 0))
     for number in range(rounds):
         for peer in tuple(present):
+            if peer.lock and number >= peer_rounds:
+                continue
             rest = folder / peer.script
             shutil.rmtree(rest, ignore_errors=True)
             rest.mkdir()

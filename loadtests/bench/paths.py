@@ -87,10 +87,7 @@ def contestants(endpoint: Endpoint) -> dict[str, Worker]:
 
 
 def measure(endpoint: Endpoint, folder: Path, rounds: Mapping[int, int]) -> Paths:
-    """Compare outputs first, then measure: so many rounds of each batch size after one to warm.
-
-    A single round has none before it: it is for seeing that all works.
-    """
+    """Compare outputs first, then measure: so many rounds of each batch size after one to warm."""
     workers = contestants(endpoint)
     try:
         differences, planted, found = _compared(endpoint, workers, folder)
@@ -99,11 +96,10 @@ def measure(endpoint: Endpoint, folder: Path, rounds: Mapping[int, int]) -> Path
             for size, times in rounds.items():
                 file = folder / "event.json"
                 file.write_bytes(traffic(size, kpl=form == "KPL").event)
-                warm = times > 1
-                for number in range(times + warm):
+                for number in range(times + 1):
                     for name, worker in workers.items():
                         stages = worker.run(file)["stages"]
-                        if number >= warm:
+                        if number:
                             micros = {k: v / size * 1e6 for k, v in stages.items()}
                             measured.setdefault((name, form, size), Measured()).rounds.append(
                                 micros
