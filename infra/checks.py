@@ -266,7 +266,7 @@ CHECKS = (
         "elements",
         f"""
         SELECT {AT}, concat('has ', count(*), ' elements, its rows say ',
-            string_agg(DISTINCT _elements, ' and '))
+            string_agg(DISTINCT _elements, ' and ' ORDER BY _elements))
         FROM (SELECT DISTINCT {distinct.ELEMENT}, _elements, _generation FROM every_row)
         GROUP BY {POSITION}, _generation
         HAVING count(*) > min(_elements)
@@ -277,7 +277,7 @@ CHECKS = (
         "record_id",
         f"""
         SELECT _record_id, concat(count(DISTINCT _digest), ' records of other bytes: ',
-            string_agg({AT}, ', ' ORDER BY _arrival))
+            string_agg({AT}, ', ' ORDER BY {distinct.EARLIEST}))
         FROM (
             SELECT * FROM delivered
             QUALIFY row_number() OVER (PARTITION BY _contract, _record_id, _digest
@@ -290,7 +290,8 @@ CHECKS = (
         "conflict",
         "bytes",
         f"""
-        SELECT {AT}, concat('has other bytes in ', string_agg(DISTINCT _raw, ' than in '))
+        SELECT {AT}, concat('has other bytes in ',
+            string_agg(DISTINCT _raw, ' than in ' ORDER BY _raw))
         FROM (
             SELECT {POSITION}, _sha, _raw FROM raw_rows
             UNION ALL SELECT {POSITION}, _sha, _where FROM parked_rows
@@ -340,7 +341,8 @@ CHECKS = (
         SELECT min(_raw), concat(count(*), ' of its records have a fate that no attempt in the ',
             'ledger reported, the first ', min({AT}), '; their rows are in ', min(objects))
         FROM fates JOIN (
-            SELECT {POSITION}, string_agg(DISTINCT _object, ', ') AS objects FROM counted
+            SELECT {POSITION}, string_agg(DISTINCT _object, ', ' ORDER BY _object) AS objects
+            FROM counted
             GROUP BY ALL
         ) USING ({POSITION})
         ANTI JOIN settled USING ({POSITION})

@@ -135,7 +135,7 @@ def _due(debt: Debt, wiring: Wiring, redone: list[Reprocessed], deadline: Deadli
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
     except Gone as error:
         raise DebtError(f"debt {debt.id} of {debt.landing_key}: {error}") from error
-    rows = landed.rows([*hot.columns_of(contract), "_epoch"])
+    rows = landed.rows([*hot.columns_of(contract, landed.names), "_epoch"])
     if debt.places[-1] >= rows.num_rows:
         raise DebtError(f"debt {debt.id}: {debt.landing_key} has only {rows.num_rows} rows")
     rows = rows.take(pa.array(debt.places, pa.int64()))

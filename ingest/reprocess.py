@@ -26,6 +26,8 @@ from sinks.control import Reprocessed
 from sinks.deadline import Deadline
 from sinks.errors import SinkError
 from transform.contract import Contract
+from transform.contract_file import ContractError
+from transform.pipeline import Transform
 from transform.tables import hot_mask
 
 PREFIX = "reprocessed"
@@ -81,9 +83,9 @@ def reprocess(
 
     The same range and contract again goes on where it was cut short. `grace_seconds` is for a
     running pipeline: an execution of the epoch before may still land, and is found by listing
-    again. Nothing hot is deleted while a part is handed back.
+    again. Nothing hot is deleted while a part is handed back. Raises `ContractError` as `rules_of`.
     """
-    rules = wiring.transform(0).contract
+    rules = rules_of(wiring, 0).contract
     which = control.begin(wiring.bucket, from_micros, to_micros, rules.digest)
     report = Report(which.epoch)
     done = {key for key, back in _audits(wiring.bucket, which.epoch) if not back}
@@ -101,9 +103,24 @@ def reprocess(
     return report
 
 
+def rules_of(wiring: Wiring, epoch: int) -> Transform:
+    """The rules that the wiring's contract stands for.
+
+    Raises `ContractError` where a newer version is in use, by which records would be judged.
+    """
+    own, rules = wiring.contract, wiring.transform(epoch)
+    if rules.contract.digest != own.digest:
+        raise ContractError(
+            f"version {own.version} of {own.name} would not be used: version "
+            f"{rules.contract.version} is the current one; give that file, or first run "
+            f"`millrace contract use {own.name} {own.version}`"
+        )
+    return rules
+
+
 def preview(wiring: Wiring, from_micros: int, to_micros: int) -> Report:
     """What a reprocess would do, found out in this process; nothing is written."""
-    rules = wiring.transform(wiring.epoch() + 1)
+    rules = rules_of(wiring, wiring.epoch() + 1)
     which = Reprocessed(rules.epoch, from_micros, to_micros, rules.contract.digest)
     report = Report(which.epoch)
     known = fates.read(wiring.bucket, rules.contract)

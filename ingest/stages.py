@@ -57,7 +57,7 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         batch = _batch(state, rules, rows)
         back, told = _judged(state, rules, wiring, batch)
         if not back:
-            if batch.rows.num_rows:
+            if not state.get("unread"):  # then no rules were applied
                 wiring.contracts.keep(wiring.bucket, rules, deadline)
             landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
@@ -136,7 +136,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         deadline.check("hot")
         landed = landing.open_(wiring.bucket, done["landing_key"])
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
-        rows = landed.rows(hot.columns_of(contract))
+        rows = landed.rows(hot.columns_of(contract, landed.names))
         until = deadline.sooner(min(ENQUEUE_SECONDS, deadline.left / 4))
         result = hot.write(wiring.hot_table, rows, contract, until, wiring.waiting)
         if result.written + result.refused != done["hot_rows"]:

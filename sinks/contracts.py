@@ -37,7 +37,7 @@ class Contracts:
         self._known: dict[tuple[str, bool], Contract] = {}
 
     def keep(self, bucket: Bucket, rules: Transform, deadline: Deadline) -> None:
-        """See to it that the rules are in the bucket. To be called before landing is written."""
+        """See to it that the rules are in the bucket. To be called before anything is written."""
         generation = rules.generation.digest
         if generation in self._kept:
             return

@@ -2,11 +2,12 @@
 
 Attempts at one position overlap: answers get lost, batch edges move, contracts change in between.
 So for each position exactly one generation counts, with all its rows: the greatest epoch; in it
-delivered over dropped over quarantined; then the greatest version. A generation whose attempts all
-died before they had written every element of the position comes after those that are whole, or a
-deployment rolled back in between would hide good rows. Within it each element counts once, however
-often it was written. After that, repeats of a producer are removed by identity: equal record id and
-equal bytes. Equal ids with other bytes are a conflict: both are kept.
+delivered over dropped over quarantined; then the one that delivers most rows, which the hot table
+may have; then the greatest version. A generation whose attempts all died before they had written
+every element of the position comes after those that are whole, or a deployment rolled back in
+between would hide good rows. Within it each element counts once, however often it was written.
+After that, repeats of a producer are removed by identity: equal record id and equal bytes. Equal
+ids with other bytes are a conflict: both are kept.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _CHOSEN = f"""
     FROM (
         SELECT {POSITION}, {GENERATION},
             CASE WHEN max(_fate) = 2 THEN 2 ELSE min(_fate) END AS _worst,
+            count(DISTINCT (_sub, _child)) FILTER (_fate = 0) AS _good,
             count(DISTINCT (_sub, _child)) >= max(_elements) AS _whole
         FROM (
             SELECT {ELEMENT}, {GENERATION}, _elements, 0 AS _fate FROM {{landing}}
@@ -36,7 +38,7 @@ _CHOSEN = f"""
     )
     QUALIFY row_number() OVER (
         PARTITION BY {POSITION}
-        ORDER BY _whole DESC, _epoch DESC, _worst, _version DESC, _generation DESC
+        ORDER BY _whole DESC, _epoch DESC, _worst, _good DESC, _version DESC, _generation DESC
     ) = 1
 """
 

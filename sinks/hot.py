@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
 from transform.contract import Contract
-from transform.field_types import FieldType, utc_text
+from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.tables import MICROS, hot_mask
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
@@ -44,12 +44,23 @@ class HotOutcome:
     rows: tuple[int, ...]
 
 
-def columns_of(contract: Contract) -> list[str]:
-    """The landing columns that hot items are made of."""
+def columns_of(contract: Contract, names: Sequence[str] = ()) -> list[str]:
+    """The landing columns that hot items are made of, of an object that has these.
+
+    What versions of the contract beside it read has fields of their own, which it knows nothing of.
+    """
     when = contract.hot_when.names if contract.hot_when else ()
     own = [f.name for f in contract.hot_columns]
     more = ("_rescued", "_record_id", "_digest", "_arrival", "_index")
-    return list(dict.fromkeys((*own, *when, *more)))
+    return list(dict.fromkeys((*own, *_of_others(contract, names), *when, *more)))
+
+
+def _of_others(contract: Contract, names: Sequence[str]) -> list[str]:
+    """Fields of other versions among the columns; a contract that chooses its own chooses none."""
+    if contract.hot_fields is not None:
+        return []
+    known = {f.name for f in contract.fields}
+    return [name for name in names if not name.startswith("_") and name not in known]
 
 
 def write(
@@ -143,7 +154,8 @@ def _time(moment: datetime) -> str:
 
 def _items(rows: pa.Table, contract: Contract, keys: Sequence[Key]) -> Iterator[Item]:
     names = [f.name for f in contract.hot_columns]
-    writers = [_WRITE[f.type] for f in contract.hot_columns]
+    names += _of_others(contract, rows.column_names)
+    writers = [_WRITE[rows.schema.field(name).type] for name in names]
     if contract.hot_fields is None:
         names.append("_rescued")
         writers.append(_text)
@@ -185,12 +197,12 @@ def _float(value: float) -> dict[str, Any]:
     return {"S": repr(value)}
 
 
-_WRITE: dict[FieldType, Callable[[Any], dict[str, Any]]] = {
-    "string": _text,
-    "int64": _integer,
-    "float64": _float,
-    "bool": _bool,
-    "timestamp": _text,
+_WRITE: dict[pa.DataType, Callable[[Any], dict[str, Any]]] = {
+    ARROW_TYPES["string"]: _text,
+    ARROW_TYPES["int64"]: _integer,
+    ARROW_TYPES["float64"]: _float,
+    ARROW_TYPES["bool"]: _bool,
+    ARROW_TYPES["timestamp"]: _text,
 }
 
 _READ: dict[FieldType, Callable[[dict[str, Any]], Any]] = {

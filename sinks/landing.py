@@ -97,6 +97,10 @@ class Landing:
         noted = parquet.metadata_of(self.data).get(CONTRACT)
         return None if noted is None else noted.decode()
 
+    @property
+    def names(self) -> list[str]:
+        return parquet.names_of(self.data)
+
     def rows(self, columns: list[str]) -> pa.Table:
         return parquet.decode(self.data, columns)
 

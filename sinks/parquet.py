@@ -43,6 +43,11 @@ def rows_in(data: bytes) -> int:
     return pq.read_metadata(pa.BufferReader(data)).num_rows  # type: ignore[no-any-return]
 
 
+def names_of(data: bytes) -> list[str]:
+    """The file's columns."""
+    return pq.read_schema(pa.BufferReader(data)).names  # type: ignore[no-any-return]
+
+
 def metadata_of(data: bytes) -> dict[bytes, bytes]:
     """The file's own key-value metadata."""
     return pq.read_schema(pa.BufferReader(data)).metadata or {}

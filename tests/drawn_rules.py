@@ -36,6 +36,7 @@ MEMBERS: Mapping[str, list[Any]] = {
     "x": [1, None, {"y": "z"}],
     "a": [{"n": 3}, {"n": 0, "m": 3}, {"n": 2, "y": 1}, {"n": None}, {"n": 7.5}, None, 5, {}],
 }
+NAMED = [1, 2, 2, "v1", "2", "drawn@2", 9, "other"]
 BROKEN = [b"{", b'"x"', b"3", b"{}", b'{"d":"a",}']
 LIKELY = ("d", "at", "t", "a", "s")
 OF_READINGS = ("t", "value", "temp", "tf", "m", "a", "x", "s")
@@ -74,6 +75,30 @@ def rules(draw: Draw) -> Rules:
         lateness=draw.choice([None, 3_600]),
         record_id=("d", "at", "n") if wanted else ("d", "at"),
     )
+
+
+def beside(draw: Draw, one: Rules) -> Rules:
+    """Another version of a contract: other rules, whose rows may stand in the same table."""
+    made = rules(draw)
+    names = {spec.name: spec.name.replace("made", "other") for spec in made.fields}
+    s, n = (
+        next(f for f in each.fields if f.name == name) for each, name in ((one, "s"), (made, "n"))
+    )
+    if "n" in one.record_id:
+        n.keys.pop("default", None)
+    for spec in made.fields:
+        spec.name = names[spec.name]
+        if spec.name == "s":
+            spec.keys.pop("privacy", None)
+            spec.keys |= {"privacy": s.privacy} if s.privacy else {}
+    if made.choose:
+        *where, cases = made.choose
+        cases = {kind: [names[name] for name in of] for kind, of in cases.items()}
+        made.choose = (*where, cases)  # type: ignore[assignment]
+    made.version, made.record_id = 2, one.record_id
+    one.schema = made.schema = draw.choice([("path", "v"), ("attribute", "V")])
+    one.hidden, made.hidden = ([f for f in each.fields if f.privacy] for each in (made, one))
+    return made
 
 
 def _read(draw: Draw, of: Row) -> list[Spec]:
@@ -133,6 +158,8 @@ def message(draw: Draw, wanted: Rules) -> Row:
     }
     if wanted.choose:
         found["kind"] = _member(draw, "kind")
+    if wanted.schema == ("path", "v"):
+        found |= draw.some(0.6, v=[*NAMED, True, 7.5, None, {}])
     if wanted.explode:
         readings = [_reading(draw) for _ in range(draw.choice([0, 1, 2, 2, 4]))]
         listed: Any = draw.choice([None, 3]) if draw.happens(0.1) else readings
@@ -173,13 +200,15 @@ class Record:
     arrival: int = NOON
 
 
-def records(draw: Draw, wanted: Rules) -> list[Record]:
-    """A Delivery."""
-    return [_record(draw, wanted) for _ in range(draw.randint(0, 6))]
+def records(draw: Draw, *wanted: Rules) -> list[Record]:
+    """A Delivery of records for any of these contracts."""
+    return [_record(draw, draw.choice(wanted)) for _ in range(draw.randint(0, 6))]
 
 
 def _record(draw: Draw, wanted: Rules) -> Record:
     own = draw.some(0.7, S=["x", "y", "z"], kind=["a", "a", "7", "z"])
+    if wanted.schema == ("attribute", "V"):
+        own |= draw.some(0.6, V=[str(named) for named in NAMED])
     arrival = draw.choice([NOON, NOON, NOON + 7_200 * SECOND])
     if draw.happens(0.8):
         body, messages = _layered(draw, wanted)

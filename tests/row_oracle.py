@@ -117,16 +117,25 @@ class Rules:
     sample: float | None = None
     lateness: int | None = None
     record_id: tuple[str, ...] = ("d", "at")
+    version: int = 1
+    schema: tuple[str, str] | None = None
+    envelope: str = ""
+    hidden: list[Spec] = field(default_factory=list)  # of versions beside it
 
     def text(self) -> str:
         parts = [
             'name = "drawn"',
+            f"version = {self.version}",
             f'unknown = "{self.unknown}"',
             "[identity]",
             'device = "d"',
             'event_time = "at"',
             f"record_id = {_toml(self.record_id)}",
         ]
+        if self.envelope:
+            parts += ["[envelope]", self.envelope]
+        if self.schema:
+            parts += ["[schema]", f"{self.schema[0]} = {_toml(self.schema[1])}"]
         if self.lateness is not None:
             parts += ["[limits]", f"max_lateness_seconds = {self.lateness}"]
         if self.sample is not None:
@@ -167,6 +176,41 @@ def fates(
 ) -> list[Fate]:
     """What the messages of one record, or of one member of an aggregate, come to, in order."""
     return [fate for body in messages for fate in _message(rules, body, attributes, arrival)]
+
+
+def fates_beside(
+    versions: Mapping[int, Rules],
+    current: Rules,
+    messages: Sequence[bytes],
+    attributes: Mapping[str, str],
+    arrival: int,
+) -> list[Fate]:
+    """The same where each message may name the version that reads it."""
+    found: list[Fate] = []
+    for body in messages:
+        named = _named(current, body, attributes)
+        if named is None or named in versions:
+            rules = current if named is None else versions[named]
+            found += _message(rules, body, attributes, arrival)
+        else:
+            found.append(Fate("reject", ("check", "unknown_schema", None)))
+    return found
+
+
+def _named(rules: Rules, body: bytes, attributes: Mapping[str, str]) -> int | str | None:
+    """The version a message names, or what it says in its place; None where it says nothing."""
+    key, where = rules.schema or ("attribute", "")
+    if key == "attribute":
+        said: Any = attributes.get(where)
+    else:
+        try:
+            said = _json(body).get(where)
+        except Refused:
+            return None
+    if said is None or not isinstance(said, (str, int)):
+        return None
+    text = str(said).removeprefix("drawn@").removeprefix("v")
+    return int(text) if text.isdecimal() else str(said)
 
 
 def _message(
@@ -281,7 +325,9 @@ def _leaves(
         leaves[rules.explode[0]] = "list"
     if not of_reading and rules.choose and rules.choose[0] == "path":
         leaves.setdefault(tuple(rules.choose[1]), "known")
-    for spec in rules.fields:
+    if not of_reading and rules.schema and rules.schema[0] == "path":
+        leaves.setdefault((rules.schema[1],), "known")
+    for spec in (*rules.fields, *rules.hidden):
         if spec.privacy and rules.unknown == "rescue" and (spec.of == "reading") == of_reading:
             for path, _ in spec.places:
                 leaves.setdefault(path, "known")

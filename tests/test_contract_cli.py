@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from infra.cli.contract import contract
 from tests.support import reading
 from tests.test_contract_mistakes import TOP
-from transform.contract_file import SHIPPED, load_contract
+from transform.contract_file import SHIPPED, ContractError, load_contract
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +118,34 @@ def test_a_sample_is_told_by_reason_with_an_example_and_its_line():
     as_json = loaded(run("check", "telemetry", "--sample", "s.ndjson", "--json"))
     assert as_json["sample"]["quarantined"] == 2
     assert as_json["mistakes"] == []
+
+
+def test_a_sample_is_read_by_the_versions_that_its_records_name():
+    versioned = 'version = 2\n\n[schema]\npath = "v"\n\n[identity]'
+    new = (
+        TOP.replace("[identity]", versioned)
+        + '[[field]]\nname = "n"\ntype = "int64"\nrequired = true\n'
+    )
+    written("one.toml", TOP)
+    written("two.toml", new)
+    message = {"device": "a", "at": "2026-11-24T10:00:00Z"}
+    lines = [json.dumps(message | more).encode() for more in ({"n": 1}, {"v": 1}, {"v": "fleet@1"})]
+    sample = written("s.ndjson", b"\n".join(lines))
+    alone = run("check", "two.toml", "--sample", sample)
+    assert (alone.exit_code, alone.stdout.count("unknown_schema")) == (1, 1)
+    beside = run("check", "two.toml", "--beside", "one.toml", "--sample", sample)
+    assert (beside.exit_code, beside.stdout.splitlines()[1]) == (0, "3 records: 3 delivered")
+
+
+def test_versions_that_cannot_be_in_use_at_once_are_no_sample_s_to_name():
+    file, other = written("one.toml", TOP), TOP.replace("[identity]", "version = 2\n\n[identity]")
+    twice = run("check", file, "--beside", written("same.toml", TOP))
+    assert isinstance(twice.exception, ContractError)
+    assert str(twice.exception) == "same.toml: version 1 is there twice"
+    clashing = written("two.toml", other.replace('name = "fleet"', 'name = "float"'))
+    result = run("check", file, "--beside", clashing)
+    assert isinstance(result.exception, ContractError)
+    assert "name is fleet in version 1, float in 2" in str(result.exception)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))

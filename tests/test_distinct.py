@@ -144,7 +144,7 @@ def rule(landing: Iterable[Row], quarantine: Iterable[Row], dropped: Iterable[Ro
         bad = {row.generation for row in rejected if row.position == position}
         good = {row.generation for row in landed if row.position == position}
         there = [row for row in every if row.position == position]
-        found = whole(there)
+        found = whole(there), whole(row for row in there if row in landed)
         claimed = {
             row.generation: max(r.elements for r in there if r.generation == row.generation)
             for row in there
@@ -156,10 +156,11 @@ def rule(landing: Iterable[Row], quarantine: Iterable[Row], dropped: Iterable[Ro
             good: set[str] = good,
             found: Any = found,
             claimed: Any = claimed,
-        ) -> tuple[bool, int, bool, bool, int]:
-            complete = found[row.position, row.generation] >= claimed[row.generation]
+        ) -> tuple[bool, int, bool, bool, int, int]:
+            named = (row.position, row.generation)
+            complete = found[0][named] >= claimed[row.generation]
             fate = (row.generation not in bad, row.generation in good)
-            return (complete, row.epoch, fate[0], all(fate), row.version)
+            return (complete, row.epoch, fate[0], all(fate), found[1].get(named, 0), row.version)
 
         chosen[position] = max(there, key=rank).generation
 
@@ -359,11 +360,24 @@ def test_an_aggregate_is_of_one_generation_with_all_its_members():
 
 
 def test_of_two_partly_quarantined_attempts_the_greater_version_counts_whole():
-    found = counted(
-        [*members(0, 2), *members(1, version=2)], [*members(1), *members(0, 2, version=2)]
-    )
+    found = counted([*members(0), *members(1, version=2)], [*members(1), *members(0, version=2)])
     assert [(row.sub, row.version) for row in found.delivered] == [(1, 2)]
-    assert [(row.sub, row.version) for row in found.set_aside] == [(0, 2), (2, 2)]
+    assert [(row.sub, row.version) for row in found.set_aside] == [(0, 2)]
+
+
+def test_but_first_the_one_that_delivers_most():
+    """Its rows are in the hot table: a greater version that knows one member less hides none."""
+    found = counted(
+        [*members(0, 2), *members(0, version=2)], [*members(1), *members(1, 2, version=2)]
+    )
+    assert [(row.sub, row.version) for row in found.delivered] == [(0, 1), (2, 1)]
+    assert [(row.sub, row.version) for row in found.set_aside] == [(1, 1)]
+
+
+def test_of_what_rules_dropped_the_least_counts():
+    found = counted([*members(0, 2), *members(0, version=2)], (), members(2, version=2))
+    assert [(row.sub, row.version) for row in found.delivered] == [(0, 1), (2, 1)]
+    assert found.left_out == []
 
 
 def test_children_of_one_message_are_elements_of_their_own():

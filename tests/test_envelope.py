@@ -242,7 +242,11 @@ def test_the_ordinary_record_is_plain():
         b'{"a":1',
         b"[1",
         b"[1]]",
-        b'[{"a":NaN}]',
+        b'[{"a":NaN}] x',
+        b'[{"a":NaN}',
+        b'[{"a":"NaN}]',
+        b'["a":NaN}',
+        b"[{]},1]",
         b"1\n2",
         b'"x"\n"y"',
         b"",
@@ -267,6 +271,33 @@ def test_elements_are_their_own_bytes_and_no_further_opened():
     assert messages(body) == own
     assert messages(body, LINES) == own
     assert messages(b"[1]\n[2]", LINES) == [b"[1]", b"[2]"]
+
+
+@pytest.mark.parametrize(
+    ("body", "own"),
+    [
+        (b'[{"a":NaN}]', [b'{"a":NaN}']),
+        (b'[{"a":1}, {"b":NaN} ,{"c":[1,2]}]', [b'{"a":1}', b'{"b":NaN}', b'{"c":[1,2]}']),
+        (b'[{"a":"x,]"},{b}]\r\n', [b'{"a":"x,]"}', b"{b}"]),
+        (BOM + b'[{"a":1},]', [b'{"a":1}', b""]),
+        (b'[{"a":1} {"b":2},{"c":3}]', [b'{"a":1} {"b":2}', b'{"c":3}']),
+    ],
+)
+def test_a_broken_element_leaves_the_others_theirs(body: bytes, own: list[bytes]):
+    assert messages(body) == own
+
+
+@SOME
+@given(st.lists(VALUES.map(text_of), min_size=1, max_size=9))
+def test_an_array_is_parted_alike_whether_an_element_is_broken_or_not(whole: list[bytes]):
+    assert messages(b"[" + b" ,".join([*whole, b"NaN"]) + b"]") == [*whole, b"NaN"]
+
+
+def test_of_a_broken_array_no_more_is_opened_than_of_another():
+    assert refused(b"[" + b",".join([b"1"] * 1_000 + [b"NaN"]) + b"]") == (
+        "envelope",
+        "too_many_elements",
+    )
 
 
 @pytest.mark.parametrize("body", [b"[]", b" [ ]\n", BOM + b"[]", b"\x1e\n\x1e"])

@@ -705,3 +705,57 @@ def test_hot_items_are_made_of_a_few_landing_columns_only(table: Table):
     rows = rows_of(TELEMETRY, reading(), reading(seq=1))
     result = write(table, rows.select(hot.columns_of(TELEMETRY)), TELEMETRY)
     assert result.written == len(contents(table)) == 2
+
+
+VERSION = """
+name = "fleet"
+version = {version}
+
+[identity]
+device = "device"
+event_time = "at"
+record_id = ["device", "at"]
+
+[schema]
+path = "v"
+
+[[field]]
+name = "device"
+type = "string"
+
+[[field]]
+name = "at"
+type = "timestamp"
+format = "epoch_seconds"
+"""
+MORE = """
+[[field]]
+name = "humidity"
+type = "float64"
+
+[[field]]
+name = "seen"
+type = "timestamp"
+format = "epoch_seconds"
+"""
+
+
+def test_an_item_has_its_own_versions_fields_whichever_is_current():
+    """A record that names its version is the same item before and after another is made current."""
+    old = parse_contract(VERSION.format(version=1).encode(), "old.toml")
+    new = parse_contract((VERSION.format(version=2) + MORE).encode(), "new.toml")
+    sent = delivery([b'{"device": "a", "at": 1764000000, "v": 2, "humidity": 40, "seen": 0}'])
+    made = []
+    for current, other in ((old, new), (new, old)):
+        rows = Transform(current, 0, (other,)).apply(sent.table(), "raw/x").rows
+        rows = rows.select(hot.columns_of(current, rows.column_names))
+        made.append(hot.items_of(rows, current)[1])
+    assert made[0] == made[1]
+    ((item,),) = [each.values() for each in made[:1]]
+    assert item["humidity"] == {"N": "40.0"}
+    assert item["seen"] == {"S": "1970-01-01T00:00:00.000000Z"}
+    chosen = (VERSION.format(version=1) + '[hot]\nfields = ["at"]\n').encode()
+    choosy = parse_contract(chosen, "old.toml")
+    rows = Transform(choosy, 0, (new,)).apply(sent.table(), "raw/x").rows
+    (least,) = hot.items_of(rows, choosy)[1].values()
+    assert "humidity" not in least

@@ -484,7 +484,9 @@ def test_the_real_messages_arrive_to_the_last_digit():
     transform = Transform(load_contract("environment-sensors"))
     batch = apply(bodies, transform)
     assert batch.counts == Counts(received=9_995, delivered=9_995, dropped=0, quarantined=0)
-    assert all(transform.decoder.fast(body) is not None for body in bodies)
+    assert transform.plans.only is not None
+    fast = transform.plans.only.message.fast
+    assert all(fast(body) is not None for body in bodies)
     rows = batch.rows
     assert rows.column("_rescued").null_count == 9_995
     assert rows.column("_index").to_pylist() == list(range(9_995))

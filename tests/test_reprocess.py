@@ -13,9 +13,10 @@ from ingest.process import process
 from ingest.reprocess import Report, preview, reprocess
 from ingest.settings import EPOCH_SECONDS
 from ingest.workflow import ExecutionFailed
-from sinks import control
+from sinks import control, registry
 from tests.edge import HOT, STREAM, WIDER, Crash, Edge, rules
 from tests.support import NOON, SECOND, Cloud, Context, delivery, reading
+from transform.contract_file import ContractError, load_contract
 
 HOUR = 3_600 * SECOND
 ANONYMOUS = ('record_id = ["device_id", "event_time", "sequence"]', "")
@@ -237,3 +238,21 @@ def test_old_contracts_are_found_by_what_they_made(edge: Edge, tmp_path) -> None
     assert again(edge).hot_keys_removed == 2
     assert [sk.count("#") for _, sk in edge.account.items()] == [2, 2]
     assert moments(edge.account) == ["12:00:00"] * 2
+
+
+def test_a_contract_older_than_the_one_in_use_is_refused_and_nothing_begun(edge: Edge, tmp_path):
+    edge.ingest([reading(seq=1)])
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, changes in ((old, ()), (new, (("version = 2", "version = 3"),))):
+        folder.mkdir()
+        file = rules(folder, *changes)
+        registry.publish(edge.account.bucket, load_contract(file))
+    edge.deploy(str(old / "telemetry.toml"))
+    for run in (preview, reprocess):
+        with pytest.raises(ContractError, match=r"version 3 is the current one.* use telemetry 2`"):
+            run(edge.wiring, NOON, NOON + HOUR)
+    assert edge.wiring.epoch() == 0
+    registry.use(edge.account.bucket, "telemetry", 2)
+    edge.deploy(str(old / "telemetry.toml"))
+    assert again(edge).complete
+    assert [made // 10**9 for made in edge.delivered().column("_version").to_pylist()] == [2]

@@ -194,6 +194,16 @@ def test_what_is_no_pack():
     assert refused("7") == [(0, "record 1: it is 7, not an object")]
 
 
+def test_behind_a_broken_record_none_is_resolved_and_each_is_told_apart():
+    broken = '[{"n":"a","v":1,"bt":1700000000},{"n":"b","v":NaN},{"n":"c","v":2},7]'
+    found = open_record(broken.encode(), None, None, "sqs", SENML, 5)
+    assert found.bodies == [b'{"n":"a","v":1,"t":1700000000}', b'{"n":"b","v":NaN}']
+    assert [(one.child, one.rejection.detail) for one in found.rejects] == [
+        (2, "record 3: it follows record 2, which is broken"),
+        (3, "record 4: it is 7, not an object"),
+    ]
+
+
 # In other layers
 
 

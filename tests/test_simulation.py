@@ -8,8 +8,9 @@ from typing import get_args
 import pytest
 
 from infra.simulation.__main__ import main
+from infra.simulation.contracts import CHOOSE, EXPLODE, FILTER, SAMPLED
+from infra.simulation.known import Violation
 from infra.simulation.many import alone, many, told
-from infra.simulation.oracle import Violation
 from infra.simulation.run import Report, Simulation
 from infra.simulation.scenario import EventKind, FaultKind, scenario
 from infra.simulation.scheduler import Scheduler, StuckError
@@ -20,8 +21,9 @@ FAULTS = {*get_args(FaultKind), *get_args(EventKind)}
 DONE = {
     *("tripped", "resumed", "unread", "canary", "parked", "fifo"),
     *("replay", "reprocess", "swept", "owed", "verified"),
+    *(f"dropped by {rule}" for rule in (FILTER, EXPLODE, CHOOSE, SAMPLED)),
 }
-"""What guards and operators came to do."""
+"""What guards, operators and rules came to do."""
 
 
 def test_every_record_has_one_fate_under_every_kind_of_fault():

@@ -107,6 +107,14 @@ def refuse(wiring: Wiring, *devices: str) -> Refusing:
 # Transform
 
 
+def test_the_rules_of_what_was_only_rejected_are_kept(account: Cloud, wiring: Wiring):
+    """Else nobody could judge again what they did."""
+    rules = wiring.contract
+    transformed(wiring, b"not JSON")
+    assert account.keys("landing/") == []
+    assert account.keys("contracts/") == [f"contracts/{rules.name}/{rules.digest}.toml"]
+
+
 def test_transform_answers_with_pointers_and_counts(account: Cloud, wiring: Wiring):
     state = archived(wiring, reading(), b"no", reading(moment=NOON - MONTHS), reading(seq=1))
     answer = transform(state, wiring, Context())

@@ -11,6 +11,7 @@ import pytest
 from tests.support import NOON, SECOND
 from tests.verbs import (
     AT,
+    BASE,
     KEY,
     SECONDS,
     applied,
@@ -498,3 +499,41 @@ def test_the_arrival_is_each_records_own():
     batch = applied(rules, like(), like(), like(), arrivals=arrivals)
     assert values(batch, "_late") == [False, True]
     assert refused(batch) == [("check", "future_time", "at")]
+
+
+# Identity
+
+
+EXPLODED = '[explode]\npath = ["deep", "rs"]\n' + field("n", "int64", path="n", of="reading")
+
+
+def test_a_reading_is_the_same_for_a_version_that_knows_more_of_its_message():
+    """Else a Delivery that is tried again after a deployment would leave two hot items of it."""
+    more = field("note", "string") + field("site", "string", attribute="site", default="none")
+    message = {**BASE, "note": "x", "deep": {"rs": [{"n": 1}, {"n": 2}], "y": 1}}
+    digests = [
+        applied(contract(EXPLODED + added), message).rows.column("_digest").to_pylist()
+        for added in ("", more)
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**BASE, "note": "y", "deep": {"rs": [{"n": 1}]}},
+        {**BASE, "note": "x", "deep": {"rs": [{"n": 1}], "y": 2}},
+        {**BASE, "note": "x", "deep": {"rs": [{"n": 1, "m": 2}]}},
+    ],
+)
+def test_a_reading_is_another_where_its_message_says_other_things(other):
+    one = {**BASE, "note": "x", "deep": {"rs": [{"n": 1}]}}
+    digests = applied(contract(EXPLODED), one, other).rows.column("_digest").to_pylist()
+    assert len(set(digests)) == 2
+
+
+def test_a_list_within_a_list_is_exploded_alone():
+    rules = contract('[explode]\npath = ["deep", 0, "rs"]\n' + field("n", "int64", of="reading"))
+    batch = applied(rules, *({**BASE, "deep": [{"rs": [{"n": 1}]}, y]} for y in (1, 1, 2)))
+    assert len(set(batch.rows.column("_digest").to_pylist())) == 2

@@ -35,7 +35,7 @@ from transform.tables import Origin, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
-CODE_VERSION = (0, 2, 0)
+CODE_VERSION = (0, 3, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 TYPE_RULE = "choose"  # by which a message of another type is dropped
@@ -103,15 +103,18 @@ class Transform:
         for good in judged.good.values():
             elements_of.update(good.index)
         origin = Origin(raw, raw_key, first, self.generation, self.contract.name, elements_of)
-        parts = [good.table(origin, self.schema) for good in judged.good.values() if good.index]
+        parts, left_out = [], [judged.drops.table(origin)]
+        for good in judged.good.values():
+            if not good.index:
+                continue
+            part = good.table(origin, self.schema)
+            if good.contract.sample is not None:
+                mask = sampled(part, good.contract.sample)
+                left_out.append(origin.marks(part.filter(pc.invert(mask)), SAMPLE_RULE))
+                part = part.filter(mask)
+            parts.append(part)
         rows = _in_order(parts) if parts else self.schema.empty_table()
-        drops = judged.drops.table(origin)
-        if self.contract.sample is not None:
-            mask = sampled(rows, self.contract.sample)
-            drops = pa.concat_tables(
-                [drops, origin.marks(rows.filter(pc.invert(mask)), SAMPLE_RULE)]
-            )
-            rows = rows.filter(mask)
+        drops = pa.concat_tables(left_out)
         rejects = judged.rejects.table(origin)
         return Batch(
             rows=rows,

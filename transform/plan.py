@@ -166,28 +166,30 @@ class Plan:
             return iter((Reading(row, rescued, body + material + said, body),))
         readings = values[len(self.message.fields) :]
         wrong = _list_wrong(readings, explode, len(body), most)
-        return wrong or self._exploded(row, rescued, said, readings[0])
+        of_message = repr(_without(body, explode.path)).encode() + material + said
+        return wrong or self._exploded(row, rescued, of_message, readings[0])
 
     def _with_attributes(self, row: Row, attributes: Attributes | None) -> bytes | Rejection:
         """Put in what the message's attributes say; returns what they add to its identity."""
-        added: list[str | None] = []
+        added: dict[str, str] = {}
         for place, spec in self.attributes:
             text = (attributes or {}).get(spec.attribute)
             value = exact_reader.attribute(text, spec)
             if isinstance(value, Rejection):
                 return value
             row[place] = value
-            added.append(text)
-        return repr(added).encode() if added else b""
+            if text is not None:
+                added[spec.attribute] = text
+        return repr(sorted(added.items())).encode() if added else b""
 
     def _exploded(
-        self, message: Row, message_rescued: str | None, said: bytes, elements: Sequence[Any]
+        self, message: Row, message_rescued: str | None, of_message: bytes, elements: Sequence[Any]
     ) -> Iterator[Reading | Unread]:
-        """A row for each element, which is what it is by its own bytes and what is in the message.
+        """A row for each element, which is what it is by its own bytes and what the message says.
 
-        So a reading that is sent again beside others is the same reading.
+        So a reading that is sent again beside others is the same reading, and so is one that is
+        read again by a version that knows more fields.
         """
-        of_message = repr((message, message_rescued)).encode() + said
         list_path = dotted(self.contract.explode.path) if self.contract.explode else ""
         decode = self.element.decode
         for number, element in enumerate(elements):
@@ -223,6 +225,26 @@ def _list_wrong(
         detail = f"{count} readings in {size} bytes; at most {most} are read"
         return Rejection("envelope", "too_many_elements", detail)
     return None
+
+
+def _without(body: bytes, path: Path) -> list[tuple[str, Any]]:
+    """What a message says beside what stands at a path: each member, and its JSON text."""
+    key, *rest = path
+    if isinstance(key, int):
+        members = {str(place): part for place, part in enumerate(_PLACES.decode(body))}
+    else:
+        members = _MEMBERS.decode(body)
+    found: list[tuple[str, Any]] = []
+    for name, value in members.items():
+        if name != str(key):
+            found.append((name, bytes(value)))
+        elif rest:
+            found.append((name, _without(bytes(value), tuple(rest))))
+    return found
+
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PLACES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def _together(message: str | None, element: str | None, list_path: str) -> str | None:

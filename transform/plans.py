@@ -38,13 +38,9 @@ class Plans:
         return cls(
             contract=contract,
             versions=versions,
-            _schema=Peek.at(contract.schema, hidden, in_row=not any(c.explode for c in every)),
+            _schema=Peek.at(contract.schema, hidden),
             _by_version={c.version: _plans(c, hidden) for c in every},
-            _types={
-                c.version: Peek.at(c.choose.where, hidden, in_row=c.explode is None)
-                for c in every
-                if c.choose
-            },
+            _types={c.version: Peek.at(c.choose.where, hidden) for c in every if c.choose},
         )
 
     @cached_property
@@ -77,14 +73,14 @@ class Plans:
                     detail = f"the message names version {told}; here are {known}"
                     return Rejection("check", "unknown_schema", detail)
                 version = found
-                said = b"" if self._schema.in_row else b"@%d" % version
+                said = b"@%d" % version if self._schema.where.attribute else b""
         plans = self._by_version[version]
         peek = self._types.get(version)
         if peek is None:
             return plans[""], said
         kind = peek.look(body, attributes)
         if kind is not None and kind in plans:
-            return plans[kind], said if peek.in_row else said + b"=" + repr(kind).encode()
+            return plans[kind], said + (b"=" + repr(kind).encode() if peek.where.attribute else b"")
         wrong = readable.unreadable(body)
         if wrong is not None:
             return wrong
@@ -99,18 +95,16 @@ class Plans:
 class Peek:
     """A look at one place of a message.
 
-    `in_row` says that what stands there is among the bytes that make a row what it is, `hidden`
-    that a field whose values nobody shall see is there too.
+    `hidden` says that a field whose values nobody shall see is there too.
     """
 
     where: Where
-    in_row: bool
     hidden: bool
     _decoder: msgspec.json.Decoder[Any] | None
 
     @classmethod
-    def at(cls, where: Where | None, hidden: Sequence[Field], *, in_row: bool) -> Any:
-        """A look at this place, None for nowhere. An attribute is in no row's bytes."""
+    def at(cls, where: Where | None, hidden: Sequence[Field]) -> Any:
+        """A look at this place, None for nowhere."""
         if where is None:
             return None
         kind: Any = str | int | bool | None
@@ -120,7 +114,6 @@ class Peek:
             )
         return cls(
             where=where,
-            in_row=in_row and not where.attribute,
             hidden=any(_beside(where, f) for f in hidden),
             _decoder=msgspec.json.Decoder(kind) if where.path else None,
         )

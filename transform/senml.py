@@ -77,6 +77,8 @@ class _Pack:
         try:
             members = _members(record)
             if members is None:
+                if record.startswith(b"{"):  # it may have held a base
+                    self.broken = self.broken or f"it follows record {self.number}, which is broken"
                 return record
             self._bases(members)
             return b"{" + b",".join(b'"%s":%s' % pair for pair in self._fields(members)) + b"}"

@@ -7,7 +7,7 @@ sequence itself is judged here: a message that is broken is the decoder's to rej
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -48,16 +48,39 @@ def _array(text: bytes, most: int) -> list[bytes] | Rejection | None:
         detail = f"an array of {len(text)} bytes; at most {ARRAY_BYTES_MAX} are opened"
         return Rejection("envelope", "too_large", detail)
     try:
-        raws = _ARRAY.decode(text)
+        raws: Sequence[msgspec.Raw | bytes] = _ARRAY.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return None
+        broken = _between_commas(text, most)
+        if broken is None:
+            return None
+        raws = broken
     if len(raws) > most:
-        detail = f"{len(raws)} messages in {len(text)} bytes; at most {most} are opened"
+        detail = f"more than {most} messages in {len(text)} bytes, the most that are opened"
         return Rejection("envelope", "too_many_elements", detail)
     found = [bytes(raw) for raw in raws]
     if any(nests_deeper(element, ARRAY_NESTING_MAX) for element in found):
         return None
     return found or Rejection("envelope", "no_records", "the array is empty")
+
+
+def _between_commas(text: bytes, most: int) -> list[bytes] | None:
+    """The elements of an array in which some are no JSON; `None` where its end is not its own.
+
+    Of more than `most` the first that are too many.
+    """
+    found, begin, depth, end = [], 1, 0, 0
+    for token in _MARKS.finditer(text):
+        mark, end = token.group(), token.end()
+        depth += _DEEPER.get(mark, 0)
+        if depth > ARRAY_NESTING_MAX:
+            return None
+        if (depth == 0 and mark == b"]") or (depth == 1 and mark == b","):
+            found.append(text[begin : end - 1].strip(SPACE))
+            begin = end
+        if depth == 0 or len(found) > most:
+            break
+    closed = begin == end and depth == 0 and not text[end:].strip(SPACE)
+    return found if closed or len(found) > most else None
 
 
 def _are_lines(text: bytes) -> bool:
@@ -100,7 +123,9 @@ SPACE = b" \t\r\n"  # of JSON
 _BEFORE = (b"", b" ", b"\t", b"\r", b"\n", BOM[:1])
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*+")
 _SEPARATED = re.compile(rb"[^ \t\r\n\x1e][^\x1e]*+")
-_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings and brackets
+_STRING = rb'"(?:[^"\\]++|\\.)*+"?'
+_TOKENS = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_MARKS = re.compile(_STRING + rb"|[\[\]{},]", re.DOTALL)
 _DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _ANY = msgspec.json.Decoder(msgspec.Raw)

@@ -73,6 +73,7 @@ def _reprocess(state: State, rules: Contract, contract: str, low: int, high: int
     there = state.running()
     if there is None:
         with served(state) as client:  # before a mapping reads anything under the epoch before
+            reprocessing.rules_of(wiring_of(pipeline(rules.name, contract), client), 0)
             control.begin(Bucket(client("s3"), BUCKET), low, high, rules.digest)
     elif rules.source not in {known.source for known in state.contracts()}:
         raise StateError(

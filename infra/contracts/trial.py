@@ -53,8 +53,12 @@ def applied(
     bodies: Sequence[bytes],
     arrival: int,
     attributes: Mapping[str, str] = NO_ATTRIBUTES,
+    older: tuple[Contract, ...] = (),
 ) -> Batch:
-    """What Transform makes of these records, had they come just now: by SQS, with attributes."""
+    """What Transform makes of these records, had they come just now: by SQS, with attributes.
+
+    `older` are versions of the contract that they may name.
+    """
     count = len(bodies)
     texts = {name: {"stringValue": text, "dataType": "String"} for name, text in attributes.items()}
     delivery = Delivery(
@@ -67,12 +71,14 @@ def applied(
         attributes=[json.dumps(texts) if attributes else None] * count,
         bodies=list(bodies),
     )
-    return Transform(contract).apply(delivery.table(), "sample")
+    return Transform(contract, older=older).apply(delivery.table(), "sample")
 
 
-def tried(contract: Contract, sample: Sample, arrival: int) -> Trial:
-    """A sample under a contract, `arrival` in microseconds."""
-    batch = applied(contract, sample.bodies, arrival)
+def tried(
+    contract: Contract, sample: Sample, arrival: int, older: tuple[Contract, ...] = ()
+) -> Trial:
+    """A sample under a contract and its `older` versions, `arrival` in microseconds."""
+    batch = applied(contract, sample.bodies, arrival, older=older)
     repeats, conflicts = _identities(batch)
     return Trial(
         records=batch.counts.received,

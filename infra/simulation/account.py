@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -13,14 +14,16 @@ from infra.doubles.mappings import Mappings, Switch
 from infra.doubles.s3 import S3
 from infra.doubles.sqs import Sqs
 from infra.doubles.stepfunctions import StateMachines
+from infra.doubles.world import Calm
 from infra.esm.queue import QueueRules
 from infra.esm.shard import ShardMachine
 from infra.esm.simulate import EPOCH
 from infra.esm.simulated_stream import SimulatedStream
 from infra.esm.stream import StreamRules
+from infra.simulation import contracts
 from infra.simulation.contracts import NAME
+from infra.simulation.known import Known, Stores
 from infra.simulation.lambdas import Lambdas, arn_of
-from infra.simulation.oracle import Known, Stores
 from infra.simulation.regrouping import Regrouping
 from infra.simulation.scenario import Scenario
 from infra.simulation.scheduler import Scheduler
@@ -37,6 +40,7 @@ from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest.breaker import RejectLimits
 from ingest.limits import FIFO
 from ingest.parking import Parking
+from sinks import registry
 from sinks.bucket import Bucket
 
 URL = "https://sqs.us-east-1.amazonaws.com/123456789012/"
@@ -56,6 +60,8 @@ class Account:
         self.expired: dict[str, bytes] = {}
         self._services()
         self._sources()
+        if "versions" in scenario.verbs:
+            self.publish(1)
 
     def _services(self) -> None:
         self.s3 = S3(self.weather, {self.topology.bucket: {}})
@@ -71,6 +77,7 @@ class Account:
         }
         limits = BREAKER if self.scenario.profile == "breaker" else RejectLimits()
         self.lambdas = Lambdas(self.topology, self.weather, self.scheduler, self.clients, limits)
+        self.known.judges = self.lambdas.judges
         machines = {arn_of(self.topology): definition()}
         self.machines = StateMachines(
             self.weather, self.lambdas, self.dynamodb, self.events, machines
@@ -105,6 +112,20 @@ class Account:
             sqs=self.clients["sqs"],
             letters=self.letters,
         )
+
+    def publish(self, version: int) -> None:
+        """A version of the contract is put beside the others."""
+        registry.publish(self._calm(), contracts.contract(version, self.scenario.verbs))
+
+    def use(self, version: int) -> None:
+        """A version reads what names none. One that was never published cannot be used."""
+        with suppress(registry.RegistryError):
+            registry.use(self._calm(), NAME, version)
+
+    def _calm(self) -> Bucket:
+        """The bucket for whoever tries until it works."""
+        calm: Any = S3(Calm(self.weather.clock), self.s3.buckets)
+        return Bucket(calm, self.topology.bucket)
 
     def expire(self) -> None:
         """Raw objects go, whoever still wants to read them."""

@@ -3,102 +3,135 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
+from typing import Literal, get_args
 
 from transform.contract import Contract
 from transform.contract_file import parse_contract
-from transform.decode import Decoder
 from transform.pipeline import Transform
+from transform.plan import Plan
+from transform.plans import Plans
 from transform.records import Generation
+from transform.verbs import Verbs
 
 NAME = "simulated"
 TEMPERATURE_MAX = {1: 100, 2: 200, 3: 200}
 """By contract version: the second takes what the first rejects."""
 
 NEWEST = 3
-"""Version of the contract that knows every field."""
+"""The version that has one field more, a note. It is published, and never deployed."""
 
-CODES = ((0, 1, 0), (0, 1, 1))
-"""Code versions that are deployed in turn; they judge alike, and make generations of their own."""
+BODY_BYTES_MAX = 300
+FUTURE_SECONDS_MAX = 300
+HOT_DAYS = 30
+SAMPLE = 0.7
 
-_TOML = """
-name = "{name}"
-version = {version}
+Verb = Literal[
+    "filter",  # what is cold is dropped
+    "explode",  # a message is a list of readings
+    "choose",  # messages say their type: a reading, a beat without a temperature, or another
+    "versions",  # messages may name the version that reads them
+    "sample",  # only some records are kept
+    "hash",  # there is an owner, of whom nobody shall know
+]
+"""What a scenario's contract has beside its fields, whatever its version."""
 
-[identity]
-device = "device_id"
-event_time = "event_time"
-record_id = ["device_id", "event_time", "sequence"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
+NO_VERBS: frozenset[Verb] = frozenset()
 
-[limits]
-max_body_bytes = 300
-max_future_seconds = 300
+FILTER, EXPLODE, CHOOSE, SAMPLED = "warm", "explode", "choose", "sample"
+"""The rules by which rows are dropped."""
 
-[hot]
-ttl_days = 30
+READING, BEAT = "reading", "beat"
+"""The types of messages that are not dropped."""
 
-[[field]]
-name = "device_id"
-type = "string"
 
-[[field]]
-name = "event_time"
-path = "ts"
-type = "timestamp"
-format = "epoch_millis"
-
-[[field]]
-name = "sequence"
-path = "seq"
-type = "int64"
-
-[[field]]
-name = "temperature"
-type = "float64"
-required = true
-max = {maximum}
-{more}"""
-
-_NOTE = """
-[[field]]
-name = "note"
-type = "string"
-"""
+def contract(version: int, verbs: Iterable[Verb] = NO_VERBS) -> Contract:
+    """A version of the simulated contract; the third has a field that the others do not know."""
+    return _contract(version, frozenset(verbs))
 
 
 @cache
-def contract(version: int) -> Contract:
-    """A version of the simulated contract; the third has a field that the others do not know."""
-    more = _NOTE if version == 3 else ""  # noqa: PLR2004  the third
-    text = _TOML.format(name=NAME, version=version, maximum=TEMPERATURE_MAX[version], more=more)
+def _contract(version: int, verbs: frozenset[Verb]) -> Contract:
+    text = "\n".join([_head(version, verbs), *_fields(version, verbs)])
     return parse_contract(text.encode(), f"{NAME}-{version}.toml")
 
 
-@cache
-def decoder(version: int) -> Decoder:
-    rules = contract(version)
-    return Decoder.of(rules.fields, device=rules.device)
+def _head(version: int, verbs: frozenset[Verb]) -> str:
+    own = ", ".join(f'"{name}"' for name in identity(verbs))
+    parts = {
+        "filter": f'[[filter]]\nname = "{FILTER}"\ndrop = "temperature < 0"',
+        "explode": '[explode]\npath = "readings"\nempty = "drop"',
+        "choose": _CHOOSE + ('"part"]' if "explode" in verbs else "]"),
+        "versions": '[schema]\npath = "schema"',
+        "sample": f"[sample]\nkeep = {SAMPLE}",
+    }
+    chosen = [text for verb, text in parts.items() if verb in verbs]
+    limits = _LIMITS.format(bytes=BODY_BYTES_MAX, seconds=FUTURE_SECONDS_MAX, days=HOT_DAYS)
+    named = f'name = "{NAME}"\nversion = {version}\n[identity]\ndevice = "device_id"'
+    return "\n".join([named, f'event_time = "event_time"\nrecord_id = [{own}]', limits, *chosen])
 
 
-def good(body: bytes, arrival_micros: int, version: int) -> bool:
-    """Whether a contract takes a message: its definition, apart from Transform's fast path."""
-    rules = contract(version)
-    if len(body) > rules.max_body_bytes:
-        return False
-    read = decoder(version).slow(body)
-    if not isinstance(read, tuple):
-        return False
-    event_time = read[0][[f.name for f in rules.fields].index(rules.event_time)]
-    return int(str(event_time)) - arrival_micros <= rules.max_future_seconds * 1_000_000
+def identity(verbs: Iterable[Verb]) -> tuple[str, ...]:
+    """The fields that make two records the same."""
+    own = ("device_id", "event_time", "sequence")
+    return (*own, "part") if "explode" in verbs else own
 
 
-def generation(rules: Transform, code: int) -> Generation:
-    """The generation of a Transform, were it of this code version (`CODES`)."""
-    major, minor, patch = CODES[code]
-    made = (rules.epoch, rules.contract.name, rules.contract.version, rules.contract.digest)
-    named = repr((*made, CODES[code])).encode()
+def _fields(version: int, verbs: frozenset[Verb]) -> Iterable[str]:
+    of = 'of = "reading"' if "explode" in verbs else ""
+    yield _field("device_id", "string")
+    yield _field("event_time", "timestamp", 'path = "ts"\nformat = "epoch_millis"')
+    yield _field("sequence", "int64", 'path = "seq"')
+    if "explode" in verbs:
+        yield _field("part", "int64", of)
+    wanted = f"required = true\nmax = {TEMPERATURE_MAX[version]}"
+    yield _field("temperature", "float64", f"{wanted}\n{of}")
+    if "hash" in verbs:
+        yield _field("owner", "string", 'privacy = "hash"')
+    if version == NEWEST:
+        yield _field("note", "string")
+
+
+def _field(name: str, kind: str, keys: str = "") -> str:
+    return f'[[field]]\nname = "{name}"\ntype = "{kind}"\n{keys}'
+
+
+_LIMITS = """[limits]
+max_body_bytes = {bytes}
+max_future_seconds = {seconds}
+[hot]
+ttl_days = {days}"""
+
+_CHOOSE = f"""[choose]
+path = "kind"
+otherwise = "drop"
+[[choose.case]]
+value = "{READING}"
+[[choose.case]]
+value = "{BEAT}"
+fields = ["""
+
+
+def coded(generation: Generation, code: int) -> Generation:
+    """A generation as another version of the code would have made it, which judges alike."""
+    if not code:
+        return generation
+    named = f"{generation.digest}/{code}".encode()
     return Generation(
-        epoch=rules.epoch,
-        version=rules.contract.version * 10**9 + major * 10**6 + minor * 10**3 + patch,
+        epoch=generation.epoch,
+        version=generation.version + code,
         digest=hashlib.blake2b(named, digest_size=8).hexdigest(),
     )
+
+
+_READY: dict[tuple[str, ...], tuple[Plans, dict[Plan, Verbs]]] = {}
+
+
+def ready(rules: Transform) -> tuple[Plans, dict[Plan, Verbs]]:
+    """What a Transform is made ready with, once for all seeds: it takes longer than a Delivery."""
+    made = (*(c.digest for c in (rules.contract, *rules.older)), rules.hash_key.hex())
+    if made not in _READY:
+        _READY[made] = (rules.plans, rules.verbs)
+    return _READY[made]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from infra.doubles.stepfunctions import Execution
-from infra.simulation import contracts
-from infra.simulation.oracle import VERSION_UNIT, Known, Row, Violation, micros, position_of
-from infra.simulation.scenario import member_key
+from infra.simulation.drawn import member_key
+from infra.simulation.known import Known, Row, Violation, position_of
 from ingest.breaker import RejectLimits
 
 WORKFLOW_SECONDS = 200.0  # over the workflow's timeout: one begun before may hear the later word
@@ -40,7 +39,7 @@ def set_aside_by_the_world(
             continue
         done = execution.output["transform"]
         rows = raw.get(asked["raw_key"], [])[asked["first"] : asked["first"] + asked["received"]]
-        bad = nearly_all_bad(known, rows, done["version"] // VERSION_UNIT, limits)
+        bad = nearly_all_bad(known, rows, done["generation"], limits)
         if "breaker" in done and (done["landing_key"] or done["quarantine_key"]):
             yield Violation("set aside what the breaker handed back", execution.arn)
         if "breaker" in done and not bad:
@@ -50,18 +49,19 @@ def set_aside_by_the_world(
             yield Violation("nearly all was bad, and set aside", execution.arn)
 
 
-def nearly_all_bad(known: Known, rows: Sequence[Row], version: int, limits: RejectLimits) -> bool:
-    """Whether a guard that counts messages by hand would trip. Nobody has judged by version 0."""
+def nearly_all_bad(
+    known: Known, rows: Sequence[Row], generation: str, limits: RejectLimits
+) -> bool:
+    """Whether a guard that counts rows by hand would trip. Without rules nobody has judged."""
     counted = 0
     rejected: list[object] = []
-    for row in rows if version else ():
-        position, arrival = position_of(row), micros(row["_arrival"])
-        members = known.members.get(position, ())
-        counted += len(members)
+    for row in rows:
+        elements = known.elements(position_of(row), generation)
+        counted += len(elements)
         rejected += [
-            _key(known, row, number)
-            for number, body in enumerate(members)
-            if not contracts.good(body, arrival, version)
+            _key(known, row, sub)
+            for (sub, _), element in elements.items()
+            if element.fate == "quarantined"
         ]
     many = counted >= limits.records_min and len(set(rejected)) >= limits.keys_min
     return many and len(rejected) > limits.ratio_max * counted
@@ -70,5 +70,5 @@ def nearly_all_bad(known: Known, rows: Sequence[Row], version: int, limits: Reje
 def _key(known: Known, row: Row, number: int) -> object:
     """What tells a message's producer: in an aggregate each has a key of its own."""
     position = position_of(row)
-    whole = known.bodies[position] != known.members[position][0]
+    whole = position in known.aggregated
     return member_key(number) if whole else row["_partition_key"] or position

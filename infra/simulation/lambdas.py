@@ -18,6 +18,7 @@ from infra.doubles.stepfunctions import StateFailed, StateMachines
 from infra.doubles.world import Call
 from infra.esm.answers import Result
 from infra.simulation import contracts
+from infra.simulation.messages import Judge
 from infra.simulation.scheduler import Scheduler, Task
 from infra.simulation.weather import Weather
 from infra.topology import Function, Topology
@@ -25,6 +26,7 @@ from ingest.breaker import Breaker, RejectLimits
 from ingest.settings import Settings, Wiring
 from ingest.workflow import Workflow
 from sinks.bucket import Bucket
+from sinks.registry import Index
 from sinks.repair import Limits
 from sinks.table import Table, Waiting
 from transform import pipeline
@@ -70,13 +72,22 @@ class SimulatedWiring(Wiring):
     def __init__(self, settings: Settings, lambdas: Lambdas, deployed: Deployed) -> None:
         super().__init__(settings, lambdas.clock)
         self._lambdas, self._deployed = lambdas, deployed
+        self._made_by = Deployed()
 
     @property
     def contract(self) -> Contract:
-        return self.transform(0).contract
+        return contracts.contract(self._deployed.version, self._lambdas.verbs)
 
     def transform(self, epoch: int) -> pipeline.Transform:
-        return self._lambdas.rules(self._deployed, epoch)
+        deployed = replace(self._deployed)
+        if deployed != self._made_by:
+            self._rules.clear()
+            self._made_by = deployed
+        return super().transform(epoch)
+
+    def _made(self, epoch: int, index: Index) -> pipeline.Transform:
+        deployed = replace(self._deployed)
+        return self._lambdas.rules(super()._made(epoch, index), deployed, index)
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,8 @@ class Lambdas:
     ) -> None:
         self.topology, self.weather, self.scheduler = topology, weather, scheduler
         self.breaker = breaker
-        self.clients = clients
+        self.clients, self.verbs = clients, weather.scenario.verbs
+        self.judges: dict[str, Judge] = {}
         self.skew = 0.0
         self.broken_until = 0.0
         self.deployed = Deployed()
@@ -113,7 +125,7 @@ class Lambdas:
         self.invocations = 0
         self._functions = {f.name: f for f in topology.functions}
         self._handlers = {f.name: self._handler(f) for f in topology.functions}
-        self._rules: dict[tuple[int, int, int], pipeline.Transform] = {}
+        self._rules: dict[tuple[str, int], pipeline.Transform] = {}
 
     def clock(self) -> float:
         """The functions' clock, which may be wrong."""
@@ -182,16 +194,32 @@ class Lambdas:
         """The wiring of a command that an operator runs: a process of its own."""
         return self._wiring(self.topology.ingest_stream)
 
-    def rules(self, deployed: Deployed, epoch: int) -> pipeline.Transform:
-        """Transform with these rules: its code version is part of its generation."""
-        named = (deployed.version, deployed.code, epoch)
+    def rules(
+        self, made: pipeline.Transform, deployed: Deployed, index: Index
+    ) -> pipeline.Transform:
+        """These rules as this account runs them: the code version is part of the generation.
+
+        Which contract reads what is noted for the oracle by what was deployed and published.
+        """
+        named = (made.generation.digest, deployed.code)
         if named not in self._rules:
-            made = Rules(contracts.contract(deployed.version), epoch)
-            vars(made)["sleep"], vars(made)["crash"] = self.scheduler.sleep, self._crash
-            vars(made)["clock"] = self.clock
-            vars(made)["broken"] = lambda: self.scheduler.now < self.broken_until
-            vars(made)["generation"] = contracts.generation(made, deployed.code)
-            self._rules[named] = made
+            rules = Rules(made.contract, made.epoch, made.older, made.hash_key)
+            plans, verbs = contracts.ready(made)
+            vars(rules).update(
+                plans=plans,
+                verbs=verbs,
+                generation=contracts.coded(made.generation, deployed.code),
+                sleep=self.scheduler.sleep,
+                crash=self._crash,
+                clock=self.clock,
+                broken=lambda: self.scheduler.now < self.broken_until,
+            )
+            versions = {deployed.version, *(number for number, _ in index.versions)}
+            current = max(deployed.version, index.current)
+            self.judges[rules.generation.digest] = Judge(
+                self.verbs, current, frozenset(versions), deployed.code
+            )
+            self._rules[named] = rules
         return self._rules[named]
 
     def _crash(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from infra.simulation.drawn import Made
 from infra.simulation.run import Report, Simulation
 from infra.simulation.scenario import Scenario, scenario
 from infra.simulation.shrink import shrunk
@@ -83,6 +84,10 @@ def alone(tried: Scenario) -> Report:
     return replace(report, violations=(*report.violations, *views.compare()[tried.seed]))
 
 
+def _shown(made: Made) -> list[list[str]]:
+    return [[message.body.decode() for message in member] for member in made.members]
+
+
 def told(report: Report) -> str:
     """A failing run for people: the seed, what is wrong, and what is left of its schedule."""
     made = report.scenario
@@ -90,13 +95,13 @@ def told(report: Report) -> str:
     lines += [f"  {violation}" for violation in report.violations[:SHOWN_VIOLATIONS]]
     if len(report.violations) > SHOWN_VIOLATIONS:
         lines.append(f"  and {len(report.violations) - SHOWN_VIOLATIONS} more")
+    lines.append(f"  verbs: {', '.join(sorted(made.verbs)) or 'none'}")
     mapping = "regrouping at will" if made.regroup else f"bisect {made.bisect}"
     lines.append(
         f"  mapping: {made.shards} shards, batches of {made.batch}, {made.lanes} lanes, {mapping}"
     )
     lines += [
-        f"  record at {r.at:.2f} s to {r.source} under {r.key}: {[m.decode() for m in r.members]}"
-        for r in made.records
+        f"  record at {r.at:.2f} s to {r.source} under {r.key}: {_shown(r)}" for r in made.records
     ]
     lines += [f"  event at {e.at:.2f} s: {e.kind} {e.value} {e.seconds or ''}" for e in made.events]
     lines += [f"  fault {name}" for name in report.happened]

@@ -1,97 +1,44 @@
 """What must be, counted without the code under test.
 
 It knows what producers sent and what Lambda received, reads what lies in the stores at the end, and
-holds the two against each other. Of the production code it uses the exact reader, which is the
-contract's definition, and Parquet's decoder.
+holds the two against each other. What a message comes to it knows by itself (`messages`); of the
+production code it uses Parquet's decoder alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections import Counter
 from typing import Any
 
-from infra.doubles.stepfunctions import Execution
 from infra.simulation import contracts
+from infra.simulation.books import Books
+from infra.simulation.known import (
+    UNREAD,
+    Chosen,
+    Item,
+    Known,
+    Row,
+    Stores,
+    Violation,
+    digest,
+    micros,
+    place_of,
+    position_of,
+    worst,
+)
+from infra.simulation.messages import MICROS, Element, Fate, Place
 from infra.simulation.sources import Position
 from sinks import parquet
 
-MICROS = 1_000_000
-EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
-DIGEST_BYTES = 16
-DONE = ("delivered", "dropped", "quarantined")
+WORST_FIRST = ("quarantined", "dropped", "delivered")  # as law 5 prefers one whole record's fates
+PREFIXES = ("raw/", "landing/", "quarantine/", "dropped/")
+DONE: tuple[Fate, ...] = ("delivered", "dropped", "quarantined")
 HUNT_SECONDS = 180.0  # one ingest
-UNREAD = "unread"  # the generation of what was set aside without a look (law 8)
-VERSION_UNIT = 10**9  # a generation's version begins with its contract's
-
-Row = dict[str, Any]
-Item = dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Violation:
-    """An invariant that does not hold: `kind` is what shrinking must keep."""
-
-    kind: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.detail}"
-
-
-@dataclass
-class Known:
-    """What the oracle was told during a run (it is the sources' `Ears`)."""
-
-    members: dict[Position, tuple[bytes, ...]] = field(default_factory=dict)
-    bodies: dict[Position, bytes] = field(default_factory=dict)
-    arrivals: dict[Position, int] = field(default_factory=dict)
-    settled_positions: dict[Position, float] = field(default_factory=dict)
-    parked_positions: set[Position] = field(default_factory=set)
-    groups: dict[str, list[Position]] = field(default_factory=dict)  # of FIFO, in their order
-    accepted: list[float] = field(default_factory=list)  # when an operator accepted rejects
-    violations: list[Violation] = field(default_factory=list)
-    now: Any = None
-
-    def made(self, position: Position, body: bytes, members: Sequence[bytes]) -> None:
-        self.members[position], self.bodies[position] = tuple(members), body
-
-    def received(self, position: Position, body: bytes, arrival_micros: int) -> None:
-        self.arrivals[position] = arrival_micros
-        if self.bodies.get(position, body) != body:
-            raise AssertionError(f"the source gave other bytes for {position}")
-
-    def settled(self, position: Position) -> None:
-        self.settled_positions.setdefault(position, self.now())
-
-    def parked(self, position: Position, arrival_micros: int) -> None:
-        self.arrivals.setdefault(position, arrival_micros)
-        self.parked_positions.add(position)
-
-
-@dataclass(frozen=True)
-class Stores:
-    """What lies in the account at the end; `gone` are objects that a lifecycle rule removed."""
-
-    objects: Mapping[str, bytes]
-    gone: Mapping[str, bytes]
-    hot: Mapping[tuple[str, str], Item]
-    ledger: Mapping[tuple[str, str], Item]
-    succeeded: Sequence[str]
-    executions: Sequence[Execution] = ()
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A position's one fate by law 5: its contract's version, and what of it is delivered."""
-
-    version: int
-    delivered: tuple[int, ...]
-    set_aside: tuple[int, ...]
+HASH_KEY = "control/hash-key.json"
+HASH_HEX_DIGITS = 32
 
 
 class Oracle:
@@ -104,30 +51,39 @@ class Oracle:
         self.tables = {
             key: parquet.decode(data).to_pylist()
             for key, data in everything.items()
-            if key.startswith(("raw/", "landing/", "quarantine/"))
+            if key.startswith(PREFIXES)
         }
         self.landing = self._rows("landing/")
         self.quarantine = self._rows("quarantine/")
+        self.dropped = self._rows("dropped/")
+        self.digests: dict[bytes, bytes] = {}  # of what makes a row what it is
         self.chosen: dict[Position, Chosen] = {}
         self.items: dict[tuple[str, str], Item] = {}
 
     def judge(self) -> list[Violation]:
         """Every violation of invariants 1 to 3 there is."""
-        for key, row in self.landing:
-            self._row(key, row, delivered=True)
-        for key, row in self.quarantine:
-            self._row(key, row, delivered=False)
+        for fate, rows in self._by_fate():
+            for key, row in rows:
+                self._row(key, row, fate)
+        self._tell_apart()
         self._names()
         self._controls()
         self._choose()
         self._fates()
         self._hot()
-        self._ledger()
-        return self.violations
+        books = Books(self.known, self.stores, self.tables)
+        return [*self.violations, *books.judge()]
 
     def _rows(self, prefix: str) -> list[tuple[str, Row]]:
         tables = [(key, rows) for key, rows in self.tables.items() if key.startswith(prefix)]
         return [(key, row) for key, rows in tables for row in rows]
+
+    def _by_fate(self) -> tuple[tuple[Fate, list[tuple[str, Row]]], ...]:
+        return (
+            ("delivered", self.landing),
+            ("quarantined", self.quarantine),
+            ("dropped", self.dropped),
+        )
 
     def _wrong(self, kind: str, detail: object) -> None:
         self.violations.append(Violation(kind, str(detail)))
@@ -136,7 +92,7 @@ class Oracle:
 
     def _names(self) -> None:
         for key, data in self.stores.objects.items():
-            if not key.startswith(("raw/", "landing/", "quarantine/")):
+            if not key.startswith(PREFIXES):
                 continue
             earliest = min(row["_arrival"] for row in self.tables[key])
             named = f"{earliest:%Y-%m-%d/%H}/{hashlib.sha256(data).hexdigest()}.parquet"
@@ -160,11 +116,10 @@ class Oracle:
 
     # Invariant 1: every record received has one fate
 
-    def _row(self, key: str, row: Row, *, delivered: bool) -> None:
+    def _row(self, key: str, row: Row, fate: Fate) -> None:
         """A row is what its source record says under its own generation's rules."""
         position = position_of(row)
-        members = self.known.members.get(position)
-        if position not in self.known.arrivals or members is None:
+        if position not in self.known.arrivals or position not in self.known.members:
             self._wrong("a row of nothing received", f"{position} in {key}")
             return
         raw = self.tables.get(row["_raw"], [])
@@ -175,42 +130,64 @@ class Oracle:
             if row["_body"] != self.known.bodies[position] or row["_elements"] != 1:
                 self._wrong("a reject without its bytes", f"{position} in {key}")
             return
-        if row["_sub"] >= len(members) or row["_elements"] != len(members):
-            self._wrong("a row of no element", f"{position} {row['_sub']} in {key}")
+        elements = self.known.elements(position, row["_generation"])
+        element = elements.get(place_of(row))
+        if element is None or row["_elements"] != len(elements):
+            self._wrong("a row of no element", f"{position} {place_of(row)} in {key}")
             return
-        body = members[row["_sub"]]
-        arrival = self.known.arrivals[position]
-        if micros(row["_arrival"]) != arrival:
+        if micros(row["_arrival"]) != self.known.arrivals[position]:
             self._wrong("a row with another arrival", f"{position} in {key}")
-        if row["_digest"] != digest(body):
-            self._wrong("a row of other bytes", f"{position} in {key}")
-        if not delivered and row["_body"] != body:
-            self._wrong("a reject without its bytes", f"{position} in {key}")
-        if contracts.good(body, arrival, row["_version"] // VERSION_UNIT) is not delivered:
-            where = "landing" if delivered else "quarantine"
-            self._wrong("a verdict that the rules do not give", f"{position} in {where}")
+        if element.fate != fate:
+            told = f"{position} {place_of(row)} is {fate}, not {element.fate}"
+            self._wrong("a verdict that the rules do not give", told)
+            return
+        self._holds(key, row, element)
+
+    def _holds(self, key: str, row: Row, element: Element) -> None:
+        """What a row has beside its place: a delivered one is known by what it is made of."""
+        match element.fate:
+            case "delivered":
+                digest_ = self.digests.setdefault(element.identity, row["_digest"])
+                own = (row["_digest"], row["_record_id"], row["_schema"])
+                if own != (digest_, element.record_id, element.version):
+                    self._wrong("a row of other bytes", f"{position_of(row)} in {key}")
+            case "quarantined":
+                if row["_body"] != element.body:
+                    self._wrong("a reject without its bytes", f"{position_of(row)} in {key}")
+                if row["_digest"] != digest(element.body):
+                    self._wrong("a row of other bytes", f"{position_of(row)} in {key}")
+            case "dropped":
+                if row["_rule"] != element.rule:
+                    self._wrong("dropped by another rule", f"{position_of(row)} in {key}")
+
+    def _tell_apart(self) -> None:
+        """Digests tell rows apart; a whole message's is of its bytes."""
+        if len(set(self.digests.values())) < len(self.digests):
+            self._wrong("two readings of one digest", len(self.digests))
+        exploded = any("explode" in judge.verbs for judge in self.known.judges.values())
+        for identity, told in self.digests.items():
+            if not exploded and told != digest(identity):
+                self._wrong("a row of other bytes", identity)
 
     def _choose(self) -> None:
-        """Law 5, by hand: the whole before the rest, then epoch, delivered, version, digest."""
-        found: dict[Position, dict[tuple[int, int, str], dict[int, bool]]] = {}
-        for rows, good in ((self.landing, True), (self.quarantine, False)):
+        """Law 5, by hand: whole, then epoch, worst fate, most rows delivered, version."""
+        found: dict[Position, dict[tuple[int, int, str], dict[Place, Fate]]] = {}
+        for fate, rows in self._by_fate():
             for _, row in rows:
                 named = (row["_epoch"], row["_version"], row["_generation"])
                 elements = found.setdefault(position_of(row), {}).setdefault(named, {})
-                elements[row["_sub"]] = good
+                elements[place_of(row)] = fate
         for position, generations in found.items():
-            count = len(self.known.members.get(position, ()))
             candidates = [
-                (len(elements) == (1 if named[2] == UNREAD else count), named, elements)
-                for named, elements in generations.items()
+                (len(fates) == self._count(position, named[2]), named, fates)
+                for named, fates in generations.items()
             ]
-            whole, (_, version, _), elements = max(candidates, key=_rank)
+            whole, (_, _, generation), fates = max(candidates, key=_rank)
             if whole:
-                self.chosen[position] = Chosen(
-                    version // VERSION_UNIT,
-                    tuple(sub for sub, good in elements.items() if good),
-                    tuple(sub for sub, good in elements.items() if not good),
-                )
+                self.chosen[position] = Chosen(generation, fates)
+
+    def _count(self, position: Position, generation: str) -> int:
+        return 1 if generation == UNREAD else len(self.known.elements(position, generation))
 
     def _fates(self) -> None:
         for position in self.known.members:
@@ -220,29 +197,34 @@ class Oracle:
             elif position not in self.chosen and not parked:
                 self._wrong("lost", position)
 
-    def elements(self, *, delivered: bool) -> set[tuple[Position, int]]:
-        """What of every position is delivered, or set aside: by law 5, by hand."""
+    def elements(self, fate: Fate) -> set[tuple[Position, Place]]:
+        """What of every position is delivered, set aside or dropped: by law 5, by hand."""
         return {
-            (position, sub)
+            (position, place)
             for position, chosen in self.chosen.items()
-            for sub in (chosen.delivered if delivered else chosen.set_aside)
+            for place, its in chosen.fates.items()
+            if its == fate
         }
 
+    def fates(self) -> Counter[Fate]:
+        """How many source records have each fate: their worst row's."""
+        return Counter(chosen.worst for chosen in self.chosen.values())
+
     def identities(self) -> set[bytes]:
-        """What analysts count: each reading once. Here equal bytes have equal ids."""
-        return {
-            digest(self.known.members[position][sub])
-            for position, sub in self.elements(delivered=True)
-        }
+        """What analysts count: each reading once, by its digest. Equal ones have equal ids."""
+        made = (self._element(*element).identity for element in self.elements("delivered"))
+        return {self.digests[identity] for identity in made if identity in self.digests}
+
+    def _element(self, position: Position, place: Place) -> Element:
+        return self.known.elements(position, self.chosen[position].generation)[place]
 
     # Invariant 2: hot is what the records say
 
     def _hot(self) -> None:
-        for position, chosen in self.chosen.items():
-            for sub in chosen.delivered:
-                made = self._item(position, sub, chosen.version)
-                if made is not None:
-                    self.items[made[0]] = made[1]
+        for position, place in self.elements("delivered"):
+            made = self._item(position, self._element(position, place))
+            if made is not None:
+                self.items[made["pk"]["S"], made["sk"]["S"]] = made
         for key in self.items.keys() - self.stores.hot.keys():
             self._wrong("hot lacks an item", key)
         for key in self.stores.hot.keys() - self.items.keys():
@@ -251,122 +233,22 @@ class Oracle:
             if self.stores.hot[key] != self.items[key]:
                 self._wrong("hot holds another item", key)
 
-    def _item(
-        self, position: Position, sub: int, version: int
-    ) -> tuple[tuple[str, str], Item] | None:
-        """The hot item of an element by hand; None where it was too old when it arrived."""
-        body = self.known.members[position][sub]
-        message = json.loads(body)
-        rules = contracts.contract(version)
-        ttl = rules.hot_ttl_seconds or 0
-        event_micros = message["ts"] * 1_000
-        if self.known.arrivals[position] - event_micros >= ttl * MICROS:
+    def _item(self, position: Position, element: Element) -> Item | None:
+        """An element's hot item by hand; None where it was too old when it arrived."""
+        age = self.known.arrivals[position] - element.event_micros
+        if age >= contracts.HOT_DAYS * 86_400 * MICROS or element.identity not in self.digests:
             return None
-        moment = EPOCH_START + timedelta(microseconds=event_micros)
-        time = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-        pk, sk = f"{message['device_id']}#{time[:10]}", f"{time}#{digest(body).hex()}"
-        item: Item = {
-            "pk": {"S": pk},
-            "sk": {"S": sk},
-            "expires_at": {"N": str(event_micros // MICROS + ttl)},
-            "device_id": {"S": message["device_id"]},
-            "event_time": {"S": time},
-            "sequence": {"N": str(message["seq"])},
-            "temperature": {"N": repr(float(message["temperature"]))},
-        }
-        known = {"device_id", "ts", "seq", "temperature"}
-        if any(f.name == "note" for f in rules.fields):
-            known.add("note")
-            if "note" in message:
-                item["note"] = {"S": message["note"]}
-        rescued = {key: value for key, value in message.items() if key not in known}
-        if rescued:
-            item["_rescued"] = {"S": json.dumps(rescued, separators=(",", ":"))}
-        return (pk, sk), item
+        owner = element.says.get("owner") if element.has_owner else None
+        hidden = None if owner is None else self._hidden(owner)
+        return element.item(self.digests[element.identity], hidden)
 
-    # Invariant 3: the ledger agrees
-
-    def _ledger(self) -> None:
-        attempts = [item for item in self.stores.ledger.values() if "raw_key" in item]
-        names = {item["sk"]["S"] for item in attempts}
-        for execution in self.stores.succeeded:
-            if execution not in names:
-                self._wrong("an execution without its ledger item", execution)
-        marks = {pk.removeprefix("paid#") for pk, _ in self.stores.ledger if pk.startswith("paid#")}
-        swept = {pk.removeprefix("owed#") for pk, _ in self.stores.ledger if pk.startswith("owed#")}
-        if unpaid := swept - marks:
-            self._wrong("a debt without its mark", sorted(unpaid))
-        done: set[Position] = set()
-        for item in attempts:
-            if owed := set(item["repair"]["S"].split()) - marks:
-                self._wrong("a debt without its mark", sorted(owed))
-            done |= self._attempt(item)
-        for position in self.known.settled_positions:
-            if position not in done:
-                self._wrong("settled, but in no attempt of the ledger", position)
-
-    def _attempt(self, item: Item) -> set[Position]:
-        """Check an attempt's counts; the positions it is done with."""
-        text = {name: value["S"] for name, value in item.items() if "S" in value}
-        number = {name: int(value["N"]) for name, value in item.items() if "N" in value}
-        raw = self.tables.get(text["raw_key"])
-        if raw is None:
-            self._wrong("an attempt at no raw object", text["raw_key"])
-            return set()
-        first, count = number["first"], number["received"]
-        back = {i for low, high in json.loads(text["retry"]) for i in range(low, high)}
-        if first + count > len(raw) or any(i >= count for i in back):
-            self._wrong("an attempt beyond its raw object", text["sk"])
-            return set()
-        if len(back) == count:
-            return set()
-        rows = self.tables.get(text["landing_key"], [])
-        rejects = self.tables.get(text["quarantine_key"], [])
-        kept = {row["_index"] - first for row in rejects} - back
-        elements = Counter(row["_index"] - first for row in (*rows, *rejects))
-        counted = {
-            "landing_rows": len(rows),
-            "quarantine_rows": len(rejects),
-            "quarantined": len(kept),
-            "dropped": 0,
-            "delivered": len(elements.keys() - kept - back),
-        }
-        for row in (*rows, *rejects):
-            told = (text["generation"], text["raw_key"])
-            if row["_generation"] != UNREAD and (row["_generation"], row["_raw"]) != told:
-                self._wrong("an attempt that names another's rows", text["sk"])
-                break
-        for name, value in counted.items():
-            if number[name] != value:
-                wrong = f"{name} {number[name]}, not {value}: {text['sk']}"
-                self._wrong("the ledger miscounts", wrong)
-        if number["delivered"] + number["quarantined"] + number["dropped"] + len(back) != count:
-            self._wrong("the ledger does not add up", text["sk"])
-        if not back and number["hot_written"] + number["repair_rows"] != number["hot_rows"]:
-            self._wrong("the ledger miscounts", f"hot rows: {text['sk']}")
-        return {position_of(raw[first + i]) for i in range(count) if i not in back}
+    def _hidden(self, owner: str) -> str:
+        """A name as tables have it, by the bucket's key."""
+        key = bytes.fromhex(json.loads(self.stores.objects[HASH_KEY])["key"])
+        return hmac.new(key, owner.encode(), "sha256").hexdigest()[:HASH_HEX_DIGITS]
 
 
-def _rank(candidate: tuple[bool, tuple[int, int, str], dict[int, bool]]) -> tuple[Any, ...]:
-    whole, (epoch, version, name), elements = candidate
-    return (whole, epoch, all(elements.values()), version, name)
-
-
-def position_of(row: Row) -> Position:
-    return (row.get("_stream", ""), row.get("_shard", ""), row.get("_sequence", ""))
-
-
-def digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest()
-
-
-def micros(moment: datetime) -> int:
-    return (moment - EPOCH_START) // timedelta(microseconds=1)
-
-
-def by_kind(violations: Iterable[Violation]) -> dict[str, list[str]]:
-    """What was found, by what it is."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for violation in violations:
-        found[violation.kind].append(violation.detail)
-    return found
+def _rank(candidate: tuple[bool, tuple[int, int, str], dict[Place, Fate]]) -> tuple[Any, ...]:
+    whole, (epoch, version, name), fates = candidate
+    delivered = list(fates.values()).count("delivered")
+    return (whole, epoch, WORST_FIRST.index(worst(fates)), delivered, version, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +12,16 @@ from functools import partial
 
 from infra.esm.simulate import EPOCH
 from infra.simulation.account import Account
+from infra.simulation.drawn import Made
+from infra.simulation.known import Violation
 from infra.simulation.operators import Operators
-from infra.simulation.oracle import Oracle, Violation
-from infra.simulation.scenario import Event, Made, Scenario
+from infra.simulation.oracle import Oracle
+from infra.simulation.scenario import Event, Scenario
 from infra.simulation.scheduler import StuckError
 from infra.simulation.verdict import Verdict
 from ingest import stages, telemetry
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
+from sinks import control
 
 QUIET = QUIET_SECONDS + 1_000.0
 """Until a sweep looks at everything, by a clock that may be late."""
@@ -125,18 +129,14 @@ class Simulation:
             record = self.account.queue.put(made.body, made.key)
             if self.scenario.fifo:
                 self.account.known.groups.setdefault(made.key, []).append(record)
-        self.account.known.made(record, made.body, made.members)
+        self.account.known.made(record, made)
 
-    def _event(self, event: Event) -> None:  # noqa: C901  one case for each kind
+    def _event(self, event: Event) -> None:
         self.account.weather.note(f"event {event}")
         now = self.scheduler.now
         match event.kind:
-            case "contract":
-                self.account.lambdas.deployed.version = int(event.value)
-            case "hot contract":
-                self.account.lambdas.hot_deployed.version = self.account.lambdas.deployed.version
-            case "code":
-                self.account.lambdas.deployed.code = int(event.value)
+            case "contract" | "hot contract" | "code" | "publish" | "use":
+                self._deploy(event)
             case "reprocess" | "replay" | "sweep":
                 self._command(event)
             case "split" | "merge":
@@ -155,6 +155,20 @@ class Simulation:
                 self.account.lambdas.broken_until = now + event.seconds
             case "hot key":
                 self.account.weather.hot_keys[event.value] = now + event.seconds
+
+    def _deploy(self, event: Event) -> None:
+        lambdas = self.account.lambdas
+        match event.kind:
+            case "contract":
+                lambdas.deployed.version = int(event.value)
+            case "hot contract":
+                lambdas.hot_deployed.version = lambdas.deployed.version
+            case "code":
+                lambdas.deployed.code = int(event.value)
+            case "publish":
+                self.account.publish(int(event.value))
+            case "use":
+                self.account.use(int(event.value))
 
     def _command(self, event: Event) -> None:
         """An operator's command, by other rules than before where it has some."""
@@ -187,18 +201,31 @@ class _Unheard:
     def flush_metrics(self) -> None: ...
 
 
+class _Keys:
+    """Keys, each another one, and in every run the same."""
+
+    def __init__(self) -> None:
+        self._made = 0
+
+    def token_hex(self, size: int) -> str:
+        self._made += 1
+        return f"{self._made:0{2 * size}x}"
+
+
 @contextmanager
 def silence() -> Iterator[None]:
-    """No log lines and no metrics: a run has hundreds of Deliveries."""
+    """No log lines, no metrics and no chance: a run has hundreds of Deliveries."""
     loggers = [logging.getLogger(logger.name) for logger in (telemetry.logger, stages.logger)]
     levels = [logger.level for logger in loggers]
     metrics = telemetry.metrics
     telemetry.metrics = _Unheard()  # type: ignore[assignment]
+    vars(control)["secrets"] = _Keys()
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
         telemetry.metrics = metrics
+        vars(control)["secrets"] = secrets
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -5,17 +5,15 @@ A scenario is plain data, so that a failing one can be made smaller: fewer recor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from random import Random
 from typing import Literal, get_args
 
 from infra.esm.answers import Undocumented
-from infra.esm.simulate import EPOCH
-from transform.kpl import aggregate
-from transform.records import Source
+from infra.simulation.contracts import NO_VERBS, VERBS, Verb
+from infra.simulation.drawn import SPAN_SECONDS, Made, records
 
 FaultKind = Literal[
     "throttle",  # refused by the service: nothing happened
@@ -37,7 +35,9 @@ FaultKind = Literal[
 
 EventKind = Literal[
     "contract",  # Transform gets another contract version
-    "code",  # ... another code version
+    "publish",  # a version is put beside those in use, and reads what names none
+    "use",  # ... a published one does
+    "code",  # Transform gets another code version
     "hot contract",  # Hot gets the contract version that Transform has, at another moment
     "reprocess",  # all that arrived runs again by a contract version, under a greater epoch
     "replay",  # what is set aside and parked runs again, by a contract version
@@ -52,44 +52,12 @@ EventKind = Literal[
     "hot key",  # one device's partition takes no more for a while
 ]
 
-KINDS = {
-    "good": 10,
-    "repeat": 4,  # of a message sent before, in another body
-    "conflict": 2,  # an id sent before, with other bytes
-    "wide": 3,  # good by some contract versions only
-    "broken": 2,  # not JSON
-    "oversize": 1,
-    "future": 1,  # good or not by its arrival
-    "old": 1,  # too old for the hot table
-    "rescued": 1,  # with a field that no contract knows
-}
-"""Messages by kind, and how often."""
-
-MOSTLY_BAD = {"good": 3, "repeat": 1, "wide": 12, "broken": 4}
-"""... of which the first contract version rejects most."""
-
-KILLERS = {**KINDS, "kills": 2, "hangs": 1}
-"""... with some that Transform dies of."""
-
 Mend = Literal["contract", "accept"]
 """What an operator does when the breaker trips: mend the rules, or accept the rejects."""
 
 SERVICES = ("s3", "dynamodb", "states", "lambda", "events")
-SPAN_SECONDS = 120.0  # in which records are produced
 FAULTS_SECONDS = 600.0  # after which calls no longer fail
 HOUR_SECONDS = 3_600.0
-MILLIS = 1_000
-
-
-@dataclass(frozen=True)
-class Made:
-    """One record as a producer sent it; `members` are the messages in it."""
-
-    at: float
-    source: Literal["kinesis", "sqs"]
-    key: str
-    body: bytes
-    members: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -122,6 +90,7 @@ class Scenario:
     fifo: bool = False
     budget: int | None = None  # how often a record is tried before it is parked
     mend: Mend = "contract"
+    verbs: frozenset[Verb] = NO_VERBS
     undocumented: Undocumented = field(default_factory=Undocumented)
     allowed: frozenset[str] | None = None
 
@@ -149,11 +118,12 @@ def scenario(seed: int) -> Scenario:
     """What this seed stands for."""
     random = Random(seed)  # noqa: S311  a seed must give the same schedule again
     profile = random.choices(list(PROFILES), list(PROFILES.values()))[0]
+    verbs = frozenset(random.sample(VERBS, random.choice((0, 0, 1, 1, 2, 3))))
     return Scenario(
         seed=seed,
         profile=profile,
-        records=_records(random, profile),
-        events=_events(random, profile),
+        records=records(random, profile, verbs),
+        events=_events(random, profile, verbs),
         rates=_rates(random, profile),
         shards=random.choice((1, 1, 2)),
         batch=random.choice((5, 8) if profile == "breaker" else (2, 3, 5, 8)),
@@ -164,6 +134,7 @@ def scenario(seed: int) -> Scenario:
         fifo=random.random() < 0.3,  # noqa: PLR2004  sometimes
         budget=random.choice((1, 2, 3)) if profile == "replay" else None,
         mend=random.choice(get_args(Mend)),
+        verbs=verbs,
     )
 
 
@@ -186,15 +157,9 @@ def _rates(random: Random, profile: str) -> Mapping[FaultKind, float]:
     return rates
 
 
-def _events(random: Random, profile: str) -> tuple[Event, ...]:
+def _events(random: Random, profile: str, verbs: frozenset[Verb]) -> tuple[Event, ...]:
     found: list[Event] = []
-
-    def some(kind: EventKind, most: int, value: str = "", seconds: float = 0.0) -> None:
-        found.extend(
-            Event(random.uniform(0, SPAN_SECONDS), kind, value, seconds)
-            for _ in range(random.randint(0, most))
-        )
-
+    some = partial(_some, random, found)
     if profile == "reprocess":
         found.append(Event(random.uniform(0, 60), "contract", str(random.choice((1, 2)))))
         found.append(Event(random.uniform(20, 200), "reprocess", str(random.choice((1, 2)))))
@@ -203,12 +168,7 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
             Event(random.uniform(20, 400), "replay", str(random.choice((1, 2, 2))))
             for _ in range(random.randint(1, 2))
         )
-    if profile in {"deploy", "weather", "crashes", "reprocess"}:
-        some("hot contract", 2)
-    if profile in {"deploy", "weather", "crashes"}:
-        for _ in range(random.randint(0, 4 if profile == "deploy" else 1)):
-            some("contract", 1, str(random.choice((1, 2, 2))))
-        some("code", 1, str(random.randrange(2)))
+    found += _deployments(random, profile, verbs)
     if profile == "outage":
         service = random.choice(SERVICES)
         found.append(Event(random.uniform(0, SPAN_SECONDS), "outage", service, HOUR_SECONDS))
@@ -224,67 +184,32 @@ def _events(random: Random, profile: str) -> tuple[Event, ...]:
     return tuple(sorted(found, key=lambda event: event.at))
 
 
-def _records(random: Random, profile: str) -> tuple[Made, ...]:
-    """What producers send, with repeats of single messages in other bodies."""
-    kinds = {"poison": KILLERS, "breaker": MOSTLY_BAD}.get(profile, KINDS)
-    count = random.randint(8 if profile == "breaker" else 1, 14)
-    only: tuple[tuple[Source, ...], ...] = (("kinesis",), ("sqs",), ("kinesis", "sqs"))
-    sources = random.choice((only[0], *only))
-    sent: list[bytes] = []
-    made: list[Made] = []
-    for number in range(count):
-        source = random.choice(sources)
-        members = _members(random, number, sent, kinds)
-        sent += members
-        whole = source == "kinesis" and (len(members) > 1 or random.random() < 0.1)  # noqa: PLR2004
-        if not whole:
-            members = members[:1]
-        body = (
-            aggregate([(member_key(n), m) for n, m in enumerate(members)]) if whole else members[0]
-        )
-        key = f"k-{random.randrange(4)}"
-        at = random.uniform(0, random.choice((1.0, SPAN_SECONDS)))
-        made.append(Made(at, source, key, body, tuple(members)))
-    return tuple(sorted(made, key=lambda record: record.at))
+def _deployments(random: Random, profile: str, verbs: frozenset[Verb]) -> list[Event]:
+    found: list[Event] = []
+    some = partial(_some, random, found)
+    if profile in {"deploy", "weather", "crashes", "reprocess"}:
+        some("hot contract", 2)
+    if profile in {"deploy", "weather", "crashes"}:
+        for _ in range(random.randint(0, 4 if profile == "deploy" else 1)):
+            some("contract", 1, str(random.choice((1, 2, 2))))
+        some("code", 1, str(random.randrange(2)))
+    if "versions" in verbs:
+        some("publish", 2, str(random.choice((2, 3))))
+        some("publish", 1, "3")
+        some("use", 2, str(random.choice((1, 1, 2))))
+    return found
 
 
-def member_key(number: int) -> str:
-    """The partition key of an aggregate's message."""
-    return f"k-{number}"
-
-
-def _members(
-    random: Random, number: int, sent: list[bytes], kinds: Mapping[str, int]
-) -> list[bytes]:
-    count = random.choice((1, 1, 1, 2, 3))
-    chosen = random.choices(list(kinds), list(kinds.values()), k=count)
-    return [_message(random, 10 * number + n, sent, kind) for n, kind in enumerate(chosen)]
-
-
-def _message(random: Random, number: int, sent: list[bytes], kind: str) -> bytes:
-    reading = {
-        "device_id": f"s-{number % 3}",
-        "ts": round(EPOCH * MILLIS) + number,
-        "seq": number,
-        "temperature": 20.5,
-    }
-    match kind:
-        case "repeat" if sent:
-            return random.choice(sent)
-        case "conflict":
-            reading |= {"ts": round(EPOCH * MILLIS), "seq": 0, "temperature": number}
-        case "wide":
-            reading["temperature"] = 150
-        case "kills" | "hangs":
-            return json.dumps({kind: number}).encode()
-        case "broken":
-            return b"no" * (number % 7 + 1)
-        case "oversize":
-            reading["more"] = "x" * 300
-        case "future":
-            reading["ts"] = round((EPOCH + 400 + number) * MILLIS)
-        case "old":
-            reading["ts"] = round((EPOCH - 40 * 86_400) * MILLIS) + number
-        case "rescued":
-            reading["more"] = number
-    return json.dumps(reading, separators=(",", ":")).encode()
+def _some(  # noqa: PLR0913, PLR0917  an event, and where it is drawn
+    random: Random,
+    found: list[Event],
+    kind: EventKind,
+    most: int,
+    value: str = "",
+    seconds: float = 0.0,
+) -> None:
+    """At most so many of these events, at any time."""
+    found.extend(
+        Event(random.uniform(0, SPAN_SECONDS), kind, value, seconds)
+        for _ in range(random.randint(0, most))
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.doubles.stepfunctions import Execution
-from infra.simulation.oracle import Row, Violation
+from infra.simulation.known import Row, Violation
 
 TELL = "Tell producers"
 KIND = ("_step", "_reason", "_field", "_version", "_generation")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from infra.simulation.account import Account
 from infra.simulation.guards import overtaken, set_aside_by_the_world
+from infra.simulation.known import Violation
 from infra.simulation.operators import Operators
-from infra.simulation.oracle import Oracle, Violation
+from infra.simulation.oracle import Oracle
 from infra.simulation.proof import compared, proven
 from infra.simulation.told import Told
 
@@ -44,7 +45,7 @@ class Verdict:
             yield from self._proof()
 
     def did(self) -> Iterator[str]:
-        """What the guards and the operators came to do."""
+        """What guards, operators and the contract's rules came to do."""
         yield from self.operators.did
         for execution in self.account.machines.executions:
             if execution.status == "SUCCEEDED":
@@ -53,6 +54,7 @@ class Verdict:
                 yield from ["tripped"] * ("breaker" in done["transform"])
                 yield from ["owed"] * bool(done.get("hot", {}).get("repair"))
         yield from ["parked"] * len(self.account.known.parked_positions)
+        yield from sorted({f"dropped by {row['_rule']}" for _, row in self.oracle.dropped})
         yield from ["fifo"] * bool(self.account.known.groups)
 
     def _delays(self) -> list[Violation]:
@@ -97,12 +99,5 @@ class Verdict:
 
     def _proof(self) -> Iterator[Violation]:
         """What `verify` says of the account, held against the oracle."""
-        account = self.account
         self.operators.did.append("verified")
-        passed = {
-            (account.stream.name, name): at for name, at in account.stream.checkpoints.items()
-        }
-        report = proven(
-            account.topology, account.clients, account.letters, passed, account.scheduler.now
-        )
-        return compared(report, self.oracle)
+        return compared(proven(self.account), self.oracle)

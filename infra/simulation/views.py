@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pyarrow as pa
 
 from infra.simulation import contracts
-from infra.simulation.oracle import Oracle, Row, Violation, position_of
+from infra.simulation.known import Row, Violation, position_of
+from infra.simulation.messages import Fate, Place
+from infra.simulation.oracle import Oracle
 from infra.simulation.sources import Position
 from sinks import distinct
 from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA
 
 TABLES = distinct.Tables("rows", "rejects", "drops")
-SCHEMA = contracts.contract(contracts.NEWEST).landing_schema()
+SCHEMA = contracts.contract(contracts.NEWEST, contracts.VERBS).landing_schema()
 
 
 @dataclass
@@ -42,17 +44,20 @@ class Views:
         db = _database()
         db.register("rows", rows)
         db.register("rejects", rejects)
-        db.register("drops", DROPPED_SCHEMA.empty_table())
-        delivered, aside = _elements(db, TABLES.delivered()), _elements(db, TABLES.set_aside())
+        dropped = [(seed, oracle.dropped) for seed, oracle in self.oracles.items()]
+        db.register("drops", self._table(dropped, DROPPED_SCHEMA))
+        views = {
+            "delivered": _elements(db, TABLES.delivered()),
+            "quarantined": _elements(db, TABLES.set_aside()),
+            "dropped": _elements(db, TABLES.left_out()),
+        }
         records = _identities(db)
         for seed, oracle in self.oracles.items():
-            wanted = (oracle.elements(delivered=True), oracle.elements(delivered=False))
-            if delivered.get(seed, []) != sorted(wanted[0]):
-                told = set(delivered.get(seed, [])) ^ wanted[0] or "counted twice"
-                found[seed].append(Violation("the distinct view differs", f"delivered {told}"))
-            if aside.get(seed, []) != sorted(wanted[1]):
-                told = set(aside.get(seed, [])) ^ wanted[1] or "counted twice"
-                found[seed].append(Violation("the distinct view differs", f"set aside {told}"))
+            for fate in get_args(Fate):
+                told, wanted = views[fate].get(seed, []), oracle.elements(fate)
+                if told != sorted(wanted):
+                    differ = set(told) ^ wanted or "counted twice"
+                    found[seed].append(Violation("the distinct view differs", f"{fate} {differ}"))
             if records.get(seed, []) != sorted(oracle.identities()):
                 found[seed].append(Violation("the distinct view differs", "identities"))
         return found
@@ -69,13 +74,13 @@ def _marked(seed: int, row: Row) -> Row:
     return row | own
 
 
-def _elements(db: Any, view: str) -> dict[int, list[tuple[Position, int]]]:
+def _elements(db: Any, view: str) -> dict[int, list[tuple[Position, Place]]]:
     sql = f"SELECT {distinct.ELEMENT} FROM ({view})"  # noqa: S608  our own names
-    found: dict[int, list[tuple[Position, int]]] = {}
-    for stream, shard, sequence, sub, _ in db.execute(sql).fetchall():
+    found: dict[int, list[tuple[Position, Place]]] = {}
+    for stream, shard, sequence, sub, child in db.execute(sql).fetchall():
         seed, _, name = stream.partition("/")
         row = {"_stream": name, "_shard": shard, "_sequence": sequence}
-        found.setdefault(int(seed), []).append((position_of(row), sub))
+        found.setdefault(int(seed), []).append((position_of(row), (sub, child)))
     return {seed: sorted(elements) for seed, elements in found.items()}
 
 
