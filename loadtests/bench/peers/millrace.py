@@ -30,7 +30,7 @@ class Texts:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
 
-    def put_each(self, _keys: Any, puts: Iterable[Any], *_: Any) -> set[Any]:
+    def put_each(self, _keys: Any, puts: Iterable[Any], *_: Any, **_how: Any) -> set[Any]:
         for put in puts:
             self.file.write(put if isinstance(put, bytes) else orjson.dumps(put))
             self.file.write(b"\n")
