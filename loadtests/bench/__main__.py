@@ -30,7 +30,7 @@ OUT = ROOT / "build" / "bench"
 class Extent:
     """How much is measured: rounds by batch size, of the other parts, and lines of the file."""
 
-    rounds: Mapping[int, int] = field(default_factory=lambda: {100: 40, 1_000: 15, 7_000: 7})
+    rounds: Mapping[int, int] = field(default_factory=lambda: {100: 60, 1_000: 25, 7_000: 11})
     rate_rounds: int = 5
     job_records: int = 50_000
     job_rounds: int = 5

@@ -189,7 +189,7 @@ def _run(peer: Peer, lines: Path, rest: Path) -> dict[str, float] | str:
         return f"not done within {JOB_SECONDS_MAX} s"
     if done.returncode:
         return "failed: " + done.stderr.strip().rpartition("\n")[2][:200]
-    return json.loads(done.stdout.rpartition("{")[1] + done.stdout.rpartition("{")[2])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def _compare(job: Job, ours: Path, theirs: Path) -> None:
