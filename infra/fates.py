@@ -16,6 +16,8 @@ from transform.records import POSITION
 
 POLL_SECONDS = 0.5
 LOOK_BACK = timedelta(minutes=1)  # an attempt is looked for in the minute it settled and the next
+LOOK_BACK_EVERY = timedelta(seconds=5)  # a minute is eight queries; those before, seldom
+USUALLY_SEEN = timedelta(seconds=2)  # after it settled
 
 Place = tuple[str, str, str]
 """A position: stream, shard, sequence."""
@@ -25,24 +27,36 @@ Parked = Callable[[], set[Place]]
 
 
 class Follower:
-    """New attempts, each once, from a moment on. What it remembers is bounded by `LOOK_BACK`."""
+    """New attempts, each once, from a moment on. What it remembers is bounded by `LOOK_BACK`.
 
-    def __init__(self, table: Table, since: datetime) -> None:
-        self._table = table
+    What is told of an attempt `USUALLY_SEEN` after it settled is found by the next look; what is
+    told later, up to `LOOK_BACK`, by a look within `LOOK_BACK_EVERY`.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        since: datetime,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._table, self._clock = table, clock
         self._since = since
+        self._looked_back = since
         self._seen: dict[str, datetime] = {}
 
     def follow(self) -> list[Attempt]:
         """The attempts that settled since the last look."""
-        now = datetime.now(UTC)
-        since = self._since - LOOK_BACK
+        now = self._clock()
+        since = self._since - USUALLY_SEEN
+        if now - self._looked_back >= LOOK_BACK_EVERY:
+            since, self._looked_back = self._looked_back - LOOK_BACK, now
         fresh = [
             attempt
             for attempt in ledger.settled_since(self._table, since, now)
             if attempt.execution not in self._seen
         ]
         self._seen.update((attempt.execution, now) for attempt in fresh)
-        horizon = since - 2 * LOOK_BACK
+        horizon = self._looked_back - 3 * LOOK_BACK
         self._seen = {name: at for name, at in self._seen.items() if at >= horizon}
         self._since = now
         return fresh

@@ -29,7 +29,7 @@ from infra.local.embedded import embedded
 from infra.local.emulator import Emulator
 from infra.local.emulator import client as make_client
 from infra.local.proxy import Answer, Forward, Proxy, Request, with_body
-from infra.local.state import State
+from infra.local.state import TABLES, State
 from infra.topology import Topology
 from infra.verify import verify
 from sinks import ledger
@@ -444,10 +444,12 @@ def eventually(holds: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.2)
 
 
-def test_a_demo_in_chaos_accounts_for_every_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", TABLES)
+def test_a_demo_in_chaos_accounts_for_every_record(tmp_path: Path, table: str) -> None:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    options = ("--chaos", "--table", table, "--records", "2000", "--json")
     done = subprocess.run(
-        [sys.executable, "-m", "infra.cli", "demo", "--chaos", "--records", "2000", "--json"],
+        [sys.executable, "-m", "infra.cli", "demo", *options],
         env={**inherited, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,

@@ -170,6 +170,7 @@ def test_what_sqs_does_not_take_is_told_before_anything_is_sent(millrace, line, 
         (["demo", "--records", "999"], "999 is not in the range"),
         (["demo", "--records", "many"], "'many' is not a valid integer"),
         (["up", "--port", "70000"], "70000 is not in the range"),
+        (["up", "--table", "quick"], "'quick' is not one of 'emulator', 'fast'"),
         (["query"], "Missing argument"),
         (["hot"], "Missing argument"),
         (["mill"], "No such command 'mill'"),
@@ -294,6 +295,25 @@ def test_a_state_that_is_in_use(millrace, arguments):
         result = millrace(*arguments, "--state", "state")
     assert result.exit_code == 4
     assert "state is in use by a process; stop it, or use another --state" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", COMMANDS[9:])
+@pytest.mark.parametrize(("begun", "wanted"), [("fast", "emulator"), ("emulator", "fast")])
+def test_a_state_goes_on_with_the_table_it_was_begun_with(millrace, arguments, begun, wanted):
+    file_of(reading())
+    state = State(Path("state"))
+    state.prepare()
+    assert [state.table(), state.table("fast"), state.table("emulator")] == [
+        *("emulator", "fast", "emulator")
+    ]
+    (state / "s3" / "account" / BUCKET).mkdir(parents=True)
+    if begun == "fast":
+        state.tables.mkdir()
+    assert state.table() == state.table(begun) == begun
+    result = millrace(*arguments, "--table", wanted, "--state", "state")
+    assert result.exit_code == 2
+    assert f"was begun with --table {begun}" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", COMMANDS[8:])

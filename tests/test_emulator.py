@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local import emulator
+from infra.local import child, emulator
 from infra.local.embedded import served
 from infra.local.emulator import PID_FILE, Emulator, EmulatorError, client, is_healthy, serves
 from infra.local.state import Running, State, StateError
@@ -157,7 +157,7 @@ def test_the_wanted_port_is_taken(tmp_path):
 
 
 def test_an_emulator_that_ends_at_once_shows_the_end_of_its_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(emulator, "BOOTSTRAP", "import sys; sys.exit('no such module: ministack')")
+    monkeypatch.setattr(child, "BOOTSTRAP", "import sys; sys.exit('no such module: ministack')")
     with pytest.raises(EmulatorError, match="did not start; its log ends:\nno such module"):
         Emulator(tmp_path).start()
 

@@ -192,14 +192,13 @@ class Home:
         return found
 
     def workers(self, handler: str) -> list[int]:
-        """Process numbers of the workers that run a handler on this state."""
+        """Process numbers of those that run a handler, or another module, on this state."""
         found = []
         for place in Path("/proc").iterdir():
             try:
-                if (
-                    place.name.isdigit()
-                    and handler.encode() in (place / "cmdline").read_bytes()
-                    and str(self.state).encode() in (place / "environ").read_bytes()
+                told = (place / "cmdline").read_bytes() if place.name.isdigit() else b""
+                if handler.encode() in told and str(self.state).encode() in (
+                    told + (place / "environ").read_bytes()
                 ):
                     found.append(int(place.name))
             except OSError:
@@ -287,6 +286,34 @@ def stopped(tmp_path_factory) -> Home:
     accounted(home.ingest(measured("old", 300)).wait(), expected(300))
     assert home.processes() == []
     return home
+
+
+def test_a_state_with_the_fast_table(tmp_path):
+    """It is told no more after the start: whoever reads the state finds the items where they are.
+
+    Its process is killed and costs nothing. Items do not move: the other table is refused.
+    """
+    home = Home(tmp_path)
+    up = home.start("up", "--contract", str(home.contract), "--table", "fast")
+    up.until(r"table +(http://127\.0\.0\.1:\d+)$")
+    accounted(home.ingest(measured("fast", 300), "--table", "fast").wait(), expected(300))
+    refused = home.ingest(measured("fast", 300), "--table", "emulator").wait()
+    assert refused.code == 2
+    assert "was begun with --table fast" in refused.err
+    (table,) = home.workers("infra.local.fasttable.server")
+    kill(table)
+    done = up.wait()
+    assert done.code == 4
+    assert re.fullmatch(r"millrace: the table has died; .*logs/table.log.*\n", done.err)
+    assert home.processes() == []
+    hot = home.run(
+        "hot", "fast-1", "--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z"
+    )
+    assert (hot.code, hot.err) == (0, "")
+    assert home.query("SELECT sum(hot_written) AS n FROM ledger")[0]["n"] >= 301
+    accounted(home.ingest(measured("more", 100), "--via", "sqs").wait(), expected(100))
+    proof = home.run("verify", "--json")
+    assert proof.json["wrong"] == {"missing": 0, "twice": 0, "conflict": 2, "unexplained": 0}
 
 
 def test_ingest_by_every_way_at_once(up):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.fates import Follower
 from infra.topology import WORKFLOWS
 from sinks import ledger
 from sinks.bucket import Bucket
@@ -197,6 +198,28 @@ def test_attempts_are_found_in_every_bucket_and_once(account: Cloud):
             settle(account, noon, bucket, execution)
     assert len(found(account, noon, noon)) == 2 * BUCKETS
     assert len(list(ledger.attempts(account.ledger))) == 2 * BUCKETS
+
+
+def test_a_follower_finds_each_attempt_once_however_late_it_is_told(account: Cloud):
+    """Past minutes are looked at seldom, but they are."""
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    now = noon
+    follower = Follower(account.ledger, noon, lambda: now)
+
+    def found_at(second: int) -> list[str]:
+        nonlocal now
+        now = noon + timedelta(seconds=second)
+        return [attempt.settled_at[14:19] for attempt in follower.follow()]
+
+    assert found_at(57) == []
+    settle(account, noon + timedelta(seconds=59), execution="soon")
+    assert found_at(61) == ["00:59"]
+    assert found_at(63) == []
+    settle(account, noon + timedelta(seconds=58), execution="late")
+    settle(account, noon + timedelta(seconds=64), execution="next")
+    assert found_at(65) == ["01:04"]
+    assert found_at(69) == ["00:58"]
+    assert found_at(90) == []
 
 
 def test_a_search_goes_over_midnight_and_time_zones(account: Cloud):

@@ -51,6 +51,7 @@ Examples:
     help="The source to push to.",
 )
 @click.option("--aggregate", is_flag=True, help="Push KPL aggregates (Kinesis only).")
+@run.table_option
 @run.state_option
 @click.option(
     "--timeout",
@@ -66,6 +67,7 @@ def ingest(
     contract: str,
     via: str,
     aggregate: bool,
+    table: str | None,
     state: State,
     timeout: float,
     as_json: bool,
@@ -86,7 +88,10 @@ def ingest(
     if source == "sqs":
         _check_text(bodies, file)
     preflight.check(state)
-    with running(state, contract, fifo=fifo) as system, shown.progress(as_json) as watch:
+    with (
+        running(state, contract, fifo=fifo, table=table) as system,
+        shown.progress(as_json) as watch,
+    ):
         paused.require_running(system, source, state)
         sent = push.Sent()
         follower = settlement(system)

@@ -20,7 +20,7 @@ from infra.lake import QueryError
 from infra.local import preflight
 from infra.local.emulator import EmulatorError
 from infra.local.invoke_api import LambdaError
-from infra.local.state import DEFAULT, State, StateError
+from infra.local.state import DEFAULT, TABLES, State, StateError, WrongTable
 from ingest.producer import ProducerError
 from sinks.errors import SinkError
 from transform.contract_file import ContractError
@@ -32,7 +32,7 @@ class Paused(RuntimeError):
     """The breaker has stopped what the command waits for; the message says why and what to do."""
 
 
-WRONG = (ContractError, QueryError, ProducerError, SampleError)
+WRONG = (ContractError, QueryError, ProducerError, SampleError, WrongTable)
 UNABLE = (
     EmulatorError,
     LambdaError,
@@ -90,6 +90,18 @@ def state_option(function: F) -> F:
         show_default=True,
         callback=lambda _ctx, _param, value: State(Path(value)),
         help="Directory that holds the pipeline's state.",
+    )(function)
+
+
+def table_option(function: F) -> F:
+    """`--table`, None where it is not said."""
+    return click.option(
+        "--table",
+        type=click.Choice(TABLES),
+        help=(
+            "Who serves the hot table: the emulator, or a table of our own that is not the "
+            "bottleneck.  [default: what the state was begun with, else emulator]"
+        ),
     )(function)
 
 

@@ -69,11 +69,12 @@ FIFO_MORE = ' \\\n      --message-group-id {device} --message-deduplication-id "
     is_flag=True,
     help="Let the queue be an SQS FIFO queue: each message group (the device) in order.",
 )
+@run.table_option
 @run.state_option
-def up(contract: str, port: int, fifo: bool, state: State) -> None:
+def up(contract: str, port: int, fifo: bool, table: str | None, state: State) -> None:
     """Start the embedded pipeline and print a line of counts each second."""
     preflight.check(state)
-    with state.owned(), embedded(state, contract, port=port, fifo=fifo) as system:
+    with state.owned(), embedded(state, contract, port=port, fifo=fifo, table=table) as system:
         _introduce(system, state)
         _watch(system, state)
 
@@ -86,6 +87,7 @@ def _introduce(system: Embedded, state: State) -> None:
         "endpoint": system.url,
         "stream": system.topology.stream.name,
         "queue": system.queue_url,
+        **({"table": system.endpoints.table_url} if system.endpoints.table else {}),
         "bucket": system.topology.bucket,
         "state": str(state.root),
     }
@@ -119,8 +121,8 @@ def _watch(system: Embedded, state: State) -> None:
                 shown.out.print(f"[yellow]{text}[/yellow]", soft_wrap=True)
         stopped = stops
         time.sleep(1)
-        if not system.emulator.alive():
-            run.fail("the emulator has died; see logs/emulator.log in the state", run.CANNOT_RUN)
+        if died := system.endpoints.dead():
+            run.fail(f"the {died} has died; see logs/{died}.log in the state", run.CANNOT_RUN)
         for attempt in follower.follow():
             counts["attempts"] += 1
             counts["received"] += attempt.received

@@ -28,7 +28,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
-from infra.local.proxy import Answer, Forward, Request, answer, with_body
+from infra.local.emulator import ENVIRONMENT
+from infra.local.proxy import Answer, Forward, Request, answer
+from infra.local.signature import with_signed_body
 from infra.topology import Topology
 
 VISIBILITY_SECONDS = 20
@@ -155,7 +157,8 @@ async def unprocessed(request: Request, forward: Forward, chance: random.Random)
     if not kept:
         return _signed_off(json.dumps({"UnprocessedItems": back}).encode())
     body = json.dumps({**asked, "RequestItems": kept}).encode()
-    told = await forward(replace(request, head=with_body(request.head, body, {}), body=body))
+    secret = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
+    told = await forward(with_signed_body(request, body, secret))
     if told.status != 200:  # noqa: PLR2004  the endpoint's own refusal
         return told
     answered = json.loads(told.body)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from botocore.exceptions import BotoCoreError
 
 from infra.local import resources
 from infra.local.chaos import VISIBILITY_SECONDS, Chaos
-from infra.local.emulator import ENVIRONMENT, Emulator, EmulatorError, client
+from infra.local.emulator import ENVIRONMENT
+from infra.local.endpoints import Endpoints, clients_of, endpoints_of
 from infra.local.invoke_api import LambdaError
 from infra.local.lambdas import LocalLambda
 from infra.local.mappings import Mappings, NotInvoked
@@ -33,7 +33,6 @@ from transform.contract_file import load_contract
 CODE = Path(__file__).resolve().parents[2]
 STAGE_WORKERS = 2  # of Transform and of Hot each: what two cores keep busy
 REPAIR_WORKERS = 1  # debts are rare here, and each worker is a process
-CONNECTIONS_MAX = 16
 DRAIN_SECONDS = 10.0  # for invocations in flight when everything stops
 
 
@@ -80,36 +79,39 @@ class Embedded(Pipeline):
     """A pipeline that this process runs."""
 
     mappings: Mappings
-    emulator: Emulator
+    endpoints: Endpoints
 
 
 @contextmanager
-def embedded(
+def embedded(  # noqa: PLR0913  each is a choice of who runs it
     state: State,
     contract: str,
     *,
     port: int = 0,
     chaos: Chaos | None = None,
     fifo: bool = False,
+    table: str | None = None,
 ) -> Iterator[Embedded]:
     """Run a contract's pipeline on a state that is owned; all of it ends with the context.
 
-    With `chaos` its functions run in bad weather; with `fifo` its queue is a FIFO queue.
+    With `chaos` its functions run in bad weather; with `fifo` its queue is a FIFO queue. `table` is
+    the kind of its tables, None that of the state.
 
-    Raises `ContractError`, `EmulatorError`, or the error of the function that would not start.
+    Raises `ContractError`, `EmulatorError`, `WrongTable`, or the error of the function that would
+    not start.
     """
     rules, kept = state.keep_contract(contract)
     topology = pipeline(rules.name, str(kept), fifo=fifo)
     if chaos is not None:
         topology = chaos.over(topology)
     with ExitStack() as stack:
-        emulator = stack.enter_context(_emulator(state, port))
-        endpoints = stack.enter_context(_endpoints(topology, emulator.url, chaos))
+        endpoints = stack.enter_context(endpoints_of(state, port, table))
+        told = stack.enter_context(_told(topology, endpoints, chaos))
         switches = Switches(state / "paused", topology)
-        lambdas = stack.enter_context(_lambdas(topology, endpoints, state, switches))
+        lambdas = stack.enter_context(_lambdas(topology, told, state, switches))
         if chaos is not None:
             chaos.kill = lambdas.kill
-        clients = _clients(emulator.url)
+        clients, emulator = endpoints.clients, endpoints.emulator
         resources.create(topology, clients, lambdas.proxy_url)
 
         def invoke(name: str, payload: bytes) -> tuple[bytes, str | None]:
@@ -123,7 +125,7 @@ def embedded(
 
         mappings = Mappings(invoke, switches.enabled)
         stack.callback(mappings.stop, DRAIN_SECONDS)
-        system = Embedded(topology, rules, emulator.url, clients, mappings, emulator)
+        system = Embedded(topology, rules, emulator.url, clients, mappings, endpoints)
         mappings.poll_stream(
             clients("kinesis"),
             topology.stream_mapping,
@@ -146,20 +148,27 @@ def embedded(
             timeout_seconds=topology.repair.timeout_seconds,
             tally="repair",
         )
-        state.announce(Running(os.getpid(), emulator.pid, emulator.url, topology.name, fifo))
+        state.announce(
+            Running(
+                os.getpid(), emulator.pid, emulator.url, topology.name, fifo, endpoints.table_url
+            )
+        )
         yield system
 
 
 @contextmanager
-def running(state: State, contract: str, *, fifo: bool | None = None) -> Iterator[Pipeline]:
+def running(
+    state: State, contract: str, *, fifo: bool | None = None, table: str | None = None
+) -> Iterator[Pipeline]:
     """A contract's pipeline: the one that runs on this state already, or one started for us.
 
-    `fifo` is the kind of its queue, None any. Raises `StateError` where another contract runs
-    there, or one with the other kind of queue, besides what `embedded` raises.
+    `fifo` is the kind of its queue and `table` that of its tables, None any. Raises `StateError`
+    where another contract runs there, or one with the other kind of queue or tables, besides what
+    `embedded` raises.
     """
     there = state.running()
     if there is None:
-        with state.owned(), embedded(state, contract, fifo=bool(fifo)) as system:
+        with state.owned(), embedded(state, contract, fifo=bool(fifo), table=table) as system:
             yield system
         return
     rules = load_contract(contract)
@@ -176,10 +185,11 @@ def running(state: State, contract: str, *, fifo: bool | None = None) -> Iterato
             f"process {there.pid} serves {kinds[there.fifo]} on {state.root}, not "
             f"{kinds[not there.fifo]}; stop that process, or use another --state"
         )
+    state.table(table)
     kept_at = str(state / "contracts" / f"{rules.name}.toml")
     topology = pipeline(rules.name, kept_at, fifo=there.fifo)
     with _borrowed(state, there):
-        yield Pipeline(topology, rules, there.url, _clients(there.url))
+        yield Pipeline(topology, rules, there.url, clients_of(there.url, there.table_url))
 
 
 @contextmanager
@@ -188,10 +198,10 @@ def served(state: State) -> Iterator[Client]:
     there = state.running()
     if there is not None:
         with _borrowed(state, there):
-            yield _clients(there.url)
+            yield clients_of(there.url, there.table_url)
         return
-    with state.owned(), _emulator(state, 0) as emulator:
-        yield _clients(emulator.url)
+    with state.owned(), endpoints_of(state) as endpoints:
+        yield endpoints.clients
 
 
 @contextmanager
@@ -207,20 +217,6 @@ def _borrowed(state: State, there: Running) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _emulator(state: State, port: int) -> Iterator[Emulator]:
-    emulator = Emulator(state.root, port)
-    emulator.start()
-    try:
-        yield emulator
-    except (SinkError, BotoCoreError) as error:
-        if emulator.alive():
-            raise
-        raise EmulatorError(f"the emulator has died; see {state / 'logs'}/emulator.log") from error
-    finally:
-        emulator.stop()
-
-
 def _parking(topology: Topology, s3: Any) -> Park | None:
     """How the stream's mapping writes to its on-failure destination."""
     prefix = topology.stream_mapping.on_failure_prefix
@@ -234,14 +230,21 @@ def _parking(topology: Topology, s3: Any) -> Park | None:
 
 
 @contextmanager
-def _endpoints(topology: Topology, url: str, chaos: Chaos | None) -> Iterator[Mapping[str, str]]:
-    """Where each function finds AWS: the emulator, or one that misbehaves, each its own."""
+def _told(
+    topology: Topology, endpoints: Endpoints, chaos: Chaos | None
+) -> Iterator[Mapping[str, Mapping[str, str]]]:
+    """Where each function finds AWS, as its environment says it: or what misbehaves before it."""
+    urls = {"AWS_ENDPOINT_URL": endpoints.emulator.url}
+    if endpoints.table is not None:
+        urls["AWS_ENDPOINT_URL_DYNAMODB"] = endpoints.table.url
     if chaos is None:
-        yield {function.name: url for function in topology.functions}
+        yield {function.name: urls for function in topology.functions}
         return
-    with Proxy(url, chaos.meddle) as proxy:
+    with Proxy(endpoints.emulator.url, chaos.meddle) as proxy:
         yield {
-            function.name: proxy.url(chaos.role_of(function.name))
+            function.name: {
+                name: proxy.url(chaos.role_of(function.name), url) for name, url in urls.items()
+            }
             for function in topology.functions
         }
 
@@ -254,10 +257,13 @@ def _patience(topology: Topology, chaos: Chaos | None) -> tuple[float, float]:
 
 
 def _lambdas(
-    topology: Topology, endpoints: Mapping[str, str], state: State, switches: Switches
+    topology: Topology,
+    told: Mapping[str, Mapping[str, str]],
+    state: State,
+    switches: Switches,
 ) -> LocalLambda:
     return LocalLambda(
-        _wired(topology, endpoints),
+        _wired(topology, told),
         workers={
             topology.ingest_stream.name: topology.stream.shards
             * topology.stream_mapping.parallelization_factor,
@@ -273,21 +279,13 @@ def _lambdas(
     )
 
 
-def _wired(topology: Topology, endpoints: Mapping[str, str]) -> list[Function]:
+def _wired(topology: Topology, told: Mapping[str, Mapping[str, str]]) -> list[Function]:
     """The functions, told what a deployment resolves for them: endpoints, their workflow's ARN."""
     arn = resources.workflow_arn(topology)
     wired = []
     for function in topology.functions:
-        environment = {**function.environment, "AWS_ENDPOINT_URL": endpoints[function.name]}
+        environment = {**function.environment, **told[function.name]}
         if "MILLRACE_WORKFLOW" in environment:
             environment["MILLRACE_WORKFLOW"] = arn
         wired.append(replace(function, environment=environment))
     return wired
-
-
-def _clients(url: str) -> Client:
-    return cache(
-        lambda service: client(
-            service, url, max_pool_connections=CONNECTIONS_MAX, parameter_validation=False
-        )
-    )

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -105,12 +105,17 @@ def with_body(head: bytes, body: bytes, headers: Mapping[str, str]) -> bytes:
     return b"\r\n".join([first, *kept, *fresh, b"", b""])
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of an endpoint."""
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 80)
+
+
 class Proxy:
-    """Stands in front of one endpoint, with a port for each caller. Use it `with`."""
+    """Stands in front of endpoints, with a port for each caller. Use it `with`."""
 
     def __init__(self, endpoint: str, meddle: Meddle = pass_on) -> None:
-        parts = urlsplit(endpoint)
-        self._address = (str(parts.hostname), int(parts.port or 80))
+        self._endpoint = endpoint
         self._meddle = meddle
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -128,20 +133,22 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def url(self, caller: str) -> str:
-        """A new endpoint for this caller."""
-        return self._run(self._listen(caller)).result()
+    def url(self, caller: str, endpoint: str = "") -> str:
+        """A new endpoint for this caller, in front of another one than the proxy's if named."""
+        return self._run(self._listen(caller, address_of(endpoint or self._endpoint))).result()
 
     def _run(self, what: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(what, self._loop)
 
-    async def _listen(self, caller: str) -> str:
+    async def _listen(self, caller: str, address: tuple[str, int]) -> str:
+        forward = partial(ask, address)
+
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             if (task := asyncio.current_task()) is not None:
                 self._talks.add(task)
                 task.add_done_callback(self._talks.discard)
             with suppress(OSError, EOFError, asyncio.CancelledError):
-                await self._talk(caller, reader, writer)
+                await self._talk(caller, forward, reader, writer)
             writer.close()
 
         server = await asyncio.start_server(talk, HOST, 0, limit=HEAD_BYTES_MAX, backlog=1_024)
@@ -157,7 +164,11 @@ class Proxy:
         await asyncio.gather(*talks, return_exceptions=True)
 
     async def _talk(
-        self, caller: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        caller: str,
+        forward: Forward,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -165,7 +176,7 @@ class Proxy:
             if request.headers.get("expect", "").lower() == "100-continue":
                 writer.write(CONTINUE)
             request = Request(caller, head, await _body(reader, request.headers))
-            answered = await self._meddle(request, self._forward)
+            answered = await self._meddle(request, forward)
             if answered is None:
                 return
             writer.write(answered.head + answered.body)
@@ -173,21 +184,23 @@ class Proxy:
             if _closes(request) or _closes(answered) or _until_end(answered):
                 return
 
-    async def _forward(self, request: Request) -> Answer:
-        reader, writer = await asyncio.open_connection(*self._address, limit=HEAD_BYTES_MAX)
-        try:
-            writer.write(request.head + request.body)
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                answered = Answer(head, b"")
-                if answered.status >= INFORMATIONAL:
-                    break
-            if request.method == "HEAD" or answered.status in NO_BODY:
-                return answered
-            reading = reader.read() if _until_end(answered) else _body(reader, answered.headers)
-            return Answer(head, await reading)
-        finally:
-            writer.close()
+
+async def ask(address: tuple[str, int], request: Request) -> Answer:
+    """Send a request to an endpoint. Raises OSError or EOFError where it does not answer."""
+    reader, writer = await asyncio.open_connection(*address, limit=HEAD_BYTES_MAX)
+    try:
+        writer.write(request.head + request.body)
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            answered = Answer(head, b"")
+            if answered.status >= INFORMATIONAL:
+                break
+        if request.method == "HEAD" or answered.status in NO_BODY:
+            return answered
+        reading = reader.read() if _until_end(answered) else _body(reader, answered.headers)
+        return Answer(head, await reading)
+    finally:
+        writer.close()
 
 
 def _closes(message: Request | Answer) -> bool:

@@ -7,7 +7,8 @@ contracts/       the contracts used here, as they were last used
 paused/          a file for each mapping that is disabled
 checkpoints/     how far each shard has been read
 emulator/ s3/    the emulator's saved state
-logs/            one file per function, and the emulator's
+table/           the items of the hot tables, where the fast table keeps them
+logs/            one file per function, the emulator's and the table's
 """
 
 from __future__ import annotations
@@ -28,20 +29,32 @@ from transform.contract_file import load_contract
 MARK = ".millrace-state"
 DEFAULT = Path(".millrace")
 
+EMULATOR, FAST = "emulator", "fast"
+TABLES = (EMULATOR, FAST)
+"""Who serves the hot tables: the emulator, or a table of our own."""
+
 
 class StateError(RuntimeError):
     """The state directory cannot be used as asked; the message says why and what to do."""
 
 
+class WrongTable(StateError):
+    """The state was begun with the other kind of table."""
+
+
 @dataclass(frozen=True)
 class Running:
-    """The process that runs a pipeline on this state, and whether its queue is a FIFO queue."""
+    """The process that runs a pipeline on this state, and whether its queue is a FIFO queue.
+
+    `table_url` is where its tables are; nothing where that is the emulator.
+    """
 
     pid: int
     emulator_pid: int
     url: str
     pipeline: str
     fifo: bool = False
+    table_url: str = ""
 
 
 class State:
@@ -124,6 +137,26 @@ class State:
     def used(self) -> bool:
         """Whether a pipeline ever stood here: its bucket is the first thing it makes."""
         return any((self / "s3").glob(f"*/{BUCKET}"))
+
+    @property
+    def tables(self) -> Path:
+        """Where the fast table keeps its items."""
+        return self / "table"
+
+    def table(self, wanted: str | None = None) -> str:
+        """The kind of table here: what the state was begun with; of a new one what is wanted.
+
+        Raises `WrongTable` where something else is wanted: items do not move.
+        """
+        begun = FAST if self.tables.is_dir() else EMULATOR
+        if not self.used():
+            return wanted or EMULATOR
+        if wanted not in {None, begun}:
+            raise WrongTable(
+                f"{self.root} was begun with --table {begun}, and its items are there; go on with "
+                "that, or use another --state"
+            )
+        return begun
 
     def keep_contract(self, name_or_path: str) -> tuple[Contract, Path]:
         """Load a contract and keep its file here: functions and later queries read that copy."""
