@@ -20,6 +20,7 @@ from transform.contract_file import load_contract
 LITTLE = Extent(
     rounds={30: 1},
     rate_rounds=1,
+    rate_records=200,
     job_records=500,
     job_rounds=1,
     peer_rounds=0,

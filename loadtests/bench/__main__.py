@@ -32,6 +32,7 @@ class Extent:
 
     rounds: Mapping[int, int] = field(default_factory=lambda: {100: 60, 1_000: 25, 7_000: 11})
     rate_rounds: int = 5
+    rate_records: int = 7_000
     job_records: int = 50_000
     job_rounds: int = 5
     peer_rounds: int = 3
@@ -49,6 +50,7 @@ class Extent:
 QUICK = Extent(
     rounds={100: 6, 1_000: 3, 7_000: 1},
     rate_rounds=1,
+    rate_records=2_000,
     job_records=10_000,
     job_rounds=2,
     peer_rounds=1,
@@ -68,7 +70,7 @@ def run(extent: Extent, folder: Path, *, quick: bool) -> Findings:
         say("the whole path, beside the baseline")
         path = paths.measure(aws, folder, extent.rounds)
         say("items to DynamoDB at 5 ms")
-        rate = rates.measure(aws, folder, extent.rate_rounds, extent.large)
+        rate = rates.measure(aws, folder, extent.rate_rounds, extent.rate_records)
         say("the file job, beside other engines")
         jobs = filejob.measure(
             folder,

@@ -91,7 +91,7 @@ class Findings:
             for name in self.rates:
                 note = ""
                 if name != BASELINE:
-                    note = f"  ({self.paths.ratio(name, 'plain', size).median:.1f} times less)"
+                    note = f"  (baseline ÷ {self.paths.ratio(name, 'plain', size).median:.1f})"
                 stages = self.paths.measured[name, "plain", size].stages
                 bars.append(chart.Bar(name, stages, note))
             groups.append((f"{size:,} records a batch", bars))
