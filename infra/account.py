@@ -16,7 +16,7 @@ from infra.fates import Place, Settlement
 from infra.lake import Lake
 from infra.push import Sent
 from sinks import distinct, hot
-from sinks.table import Table
+from sinks.table import Key, Table
 from transform.contract import Contract
 from transform.tables import hot_mask
 
@@ -102,7 +102,7 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
         unaccounted, parked_messages = _one(db, _UNACCOUNTED)
         delivered, left_out = _one(db, _KEPT)
         kept = db.sql("SELECT * FROM delivered").to_arrow_table()
-    expected = set(hot.keys_of(kept.filter(hot_mask(kept, contract)), contract))
+    expected = hot.Wanted.of(kept.filter(hot_mask(kept, contract)), contract).by_key().keys()
     return Account(
         sent=sent.total(),
         delivered=delivered,
@@ -113,13 +113,21 @@ def take(  # noqa: PLR0913, PLR0917  one argument for each place a record can be
         repeats=rows - distinct_rows,
         conflicts=distinct_rows - ids,
         hot_expected=len(expected),
-        hot_items=sum(key in expected for key in hot_table.all_keys()),
+        hot_items=_found(hot_table, set(expected), latest=contract.latest),
         parquet_rows=rows,
         parquet_rows_distinct=distinct_rows,
         files=len(landing),
         bytes=sum(landing.values()),
         seconds=seconds,
     )
+
+
+def _found(table: Table, expected: set[Key], *, latest: bool) -> int:
+    """How many of the items are there; of layout `latest` a newer one will do."""
+    if not latest:
+        return sum(key in expected for key in table.all_keys())
+    newest = dict(table.all_keys())
+    return sum(newest.get(device, "") >= place for device, place in expected)
 
 
 def _tell(db: duckdb.DuckDBPyConnection) -> None:

@@ -133,12 +133,19 @@ VIEWS = {
         LEFT JOIN (SELECT *, true AS ok FROM waiting) AS waiting USING ({POSITION})
     """,
     # Hot items: what the counted rows want, and what a debt of repair or the TTL explains.
-    "wanted": f"""
-        SELECT DISTINCT _contract, _pk, _sk, {POSITION}, _object, _expires FROM delivered WHERE _hot
+    # Of layout `latest` a device's newest is wanted, and a newer one stands for it.
+    "wanting": f"""
+        SELECT DISTINCT _contract, _pk, _sk, {POSITION}, _object, _latest, _expires
+        FROM delivered WHERE _hot
+    """,
+    "wanted": """
+        FROM wanting
+        QUALIFY NOT _latest OR _sk = max(_sk) OVER (PARTITION BY _contract, _latest, _pk)
     """,
     "absent": f"""
         SELECT _contract, _pk, _sk, {POSITION}, _object FROM wanted
-        ANTI JOIN hot_items USING (_contract, _pk, _sk)
+        ANTI JOIN hot_items AS h ON wanted._contract = h._contract AND wanted._pk = h._pk
+            AND (wanted._sk = h._sk OR wanted._latest AND wanted._sk < h._sk)
         ANTI JOIN waiting USING ({POSITION})
         WHERE coalesce(_expires > now_micros(), true)
     """,
@@ -410,7 +417,7 @@ CHECKS = (
         SELECT concat(_pk, ' ', _sk), CASE WHEN made IS NULL THEN 'no record wants it'
             ELSE concat('only rows that do not count want it, in ', made) END
         FROM hot_items
-        ANTI JOIN wanted USING (_contract, _pk, _sk)
+        ANTI JOIN wanting USING (_contract, _pk, _sk)
         LEFT JOIN (
             SELECT _contract, _pk, _sk, min(_object) AS made, bool_or(coming) AS coming
             FROM landing LEFT JOIN (SELECT *, true AS coming FROM waiting) USING ({POSITION})

@@ -34,7 +34,7 @@ from transform.records import (
     RAW_SCHEMA,
     ROW_FIELDS,
 )
-from transform.tables import MICROS, hot_mask
+from transform.tables import MICROS, hot_mask, repeated
 
 READERS = 8
 
@@ -54,6 +54,7 @@ LANDING = pa.schema(
         pa.field("_pk", pa.string()),
         pa.field("_sk", pa.string()),
         pa.field("_hot", pa.bool_()),
+        pa.field("_latest", pa.bool_()),
         pa.field("_expires", pa.int64()),
     ]
 )
@@ -251,18 +252,19 @@ def _hot_columns(table: pa.Table, contract: Contract | None) -> list[pa.Array]:
     count = table.num_rows
     if contract is None:
         nothing = pa.nulls(count, pa.string())
-        return [nothing, nothing, pa.repeat(pa.scalar(value=False), count), _never(count)]
+        no = repeated(value=False, kind=pa.bool_(), count=count)
+        return [nothing, nothing, no, no, _never(count)]
     keys = hot.keys_of(table, contract)
     ttl = contract.hot_ttl_seconds
     expires = _never(count)
     if ttl is not None:
         moments = table.column(contract.event_time).cast(pa.int64())
         expires = pc.add(moments, ttl * MICROS).combine_chunks()
-    mask = hot_mask(table, contract)
     return [
         pa.array([pk for pk, _ in keys], pa.string()),
         pa.array([sk for _, sk in keys], pa.string()),
-        mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask,
+        hot_mask(table, contract),
+        repeated(contract.latest, pa.bool_(), count),
         expires,
     ]
 

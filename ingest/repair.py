@@ -26,7 +26,7 @@ from sinks.deadline import Deadline
 from sinks.errors import Gone, SinkError
 from sinks.ledger import Paid
 from sinks.repair import Debt, DebtError, debt_of, spans
-from sinks.table import Item, Key
+from sinks.table import Key
 from transform.contract import Contract
 from transform.contract_file import ContractError
 from transform.tables import MICROS, hot_mask
@@ -39,13 +39,14 @@ logger = Logger()
 
 @dataclass(frozen=True)
 class Due:
-    """A debt with the items it still asks for, and how many of its rows ask for none.
+    """A debt with the puts it still asks for, and how many of its rows ask for none.
 
     `superseded` are the places of those that a reprocess was to make again.
     """
 
     debt: Debt
-    items: Mapping[Key, Item]
+    puts: Mapping[Key, bytes]
+    latest: bool
     skipped: int
     superseded: tuple[int, ...]
 
@@ -106,10 +107,15 @@ def pay(bodies: Mapping[str, str], wiring: Wiring, context: Context) -> list[str
 
 
 def _pay(due: Collection[Due], wiring: Wiring, deadline: Deadline) -> set[str]:
-    """Put the items of all debts, then the marks of those that are whole; returns their ids."""
-    items = {key: item for each in due for key, item in each.items.items()}
+    """Make the puts of all debts, then the marks of those that are whole; returns their ids."""
     until = deadline.sooner(min(MARK_SECONDS, max(deadline.left, 0) / 4))
-    undone = wiring.hot_table.put_all(items, until, wiring.waiting)
+    undone: set[Key] = set()
+    for latest in {each.latest for each in due}:
+        puts = {k: put for each in due if each.latest is latest for k, put in each.puts.items()}
+        left = wiring.hot_table.put_each(
+            len(puts), puts.values(), until, wiring.waiting, newest=latest
+        )
+        undone |= {key for place, key in enumerate(puts) if place in left}
     now = datetime.fromtimestamp(wiring.clock(), UTC).isoformat(timespec="milliseconds")
     marks = [
         Paid(
@@ -120,7 +126,7 @@ def _pay(due: Collection[Due], wiring: Wiring, deadline: Deadline) -> set[str]:
             superseded=spans(each.superseded),
         )
         for each in due
-        if undone.isdisjoint(each.items)
+        if undone.isdisjoint(each.puts)
     ]
     unmarked = ledger.mark_paid(wiring.ledger_table, marks, deadline, wiring.waiting)
     return {mark.debt for mark in marks} - unmarked
@@ -142,9 +148,14 @@ def _due(debt: Debt, wiring: Wiring, redone: list[Reprocessed], deadline: Deadli
     later = [span for span in redone if span.epoch > debt.epoch]
     gone = superseded(rows, later)
     wanted = rows.filter(pc.and_not(living(rows, contract, wiring.clock()), gone))
-    _, items = hot.items_of(wanted, contract)
     places = pa.array(debt.places).filter(gone).to_pylist()
-    return Due(debt, items, rows.num_rows - wanted.num_rows, tuple(places))
+    return Due(
+        debt,
+        hot.Wanted.of(wanted, contract).by_key(),
+        contract.latest,
+        rows.num_rows - wanted.num_rows,
+        tuple(places),
+    )
 
 
 def living(rows: pa.Table, contract: Contract, now: float) -> pa.ChunkedArray:

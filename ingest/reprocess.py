@@ -1,8 +1,8 @@
 """Reprocess: a range of arrivals runs again under a greater epoch, by other rules.
 
 Law 5 makes the greatest epoch's verdict the one that counts. What the hot table got by older rules
-is put right by the run itself where the key is the same; where it changed, the old item is deleted:
-keys that older generations of the range made, less keys that any chosen row still wants.
+is put right by the run itself where the key is the same; where it changed, `stale` removes the old
+item.
 """
 
 from __future__ import annotations
@@ -17,33 +17,21 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingest import stale
 from ingest.rounds import Ran, Round, Rounds
 from ingest.settings import Wiring
 from ingest.sweep import KEPT_DAYS, sweep
-from sinks import control, distinct, fates, hot, landing, raw
+from sinks import control, distinct, fates, raw
 from sinks.bucket import Bucket
 from sinks.control import Reprocessed
-from sinks.deadline import Deadline
 from sinks.errors import SinkError
 from transform.contract import Contract
 from transform.contract_file import ContractError
 from transform.pipeline import Transform
-from transform.tables import hot_mask
 
 PREFIX = "reprocessed"
 ROUND_RECORDS = 5_000  # as many as a stream's mapping delivers at once
 PASSES_MAX = 10  # over the listing: traffic that goes on adds to it until it runs under the epoch
-DELETE_SECONDS = 600.0
-
-LINEAGE = ("_stream", "_shard", "_sequence", "_sub", "_child", "_epoch", "_generation")
-KEYS = pa.schema(
-    [
-        ("pk", pa.string()),
-        ("sk", pa.string()),
-        *((name, fates.LANDED.field(name).type) for name in LINEAGE),
-        ("_arrival", fates.LANDED.field("_arrival").type),
-    ]
-)
 
 
 @dataclass
@@ -96,7 +84,8 @@ def reprocess(
         _passes(wiring, which, report, done)
     count(wiring.bucket, rules, which, report)
     if not report.handed_back:
-        _remove(wiring, rules, which, report)
+        gone = stale.remove(wiring, rules, which)
+        report.hot_keys_removed, report.hot_keys_left = gone.removed, gone.left
     if report.complete:
         control.finish(wiring.bucket, which)
         _sweep(wiring, report)
@@ -268,50 +257,9 @@ def _tally(side: pa.Table) -> dict[str, int]:
     return {fate: told.count(fate) for fate in ("delivered", "dropped", "quarantined")}
 
 
-# Hot items that nothing wants any more, and those that nobody owes
-
-
-def _remove(wiring: Wiring, rules: Contract, which: Reprocessed, report: Report) -> None:
-    stale = _stale(wiring, rules, which)
-    deadline = Deadline(wiring.clock() + DELETE_SECONDS, wiring.clock)
-    left = wiring.hot_table.delete_all(stale, deadline, wiring.waiting)
-    report.hot_keys_removed = len(stale) - len(left)
-    report.hot_keys_left = len(left)
-
-
 def _sweep(wiring: Wiring, report: Report) -> None:
     """Rows whose raw has expired still count, and debts of theirs were left to this run."""
     try:
         report.hot_rows_owed = sweep(wiring).rows
     except SinkError as error:
         report.problems.append(f"hot rows that nobody owes were not looked for: {error}")
-
-
-def _stale(wiring: Wiring, rules: Contract, which: Reprocessed) -> list[tuple[str, str]]:
-    """Keys that older generations of the range made and no chosen row of the contract wants."""
-    known = fates.read(wiring.bucket, rules)
-    prefix = f"{landing.LANDING}/{rules.name}/"
-    made = [_keys_made(wiring, rules, key) for key in wiring.bucket.keys(prefix)]
-    keys = pa.concat_tables([KEYS.empty_table(), *made])
-    chosen = fates.TABLES.delivered()
-    found = known.ask(
-        f"SELECT DISTINCT pk, sk FROM keys WHERE _epoch < {which.epoch} "
-        f"AND epoch_us(_arrival) >= {which.from_micros} "
-        f"AND epoch_us(_arrival) < {which.to_micros} "
-        "EXCEPT SELECT pk, sk FROM keys SEMI JOIN "
-        f"({chosen}) USING (_stream, _shard, _sequence, _generation) ORDER BY ALL",
-        keys=keys,
-    ).fetchall()
-    return [(pk, sk) for pk, sk in found]
-
-
-def _keys_made(wiring: Wiring, own: Contract, key: str) -> pa.Table:
-    """Hot keys of a landing object's rows, by the contract that made it."""
-    landed = landing.open_(wiring.bucket, key)
-    contract = wiring.contracts.behind(wiring.bucket, landed, own)
-    rows = landed.rows(list(dict.fromkeys([*hot.columns_of(contract), *LINEAGE])))
-    rows = rows.filter(hot_mask(rows, contract))
-    named = hot.keys_of(rows, contract)
-    made = [pa.array([one[place] for one in named], pa.string()) for place in (0, 1)]
-    rest = [rows.column(name) for name in KEYS.names[2:]]
-    return pa.table([*made, *rest], names=KEYS.names).cast(KEYS)

@@ -151,7 +151,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
                 account = _account(_without(state, wiring, back), "hot_refused")
     except SinkError as error:
         logger.warning("hot handed back", reason=error.reason, error=str(error))
-        result = hot.HotOutcome(0, done["hot_rows"], 0, (), ())
+        result = hot.HotOutcome(0, done["hot_rows"], 0, ())
         account = _account(Outcome.all_retry(state["received"]), error.reason)
     return {
         "outcome": account["outcome"],

@@ -1,7 +1,7 @@
 """DynamoDB, the little of it that Millrace uses: batches of puts, queries by key, a scan.
 
 A put replaces the item of its key. Millrace's items are functions of their key, so any order and
-any repeat of puts leaves the same table.
+any repeat of puts leaves the same table; where they are not, a put leaves a newer item alone.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import orjson
+from botocore.exceptions import ClientError
 
 from sinks.deadline import Deadline
 from sinks.errors import Unavailable, translated
@@ -26,6 +29,8 @@ BATCH_ITEMS_MAX = 25  # BatchWriteItem: puts a call
 KEY_BYTES_MAX = 2_048  # partition key
 SORT_KEY_BYTES_MAX = 1_024
 ITEM_BYTES_MAX = 409_600
+CONDITION_FAILED = "ConditionalCheckFailedException"
+NEWEST_BY = "_at"  # attribute of an item that only a newer one replaces: its place in time
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 5.0
 
@@ -44,22 +49,100 @@ class Waiting:
     uniform: Callable[[float, float], float]
 
 
+class Writes(Protocol):
+    """How puts reach a table: the transport, and no more. Retries and pauses are `Table`'s."""
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        """One call; returns which of these puts were not taken.
+
+        A put is the text `{"PutRequest":{"Item":{...}}}` in DynamoDB's JSON; at most 25, each key
+        once. What is returned are texts given. Raises `Unavailable` where it is not known that
+        anything was taken, and other errors as `sinks.errors.translated` does.
+        """
+
+
+@dataclass(frozen=True)
+class BotoWrites:
+    """`Writes` by boto3's client, which takes and gives items as dicts."""
+
+    client: DynamoDBClient
+    name: str
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        """One call. An answer without UnprocessedItems acknowledges nothing: it is a proxy's."""
+        asked: list[Any] = [orjson.loads(put) for put in puts]
+        with translated(f"write to {self.name}"):
+            answer = self.client.batch_write_item(RequestItems={self.name: asked})
+        unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
+        if unprocessed is None:
+            return list(puts)
+        left = {_key(put) for put in unprocessed.get(self.name, [])}
+        return [put for put, one in zip(puts, asked, strict=True) if left and _key(one) in left]
+
+
+@dataclass(frozen=True)
+class BotoNewest:
+    """`Writes` of one put, which is taken as well where the item there is newer, and stays.
+
+    The order is that of `NEWEST_BY`. An item of the same place in time is replaced, as by any put.
+    """
+
+    client: DynamoDBClient
+    name: str
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        """One PutItem call under a condition: BatchWriteItem knows none."""
+        (put,) = puts
+        item = orjson.loads(put)["PutRequest"]["Item"]
+        try:
+            with translated(f"write to {self.name}"):
+                self.client.put_item(
+                    TableName=self.name,
+                    Item=item,
+                    ConditionExpression="attribute_not_exists(pk) OR #at <= :at",
+                    ExpressionAttributeNames={"#at": NEWEST_BY},
+                    ExpressionAttributeValues={":at": item[NEWEST_BY]},
+                )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != CONDITION_FAILED:
+                raise
+        return []
+
+
 @dataclass(frozen=True)
 class Table:
-    """One DynamoDB table with string keys `pk` and `sk`."""
+    """One DynamoDB table with string keys `pk` and `sk`.
+
+    Puts go by `writes`, those that must leave a newer item alone one by one by `newest`; or both by
+    the client.
+    """
 
     client: DynamoDBClient
     name: str
     threads: int = 4
+    writes: Writes | None = None
+    newest: Writes | None = None
 
     def put_all(self, items: Mapping[Key, Item], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Put every item, each key once; returns the keys not acknowledged by the deadline."""
-        return self.put_each(items.keys(), items.values(), deadline, waiting)
+        keys = list(items)
+        left = self.put_each(len(keys), map(put_text, items.values()), deadline, waiting)
+        return {keys[place] for place in left}
 
     def put_each(
-        self, keys: Collection[Key], items: Iterable[Item], deadline: Deadline, waiting: Waiting
-    ) -> set[Key]:
-        """The same of items that are made as they are put; `keys` are theirs, in their order.
+        self,
+        count: int,
+        puts: Iterable[bytes],
+        deadline: Deadline,
+        waiting: Waiting,
+        *,
+        newest: bool = False,
+    ) -> set[int]:
+        """Make these puts, each key once; returns the places of those not acknowledged in time.
+
+        Puts are texts as `Writes` takes them, `count` of them, made as they are put. With `newest`
+        each leaves an item alone that is newer by `NEWEST_BY`, and is acknowledged all the same;
+        then a key may come more than once.
 
         Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
         a refusal halves it and is followed by a jittered pause. What was refused waits behind all
@@ -67,16 +150,17 @@ class Table:
         is nothing left that was not tried. Raises `Misconfigured`, and botocore's ClientError for a
         request that DynamoDB can never accept.
         """
-        fresh = ({"PutRequest": {"Item": item}} for item in items)
-        untried, refused = len(keys), deque[Any]()
+        fresh = enumerate(puts)
+        untried, refused = count, deque[_Put]()
         width, pause = self.threads, BACKOFF_FIRST_SECONDS
-        with self._calling(math.ceil(untried / BATCH_ITEMS_MAX)) as call_all:
+        most = 1 if newest else BATCH_ITEMS_MAX
+        with self._calling(math.ceil(untried / most), newest=newest) as call_all:
             while (untried or refused) and deadline.left > 0:
-                puts = list(islice(fresh, width * BATCH_ITEMS_MAX))
-                untried -= len(puts)
-                more = min(width * BATCH_ITEMS_MAX - len(puts), len(refused))
-                puts += [refused.popleft() for _ in range(more)]
-                again = call_all(_batches(puts), deadline)
+                wave = list(islice(fresh, width * most))
+                untried -= len(wave)
+                more = min(width * most - len(wave), len(refused))
+                wave += [refused.popleft() for _ in range(more)]
+                again = call_all(_batches(wave, most), deadline)
                 refused.extend(again)
                 if not again:
                     width, pause = width + 1, BACKOFF_FIRST_SECONDS
@@ -84,7 +168,7 @@ class Table:
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
                 width = max(width // 2, 1)
                 pause = pause if untried > 0 else min(2 * pause, BACKOFF_MAX_SECONDS)
-        return {*map(_key, refused), *islice(keys, len(keys) - untried, None)}
+        return {*(place for place, _ in refused), *range(count - untried, count)}
 
     def delete_all(self, keys: Iterable[Key], deadline: Deadline, waiting: Waiting) -> set[Key]:
         """Delete every key, there or not; returns those not acknowledged by the deadline.
@@ -97,7 +181,7 @@ class Table:
         pause = BACKOFF_FIRST_SECONDS
         while pending and deadline.left > 0:
             chunk, rest = pending[:BATCH_ITEMS_MAX], pending[BATCH_ITEMS_MAX:]
-            refused = self._attempt(chunk)
+            refused = self._delete(chunk)
             if refused:
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
                 pause = min(2 * pause, BACKOFF_MAX_SECONDS)
@@ -106,6 +190,22 @@ class Table:
             pending = rest + refused
         keys_left = (one["DeleteRequest"]["Key"] for one in pending)
         return {(key["pk"]["S"], key["sk"]["S"]) for key in keys_left}
+
+    def delete_newest(self, key: Key, at: str) -> None:
+        """Delete an item if it is still of this place in time."""
+        pk, sk = key
+        try:
+            with translated(f"write to {self.name}"):
+                self.client.delete_item(
+                    TableName=self.name,
+                    Key={"pk": {"S": pk}, "sk": {"S": sk}},
+                    ConditionExpression="#at = :at",
+                    ExpressionAttributeNames={"#at": NEWEST_BY},
+                    ExpressionAttributeValues={":at": {"S": at}},
+                )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != CONDITION_FAILED:
+                raise
 
     def query(self, pk: str, low: str, high: str) -> Iterator[Item]:
         """Items of one partition with `low <= sk <= high`, in the order of their sort key."""
@@ -129,30 +229,41 @@ class Table:
                 yield from cast("list[Item]", page["Items"])
 
     def all_keys(self) -> Iterator[Key]:
-        """Every item's key, by scanning."""
+        """Every item's key, by scanning; of one that a newer one replaces, its place in time."""
         with translated(f"scan {self.name}"):
             pages = self.client.get_paginator("scan").paginate(
-                TableName=self.name, ProjectionExpression="pk, sk"
+                TableName=self.name,
+                ProjectionExpression="pk, sk, #at",
+                ExpressionAttributeNames={"#at": NEWEST_BY},
             )
             for page in pages:
                 for item in page["Items"]:
-                    yield item["pk"]["S"], item["sk"]["S"]
+                    yield item["pk"]["S"], item.get(NEWEST_BY, item["sk"])["S"]
+
+    @property
+    def _writes(self) -> Writes:
+        return self.writes or BotoWrites(self.client, self.name)
+
+    @property
+    def _newest(self) -> Writes:
+        return self.newest or BotoNewest(self.client, self.name)
 
     @contextmanager
-    def _calling(self, calls: int) -> Iterator[_CallAll]:
+    def _calling(self, calls: int, *, newest: bool) -> Iterator[_CallAll]:
         """How a wave is called: in threads, or right here where one thread would do."""
         broken = threading.Event()
+        writes = self._newest if newest else self._writes
 
-        def call(batch: list[Any], deadline: Deadline) -> list[Any]:
+        def call(batch: list[_Put], deadline: Deadline) -> list[_Put]:
             if deadline.left <= 0 or broken.is_set():
                 return batch
             try:
-                return self._attempt(batch)
+                return _attempt(writes, batch)
             except BaseException:
                 broken.set()  # here, not by who reads the results: the others of the wave end too
                 raise
 
-        def call_here(wave: list[list[Any]], deadline: Deadline) -> list[Any]:
+        def call_here(wave: list[list[_Put]], deadline: Deadline) -> list[_Put]:
             return [put for batch in wave for put in call(batch, deadline)]
 
         threads = min(self.threads, calls)
@@ -161,30 +272,47 @@ class Table:
             return
         with ThreadPoolExecutor(threads) as pool:
 
-            def call_there(wave: list[list[Any]], deadline: Deadline) -> list[Any]:
+            def call_there(wave: list[list[_Put]], deadline: Deadline) -> list[_Put]:
                 refused = pool.map(lambda batch: call(batch, deadline), wave)
                 return [put for puts in refused for put in puts]
 
             yield call_there
 
-    def _attempt(self, pending: list[Any]) -> list[Any]:
-        """One call; what it did not take. A lost answer or a throttled call took nothing."""
+    def _delete(self, pending: list[Any]) -> list[Any]:
+        """One call of deletes; what it did not take."""
         try:
             with translated(f"write to {self.name}"):
                 answer = self.client.batch_write_item(RequestItems={self.name: pending})
         except Unavailable:
             return pending
-        # DynamoDB's own answer always has it; without, it is a proxy's and acknowledges nothing.
         unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
         return pending if unprocessed is None else list(unprocessed.get(self.name, []))
 
 
-_CallAll = Callable[[list[list[Any]], Deadline], list[Any]]
+_Put = tuple[int, bytes]
+"""A put with its place among those asked for."""
+
+_CallAll = Callable[[list[list[_Put]], Deadline], list[_Put]]
 """Calls a wave, one call a batch, and returns what was not taken."""
 
 
-def _batches(puts: list[Any]) -> list[list[Any]]:
-    return [puts[at : at + BATCH_ITEMS_MAX] for at in range(0, len(puts), BATCH_ITEMS_MAX)]
+def put_text(item: Item) -> bytes:
+    """The put of an item, as `Writes` takes it."""
+    return orjson.dumps({"PutRequest": {"Item": item}})
+
+
+def _attempt(writes: Writes, batch: list[_Put]) -> list[_Put]:
+    """One call; what it did not take. A lost answer or a throttled call took nothing."""
+    try:
+        left = set(writes.write([text for _, text in batch]))
+    except Unavailable:
+        return batch
+    again = [put for put in batch if put[1] in left] if left else []
+    return again if len(again) == len(left) else batch  # texts that were not given: none is sure
+
+
+def _batches(puts: list[_Put], most: int) -> list[list[_Put]]:
+    return [puts[at : at + most] for at in range(0, len(puts), most)]
 
 
 def _key(put: Any) -> Key:

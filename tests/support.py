@@ -21,13 +21,16 @@ from moto import mock_aws
 from infra.topology import Topology, pipeline
 from ingest.settings import Settings, Wiring
 from ingest.workflow import ExecutionFailed, TransformDied
+from sinks import hot
 from sinks.bucket import Bucket
 from sinks.errors import Unavailable
 from sinks.queue import Queue
-from sinks.table import Table, Waiting
+from sinks.table import Key, Table, Waiting
+from transform.contract import Contract
 from transform.records import Delivery
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from botocore.config import Config
 
 SOME = settings(max_examples=100, deadline=None)  # a busy machine is no failure
@@ -107,6 +110,12 @@ def delivery(bodies: Sequence[bytes], arrival: int = NOON, stream: str = "millra
         attributes=[None] * count,
         bodies=list(bodies),
     )
+
+
+def items_of(rows: pa.Table, contract: Contract) -> dict[Key, Any]:
+    """The hot items that rows want, by key."""
+    made = hot.Wanted.of(rows, contract).by_key()
+    return {key: json.loads(put)["PutRequest"]["Item"] for key, put in made.items()}
 
 
 # AWS

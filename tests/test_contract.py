@@ -148,7 +148,7 @@ MISTAKES = {
     document(root=f"{ROOT}\nhot = 1"): "hot: 1 is of the wrong type; allowed: a table [hot]",
     document(
         more="[hot]\nttl = 1"
-    ): "hot: ttl: no such key; allowed: one of fields, ttl_days, when",
+    ): "hot: ttl: no such key; allowed: one of fields, layout, ttl_days, when",
     document(more="[hot]\nttl_days = 0"): "hot: ttl_days: 0; allowed: 1 to 36500",
     document(more='[[field]]\ntype = "bool"'): (
         "field 3: name: is missing; allowed: a lower-case letter, then lower-case letters"

@@ -87,7 +87,7 @@ def test_every_mistake_is_printed():
     assert result.stderr.splitlines() == [
         "fleet.toml:11:1: field 'at': format: 'iso'; did you mean iso8601?; allowed: one of "
         "iso8601, epoch_seconds, epoch_millis",
-        "fleet.toml:13:1: hot: ttl: no such key; allowed: one of fields, ttl_days, when",
+        "fleet.toml:13:1: hot: ttl: no such key; allowed: one of fields, layout, ttl_days, when",
         "millrace: fleet.toml has 2 mistakes",
     ]
     told = loaded(run("check", file, "--json"))

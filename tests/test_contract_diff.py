@@ -177,6 +177,7 @@ CASES = [
     ('when = "x > 1"', 'when = "x > 2"', "hot.when", BREAKING, {H}),
     ('fields = ["x", "mode"]', 'fields = ["x"]', "hot.fields", BREAKING, {H}),
     ('fields = ["x", "mode"]', "", "hot.fields", SAFE, {H}),
+    ("ttl_days = 7", 'ttl_days = 7\nlayout = "latest"', "hot.layout", BREAKING, {H}),
     ('["old.warm"]', "[]", "field 'warm': aliases", BREAKING, {P}),
     ('["old.warm"]', '["old.warm", "w"]', "field 'warm': aliases", SAFE, {P}),
     ('"warm"\ntype', '"warm"\npath = "w"\ntype', "field 'warm': path", BREAKING, {P}),

@@ -92,7 +92,9 @@ CASES: dict[str, tuple[str, ...]] = {
     TOP + "[limits]\nmax_bytes = 1000  #!\n": ("no such key", "max_body_bytes"),
     TOP + "[limits]\nmax_future_seconds = -1  #!\n": ("-1", "0 to 31536000"),
     TOP + "[hot]\nttl_days = 0  #!\n": ("ttl_days: 0", "1 to 36500"),
-    TOP + "[hot]\nttl = 7  #!\n": ("no such key", "one of fields, ttl_days"),
+    TOP + "[hot]\nttl = 7  #!\n": ("no such key", "one of fields, layout, ttl_days"),
+    TOP + '[hot]\nlayout = "newest"  #!\n': ("layout: 'newest'", "one of reading, latest"),
+    TOP + "[hot]\nlayout = 1  #!\n": ("layout: 1", "one of reading, latest"),
     # Fields
     TOP + '[[field]]  #!\ntype = "int64"\n': ("name: is missing", "a lower-case letter"),
     TOP + '[[field]]\nname = "airTemp"  #!\ntype = "int64"\n': ("'airTemp'", "lower-case letters"),

@@ -15,8 +15,7 @@ from infra.contracts import catalogs
 from infra.contracts.json_schema import json_schema
 from infra.contracts.markdown import markdown
 from infra.contracts.trial import applied
-from sinks import hot
-from tests.support import NOON, SOME
+from tests.support import NOON, SOME, items_of
 from transform.contract import Contract
 from transform.contract_file import SHIPPED, load_contract, parse_contract
 from transform.timestamps import LATEST
@@ -348,7 +347,7 @@ def test_the_item_that_is_described_is_the_one_that_is_written(contract):
         ).encode()
     ]
     rows = applied(contract, bodies, NOON).rows
-    _, items = hot.items_of(rows, contract)
+    items = items_of(rows, contract)
     described = catalogs.dynamodb(contract)
     kinds = {one["name"]: one["type"] for one in described["attributes"]} | {"pk": "S", "sk": "S"}
     for item in items.values():

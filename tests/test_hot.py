@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from typing import Any
@@ -40,6 +40,7 @@ from tests.support import (
     create_table,
     delivery,
     drop,
+    items_of,
     json_error,
     loopback,
     reading,
@@ -128,8 +129,7 @@ def contents(table: Table) -> dict[tuple[str, str], Any]:
 
 def item_of(**fields: Any) -> dict[str, Any]:
     """What one record becomes, without its keys."""
-    _, items = hot.items_of(rows_of(NAMED, typed(**fields)), NAMED)
-    (item,) = items.values()
+    (item,) = items_of(rows_of(NAMED, typed(**fields)), NAMED).values()
     return {name: item[name] for name in item if name not in ("pk", "sk", "device", "at")}
 
 
@@ -139,7 +139,8 @@ def item_of(**fields: Any) -> dict[str, Any]:
 def test_the_keys_of_an_item():
     body = reading("sensor-1", NOON + 7_000)
     rows = rows_of(TELEMETRY, body)
-    (key,), items = hot.items_of(rows, TELEMETRY)
+    items = items_of(rows, TELEMETRY)
+    (key,) = items
     digest = rows.column("_digest")[0].as_py().hex()
     assert key == ("sensor-1#2026-11-24", f"2026-11-24T12:00:00.007000Z#{digest}")
     assert items[key] == {
@@ -213,7 +214,7 @@ def test_the_longest_keys_fit(contract: Contract):
     many.shards[:] = ["shardId-" + "9" * 12] * 2
     many.sequences[:] = ["9" * 128] * 2
     rows = Transform(contract).apply(many.table(), "raw/x").rows
-    keys, _ = hot.items_of(rows, contract)
+    keys = hot.keys_of(rows, contract)
     assert len(keys) == 2
     assert all(len(pk.encode()) <= KEY_BYTES_MAX for pk, _ in keys)
     assert all(len(sk.encode()) <= SORT_KEY_BYTES_MAX for _, sk in keys)
@@ -224,7 +225,7 @@ def test_the_longest_keys_fit(contract: Contract):
 
 def test_repeats_in_a_delivery_are_one_item(table: Table):
     result = write(table, rows_of(NAMED, typed(), typed(count=1), typed()))
-    assert result == hot.HotOutcome(written=3, refused=0, items=2, indexes=(), rows=())
+    assert result == hot.HotOutcome(written=3, refused=0, items=2, rows=())
     assert len(contents(table)) == 2
 
 
@@ -330,8 +331,7 @@ def test_a_row_past_its_ttl_when_it_arrived_is_not_written(table: Table, age: in
 
 
 def test_an_item_expires_a_ttl_after_its_second():
-    _, items = hot.items_of(rows_of(TELEMETRY, reading(moment=NOON + 999_000)), TELEMETRY)
-    (item,) = items.values()
+    (item,) = items_of(rows_of(TELEMETRY, reading(moment=NOON + 999_000)), TELEMETRY).values()
     assert item["expires_at"] == {"N": str((NOON + TTL) // SECOND)}
 
 
@@ -654,6 +654,25 @@ def test_no_call_of_a_wave_is_begun_after_the_deadline():
     assert (len(client.calls), len(undone)) == (4, 400)
 
 
+class Forgetful:
+    """Writes that give back other texts than those they were given."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def write(self, puts: Sequence[bytes]) -> list[bytes]:
+        self.asked.append(len(puts))
+        return [puts[0].replace(b":", b": ")] if len(self.asked) == 1 else []
+
+
+def test_texts_that_were_not_given_acknowledge_nothing():
+    clock, writes = Clock(), Forgetful()
+    table = Table(Scripted(everything), "hot", threads=1, writes=writes)  # type: ignore[arg-type]
+    deadline = Deadline(clock.now + 60, clock)
+    assert table.put_all(numbered(10), deadline, clock.waiting()) == set()
+    assert writes.asked == [10, 10]
+
+
 def test_a_table_that_is_not_there_is_for_the_operator(account: Cloud):
     with pytest.raises(Misconfigured, match="write to nowhere"):
         write(Table(account.dynamodb, "nowhere"), rows_of(NAMED, typed()))
@@ -679,25 +698,25 @@ def refusing(device: str) -> Scripted:
 def test_refused_rows_are_told_by_their_source_record():
     rows = rows_of(NAMED, typed("a"), typed("b"), typed("a", count=1), typed("b"), typed("a"))
     result = write(Table(refusing("b"), "hot"), rows, seconds=1)
-    assert result == hot.HotOutcome(written=3, refused=2, items=2, indexes=(1, 3), rows=(1, 3))
+    assert result == hot.HotOutcome(written=3, refused=2, items=2, rows=(1, 3))
 
 
 def test_a_refused_repeat_refuses_both_records():
     rows = rows_of(NAMED, typed("b"), typed("a"), typed("b"))
     result = write(Table(refusing("b"), "hot"), rows, seconds=1)
-    assert (result.refused, result.indexes) == (2, (0, 2))
+    assert (result.refused, result.rows) == (2, (0, 2))
 
 
 def test_rows_that_are_not_hot_are_neither_written_nor_refused():
     rows = rows_of(TELEMETRY, reading(moment=NOON - 2 * TTL), reading())
     result = write(Table(Scripted(everything), "hot"), rows, TELEMETRY, seconds=1)
-    assert result == hot.HotOutcome(written=0, refused=1, items=0, indexes=(1,), rows=(1,))
+    assert result == hot.HotOutcome(written=0, refused=1, items=0, rows=(1,))
 
 
 def test_no_hot_rows_ask_for_nothing():
     client = Scripted(nothing)
     rows = rows_of(TELEMETRY, reading(moment=NOON - 2 * TTL))
-    assert write(Table(client, "hot"), rows, TELEMETRY) == hot.HotOutcome(0, 0, 0, (), ())
+    assert write(Table(client, "hot"), rows, TELEMETRY) == hot.HotOutcome(0, 0, 0, ())
     assert client.calls == []
 
 
@@ -749,7 +768,7 @@ def test_an_item_has_its_own_versions_fields_whichever_is_current():
     for current, other in ((old, new), (new, old)):
         rows = Transform(current, 0, (other,)).apply(sent.table(), "raw/x").rows
         rows = rows.select(hot.columns_of(current, rows.column_names))
-        made.append(hot.items_of(rows, current)[1])
+        made.append(items_of(rows, current))
     assert made[0] == made[1]
     ((item,),) = [each.values() for each in made[:1]]
     assert item["humidity"] == {"N": "40.0"}
@@ -757,5 +776,5 @@ def test_an_item_has_its_own_versions_fields_whichever_is_current():
     chosen = (VERSION.format(version=1) + '[hot]\nfields = ["at"]\n').encode()
     choosy = parse_contract(chosen, "old.toml")
     rows = Transform(choosy, 0, (new,)).apply(sent.table(), "raw/x").rows
-    (least,) = hot.items_of(rows, choosy)[1].values()
+    (least,) = items_of(rows, choosy).values()
     assert "humidity" not in least

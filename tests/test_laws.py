@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from ingest.workflow import ExecutionFailed
 from sinks import distinct, hot, landing, ledger
 from sinks.bucket import Bucket
 from sinks.errors import Unavailable
-from sinks.table import Item, Key, Table
+from sinks.table import Table
 from tests.support import (
     NOON,
     SECOND,
@@ -143,7 +143,7 @@ def test_laws_1_5_and_6_whatever_fails_and_however_batches_move(seed: int) -> No
         bad = sum(bad for _, _, bad in records)
         assert count(TABLES.set_aside(), rows, rejects) == bad
         kept = select(TABLES.records(), rows, rejects)
-        assert set(account.items()) == set(hot.items_of(kept, CONTRACT)[0])
+        assert set(account.items()) == set(hot.keys_of(kept, CONTRACT))
         done = Counter(attempt.outcome for attempt in ledger.attempts(account.ledger))
         assert done["done"] >= 1
 
@@ -284,13 +284,13 @@ class FailingTable(Table):
         object.__setattr__(self, "path", path)
 
     def put_each(  # type: ignore[override]
-        self, keys: Collection[Key], items: Iterable[Item], *arguments: Any
-    ) -> set[Key]:
+        self, count: int, puts: Iterable[bytes], *arguments: Any, **named: Any
+    ) -> set[int]:
         path: Path = vars(self)["path"]
-        refused = {key for key in keys if "refused" in path.faults and path.rng.random() < 0.4}
-        made = zip(keys, items, strict=True)
-        taken = {key: item for key, item in made if key not in refused}
-        return super().put_each(taken, taken.values(), *arguments) | refused
+        refused = {n for n in range(count) if "refused" in path.faults and path.rng.random() < 0.4}
+        taken = [(n, put) for n, put in enumerate(puts) if n not in refused]
+        left = super().put_each(len(taken), (put for _, put in taken), *arguments, **named)
+        return {taken[place][0] for place in left} | refused
 
 
 class FailingWorkflow(InProcessWorkflow):

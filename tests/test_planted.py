@@ -202,13 +202,13 @@ def killers_without_a_control(patch: pytest.MonkeyPatch) -> None:
 
 def unprocessed_items_ignored(patch: pytest.MonkeyPatch) -> None:
     """What DynamoDB did not take of a batch is forgotten."""
-    real = sinks.table.Table._attempt
+    real = sinks.table._attempt
 
-    def attempt(table: Any, pending: list[Any]) -> list[Any]:
-        left = real(table, pending)
+    def attempt(writes: Any, pending: list[Any]) -> list[Any]:
+        left = real(writes, pending)
         return left if len(left) == len(pending) else []
 
-    patch.setattr(sinks.table.Table, "_attempt", attempt)
+    patch.setattr(sinks.table, "_attempt", attempt)
 
 
 def an_answer_is_success(patch: pytest.MonkeyPatch) -> None:
@@ -223,14 +223,14 @@ def an_answer_is_success(patch: pytest.MonkeyPatch) -> None:
 
 def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
     """A hot item's key has the moment its record arrived: a repeat is another item."""
-    real = sinks.hot.keys_of
+    real = sinks.hot.key_attributes
 
-    def keys_of(rows: Any, contract: Any) -> Any:
+    def key_attributes(rows: Any, contract: Any) -> Any:
         place = rows.schema.get_field_index(contract.event_time)
         moved = rows.set_column(place, contract.event_time, rows.column("_arrival"))
         return real(moved, contract)
 
-    patch.setattr(sinks.hot, "keys_of", keys_of)
+    patch.setattr(sinks.hot, "key_attributes", key_attributes)
 
 
 def a_refused_event_fails_the_delivery(patch: pytest.MonkeyPatch) -> None:

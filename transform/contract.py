@@ -25,6 +25,8 @@ Path: TypeAlias = tuple[str | int, ...]
 
 Privacy = Literal["", "redact", "hash"]
 Unknown = Literal["rescue", "drop", "reject"]
+HotLayout = Literal["reading", "latest"]
+"""What the hot table has an item of: each reading, or each device, which is its newest reading."""
 
 ARRIVAL = "_arrival"  # a name of expressions: when the source had the record
 READING = "_reading"  # ... and the row's place in an exploded list, 0 without one
@@ -215,6 +217,7 @@ class Contract:
     sample: float | None = None
     hot_when: Expression | None = None
     hot_fields: tuple[str, ...] | None = None
+    hot_layout: HotLayout = "reading"
     examples: tuple[Example, ...] = ()
 
     @property
@@ -233,6 +236,11 @@ class Contract:
             return self.fields
         kept = {*self.hot_fields, *self.identity}
         return tuple(f for f in self.fields if f.name in kept)
+
+    @property
+    def latest(self) -> bool:
+        """Whether the hot table has one item a device: its newest reading."""
+        return self.hot_layout == "latest"
 
     def field(self, name: str) -> Field:
         return next(field for field in self.fields if field.name == name)

@@ -22,6 +22,7 @@ from transform.contract_rules import (
     read_explode,
     read_filters,
     read_hot,
+    read_layout,
     read_lookups,
     read_sample,
     read_schema,
@@ -160,6 +161,7 @@ def contract_of(document: dict[str, Any], data: bytes, files: Files | None = Non
         sample=read_sample(root),
         hot_when=hot_when,
         hot_fields=hot_fields,
+        hot_layout=read_layout(hot),
         examples=read_examples(root, fields),
     )
     for reader in (limits, hot, identity, root):

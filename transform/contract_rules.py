@@ -17,6 +17,7 @@ from transform.contract import (
     Explode,
     Field,
     Filter,
+    HotLayout,
     Lookup,
     Unknown,
     Where,
@@ -193,6 +194,11 @@ def read_hot(
             wrong = f"no field is called {name!r}{near(str(name), types)}"
             raise hot.error("fields", wrong, one_of(types))
     return days * 86_400 if days else None, when, None if kept is None else tuple(kept)
+
+
+def read_layout(hot: Reader) -> HotLayout:
+    """What the hot table has an item of."""
+    return cast("HotLayout", hot.choice("layout", ("reading", "latest"), default="reading"))
 
 
 def read_sample(root: Reader) -> float | None:

@@ -259,8 +259,8 @@ def _ceiling(system: Embedded, fleet: Fleet) -> Ceiling:
         good,
     )
     batch = Transform(system.contract).apply(delivery.table(), "ceiling")
-    _, items = hot.items_of(batch.rows, system.contract)
-    return measure(system.client, items, good, system.endpoints.table_url)
+    puts = list(hot.Wanted.of(batch.rows, system.contract).puts())
+    return measure(system.client, puts, good, system.endpoints.table_url)
 
 
 def _report(

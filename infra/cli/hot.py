@@ -20,6 +20,7 @@ from transform.contract import Contract
 
 DURATION = re.compile(r"(\d+)([smhd])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 SPAN_MAX = timedelta(days=366)  # one query a day of it
 
 EXAMPLES = """\b
@@ -47,7 +48,12 @@ def hot(
     state: State,
     as_json: bool,
 ) -> None:
-    """Print a device's readings from the hot store, oldest first."""
+    """Print a device's readings from the hot store, oldest first.
+
+    Of a contract that keeps each device's latest it is that one, however old, unless a span is
+    asked for.
+    """
+    asked = bool(last or start or stop)
     low, high = span(last, start, stop, datetime.now(UTC))
     require_used(state)
     chosen = _chosen(state.contracts(), contract)
@@ -56,7 +62,8 @@ def hot(
         for rules in chosen:
             name = pipeline(rules.name, rules.name).hot_table.name
             table = Table(client("dynamodb"), name)
-            by_contract.append(list(store.between(table, device_id, low, high, rules)))
+            ends = EVER if rules.latest and not asked else (low, high)
+            by_contract.append(list(store.between(table, device_id, *ends, rules)))
     found = [row for rows in by_contract for row in rows]
     if as_json:
         shown.print_json(found)

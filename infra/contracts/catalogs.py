@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sinks import landing
+from sinks.hot import LATEST
+from sinks.table import NEWEST_BY
 from transform.contract import Contract
 from transform.field_types import FieldType
 
@@ -110,12 +112,15 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
             _attribute("expires_at", "N", f"epoch seconds, {days} days after the event time")
             | {"always": True}
         )
+    place = f"<{contract.event_time} to the microsecond>#<digest of the message>{positional}"
+    keys = {"pk": f"S, <{contract.device}>#<UTC day of {contract.event_time}>", "sk": f"S, {place}"}
+    if contract.latest:
+        keys = {"pk": f"S, <{contract.device}>", "sk": f"S, {LATEST}"}
+        about = f"{place}: a put replaces only what is not newer"
+        attributes.append(_attribute(NEWEST_BY, "S", about) | {"always": True})
     return {
-        "keys": {
-            "pk": f"S, <{contract.device}>#<UTC day of {contract.event_time}>",
-            "sk": f"S, <{contract.event_time} to the microsecond>#<digest of the message>"
-            + positional,
-        },
+        "layout": contract.hot_layout,
+        "keys": keys,
         "when": contract.hot_when.text if contract.hot_when else "always",
         "ttl": None if contract.hot_ttl_seconds is None else "expires_at",
         "attributes": attributes,

@@ -219,6 +219,7 @@ CONTRACT_RULES: Mapping[str, Rule | None] = {
     "sample": _sample,
     "hot_when": _hot_when,
     "hot_fields": _hot_fields,
+    "hot_layout": always(breaks(HOT, "items are of other things, under other keys", RAISE)),
     "examples": None,  # a test of the rules, no rule
 }
 
@@ -256,6 +257,7 @@ WRITTEN: Mapping[str, str] = {
     "filters": "filter",
     "hot_when": "hot.when",
     "hot_fields": "hot.fields",
+    "hot_layout": "hot.layout",
     "minimum": "min",
     "maximum": "max",
     "conversion": "from_unit",

@@ -133,7 +133,8 @@ def _row_rules(contract: Contract) -> Iterator[str]:
     kept = "for ever"
     if contract.hot_ttl_seconds is not None:
         kept = f"for {contract.hot_ttl_seconds // 86_400} days"
-    yield f"Readings are kept hot {kept}{which}{fields}."
+    what = "Each device's latest reading is" if contract.latest else "Readings are"
+    yield f"{what} kept hot {kept}{which}{fields}."
 
 
 def _where(where: Where) -> str:

@@ -19,6 +19,8 @@ PAGE_ITEMS = 1_000  # the real limit is 1 MiB of items; here a page is counted
 
 _NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _ABSENT = "attribute_not_exists(pk)"
+_NOT_NEWER = "attribute_not_exists(pk) OR #at <= :at"
+_SAME = "#at = :at"
 _EQUAL = "pk = :pk"
 _BETWEEN = "pk = :pk AND sk BETWEEN :low AND :high"
 
@@ -59,15 +61,16 @@ class DynamoDB:
         TableName: str,  # noqa: N803  as boto3
         Item: Item,  # noqa: N803
         ConditionExpression: str | None = None,  # noqa: N803
+        **compared: Any,
     ) -> dict[str, Any]:
         call = Call("dynamodb", "PutItem", TableName)
 
         def act() -> dict[str, Any]:
             items = self._items(call, TableName)
             key = self._checked(call, Item)
-            if ConditionExpression not in {None, _ABSENT}:
-                raise NotImplementedError(ConditionExpression)
-            if ConditionExpression and key in items:
+            if not self.world.takes(call, key):
+                raise refused(call, "ProvisionedThroughputExceededException")
+            if not _holds(ConditionExpression, items.get(key), compared):
                 raise refused(call, "ConditionalCheckFailedException")
             items[key] = dict(Item)
             return {}
@@ -83,11 +86,21 @@ class DynamoDB:
 
         return self.world.effect(call, act)
 
-    def delete_item(self, *, TableName: str, Key: Item) -> dict[str, Any]:  # noqa: N803  as boto3
+    def delete_item(
+        self,
+        *,
+        TableName: str,  # noqa: N803  as boto3
+        Key: Item,  # noqa: N803
+        ConditionExpression: str | None = None,  # noqa: N803
+        **compared: Any,
+    ) -> dict[str, Any]:
         call = Call("dynamodb", "DeleteItem", TableName)
 
         def act() -> dict[str, Any]:
-            self._items(call, TableName).pop(self._key(call, Key), None)
+            items, key = self._items(call, TableName), self._key(call, Key)
+            if not _holds(ConditionExpression, items.get(key), compared):
+                raise refused(call, "ConditionalCheckFailedException")
+            items.pop(key, None)
             return {}
 
         return self.world.effect(call, act)
@@ -117,15 +130,19 @@ class DynamoDB:
         *,
         TableName: str,  # noqa: N803  as boto3
         ProjectionExpression: str = "",  # noqa: N803
+        ExpressionAttributeNames: Mapping[str, str] | None = None,  # noqa: N803
         ExclusiveStartKey: Item | None = None,  # noqa: N803
         **_: Any,
     ) -> dict[str, Any]:
         call = Call("dynamodb", "Scan", TableName)
         names = tuple(name.strip() for name in ProjectionExpression.split(",") if name)
+        names = tuple((ExpressionAttributeNames or {}).get(name, name) for name in names)
         return self._page(call, TableName, lambda _: True, ExclusiveStartKey, names)
 
     def get_paginator(self, operation: str) -> _Pages:
-        return _Pages({"query": self.query, "scan": self.scan}[operation])
+        operations: dict[str, Callable[..., dict[str, Any]]]
+        operations = {"query": self.query, "scan": self.scan}
+        return _Pages(operations[operation])
 
     def _write(self, call: Call, table: str, requests: list[Any]) -> list[Any]:
         """Put and delete what the world lets through; what it does not is returned."""
@@ -206,6 +223,21 @@ class _Pages:
             if "LastEvaluatedKey" not in page:
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+
+def _holds(condition: str | None, item: Item | None, compared: Mapping[str, Any]) -> bool:
+    """Whether a condition is true of the item that is there."""
+    if condition not in {None, _ABSENT, _NOT_NEWER, _SAME}:
+        raise NotImplementedError(condition)
+    if condition in {None, _ABSENT}:
+        return condition is None or item is None
+    if item is None:
+        return condition == _NOT_NEWER
+    there = item.get(compared["ExpressionAttributeNames"]["#at"], {}).get("S")
+    given = compared["ExpressionAttributeValues"][":at"]["S"]
+    if there is None:
+        return False
+    return bool(there <= given if condition == _NOT_NEWER else there == given)
 
 
 def _projected(item: Item, names: tuple[str, ...]) -> Item:

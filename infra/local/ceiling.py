@@ -20,15 +20,13 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
-import msgspec
-
 from infra import topology
 from infra.local.emulator import ENVIRONMENT, REGION, EmulatorError
 from infra.local.proxy import Request, address_of
 from infra.local.resources import Client, create_table
 from infra.local.signature import Signer
 from sinks.deadline import Deadline
-from sinks.table import BATCH_ITEMS_MAX, Item, Key, Table, Waiting
+from sinks.table import BATCH_ITEMS_MAX, Table, Waiting
 
 SCRATCH = "millrace-ceiling"
 WRITERS = 4
@@ -58,37 +56,38 @@ class Ceiling:
 
 
 def measure(
-    client: Client, items: dict[Key, Item], bodies: Sequence[bytes], table_url: str = ""
+    client: Client, puts: Sequence[bytes], bodies: Sequence[bytes], table_url: str = ""
 ) -> Ceiling:
-    """Write these items and read these records, on a table and a stream made for it alone.
+    """Make these puts and read these records, on a table and a stream made for it alone.
 
     `table_url` is that of the fast table, if there is one.
     """
     dynamodb = client("dynamodb")
     create_table(dynamodb, topology.Table(SCRATCH))
     try:
-        rate = _sent(table_url, items) if table_url else _items(dynamodb, items)
+        rate = _sent(table_url, puts) if table_url else _items(dynamodb, puts)
     finally:
         dynamodb.delete_table(TableName=SCRATCH)
     return Ceiling(rate, _records(client("kinesis"), bodies), apart=bool(table_url))
 
 
-def _items(dynamodb: Any, items: dict[Key, Item]) -> float:
+def _items(dynamodb: Any, puts: Sequence[bytes]) -> float:
     started = time.perf_counter()
     deadline = Deadline(time.time() + WRITE_SECONDS_MAX, time.time)
     waiting = Waiting(time.sleep, lambda low, high: (low + high) / 2)
-    undone = Table(dynamodb, SCRATCH, threads=WRITERS).put_all(items, deadline, waiting)
-    return (len(items) - len(undone)) / (time.perf_counter() - started)
+    table = Table(dynamodb, SCRATCH, threads=WRITERS)
+    undone = table.put_each(len(puts), puts, deadline, waiting)
+    return (len(puts) - len(undone)) / (time.perf_counter() - started)
 
 
-def _sent(url: str, items: dict[Key, Item]) -> float:
+def _sent(url: str, puts: Sequence[bytes]) -> float:
     host, port = address_of(url)
     keys = (ENVIRONMENT["AWS_ACCESS_KEY_ID"], ENVIRONMENT["AWS_SECRET_ACCESS_KEY"])
     signer = Signer("dynamodb", REGION, *keys)
-    puts = [{"PutRequest": {"Item": item}} for item in items.values()]
     requests = []
     for at in range(0, len(puts), BATCH_ITEMS_MAX):
-        body = msgspec.json.encode({"RequestItems": {SCRATCH: puts[at : at + BATCH_ITEMS_MAX]}})
+        some = b",".join(puts[at : at + BATCH_ITEMS_MAX])
+        body = b'{"RequestItems":{"%s":[%s]}}' % (SCRATCH.encode(), some)
         requests.append(signer.post(f"{host}:{port}", WRITE, body, datetime.now(UTC)))
 
     def send(some: Sequence[Request]) -> None:
@@ -104,7 +103,7 @@ def _sent(url: str, items: dict[Key, Item]) -> float:
     started = time.perf_counter()
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(send, [requests[n::WRITERS] for n in range(WRITERS)]))
-    return len(items) / (time.perf_counter() - started)
+    return len(puts) / (time.perf_counter() - started)
 
 
 def _records(kinesis: Any, bodies: Sequence[bytes]) -> float:

@@ -34,10 +34,14 @@ Verb = Literal[
     "versions",  # messages may name the version that reads them
     "sample",  # only some records are kept
     "hash",  # there is an owner, of whom nobody shall know
+    "latest",  # the hot table has one item a device
 ]
 """What a scenario's contract has beside its fields, whatever its version."""
 
-VERBS: tuple[Verb, ...] = get_args(Verb)
+LATEST: frozenset[Verb] = frozenset({"latest"})
+VERBS: tuple[Verb, ...] = tuple(verb for verb in get_args(Verb) if verb not in LATEST)
+"""Those that messages are made for."""
+
 NO_VERBS: frozenset[Verb] = frozenset()
 
 FILTER, EXPLODE, CHOOSE, SAMPLED = "warm", "explode", "choose", "sample"
@@ -69,6 +73,8 @@ def _head(version: int, verbs: frozenset[Verb]) -> str:
     }
     chosen = [text for verb, text in parts.items() if verb in verbs]
     limits = _LIMITS.format(bytes=BODY_BYTES_MAX, seconds=FUTURE_SECONDS_MAX, days=HOT_DAYS)
+    if "latest" in verbs:
+        limits += '\nlayout = "latest"'
     named = f'name = "{NAME}"\nversion = {version}\n[identity]\ndevice = "device_id"'
     return "\n".join([named, f'event_time = "event_time"\nrecord_id = [{own}]', limits, *chosen])
 

@@ -224,7 +224,7 @@ class Oracle:
         for position, place in self.elements("delivered"):
             made = self._item(position, self._element(position, place))
             if made is not None:
-                self.items[made["pk"]["S"], made["sk"]["S"]] = made
+                self._wants(made)
         for key in self.items.keys() - self.stores.hot.keys():
             self._wrong("hot lacks an item", key)
         for key in self.stores.hot.keys() - self.items.keys():
@@ -232,6 +232,15 @@ class Oracle:
         for key in self.stores.hot.keys() & self.items.keys():
             if self.stores.hot[key] != self.items[key]:
                 self._wrong("hot holds another item", key)
+
+    def _wants(self, item: Item) -> None:
+        """An item of its own, or in layout `latest` its device's, if none is newer."""
+        if any("latest" in judge.verbs for judge in self.known.judges.values()):
+            item = {**item, "pk": item["device_id"], "sk": {"S": "latest"}, "_at": item["sk"]}
+        key = item["pk"]["S"], item["sk"]["S"]
+        there = self.items.get(key, item)
+        if "_at" not in item or there["_at"]["S"] <= item["_at"]["S"]:
+            self.items[key] = item
 
     def _item(self, position: Position, element: Element) -> Item | None:
         """An element's hot item by hand; None where it was too old when it arrived."""

@@ -12,7 +12,7 @@ from random import Random
 from typing import Literal, get_args
 
 from infra.esm.answers import Undocumented
-from infra.simulation.contracts import NO_VERBS, VERBS, Verb
+from infra.simulation.contracts import LATEST, NO_VERBS, VERBS, Verb
 from infra.simulation.drawn import SPAN_SECONDS, Made, records
 
 FaultKind = Literal[
@@ -134,7 +134,7 @@ def scenario(seed: int) -> Scenario:
         fifo=random.random() < 0.3,  # noqa: PLR2004  sometimes
         budget=random.choice((1, 2, 3)) if profile == "replay" else None,
         mend=random.choice(get_args(Mend)),
-        verbs=verbs,
+        verbs=verbs | (LATEST if random.random() < 0.3 else NO_VERBS),  # noqa: PLR2004  sometimes
     )
 
 

@@ -1,0 +1,166 @@
+"""Hot items as the texts of their puts, cut from Arrow: no Python object per attribute.
+
+    {"PutRequest":{"Item":{"pk":{"S":"..."},"sk":{"S":"..."},"temperature":{"N":"21.5"}}}}
+
+A text is joined from a few literals and the columns' own texts, row by row in C++. What a column
+has to say in JSON is the same for nearly all of its rows; the few for which it is not, strings with
+a quote and numbers of unusual size, are found by one look at the column and written one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transform.contract import Contract
+from transform.field_types import utc_text
+from transform.tables import MICROS
+
+NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
+PLAIN_MIN, PLAIN_MAX = 1e-4, 1e9  # magnitudes of floats that Arrow writes as Python's repr does
+ESCAPED = r'[\x00-\x1f"\\]'  # what a JSON string may not hold as it is
+
+
+def texts(rows: pa.Table, contract: Contract, keys: Mapping[str, pa.Array]) -> list[bytes]:
+    """The put of each row's item under these key attributes, as `sinks.table.Writes` takes it.
+
+    Every attribute of an item is one of its row; what is null is absent.
+    """
+    text = _Text('{"PutRequest":{"Item":{')
+    for name, column in keys.items():
+        text.add(name, "S", escaped(column))
+    if contract.hot_ttl_seconds is not None:
+        seconds = _seconds(whole(rows.column(contract.event_time)))
+        text.add("expires_at", "N", pc.add(seconds, contract.hot_ttl_seconds).cast(pa.string()))
+    names = [f.name for f in contract.hot_columns] + of_others(contract, rows.column_names)
+    if contract.hot_fields is None:
+        names.append("_rescued")
+    for name in names:
+        _add(text, name, whole(rows.column(name)))
+    return text.joined("}}}")
+
+
+def of_others(contract: Contract, names: Sequence[str]) -> list[str]:
+    """Fields of other versions among the columns; a contract that chooses its own chooses none."""
+    if contract.hot_fields is not None:
+        return []
+    known = {f.name for f in contract.fields}
+    return [name for name in names if not name.startswith("_") and name not in known]
+
+
+def escaped(column: pa.Array) -> pa.Array:
+    """Strings as they stand between the quotes of JSON."""
+    data = _data(column)
+    if len(orjson.dumps(str(data, errors="replace"))) == len(data) + len('""'):
+        return column
+    odd = pc.match_substring_regex(column, ESCAPED)
+    made = [orjson.dumps(value)[1:-1] for value in column.filter(odd).to_pylist()]
+    return pc.replace_with_mask(column, odd, pa.array(made, pa.binary()).cast(pa.string()))
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+@dataclass
+class _Text:
+    """What the rows' texts are joined from: literals and columns in turns. `open` is a literal."""
+
+    open: str
+    parts: list[str | pa.Array] = field(default_factory=list)
+    separator: str = ""
+
+    def add(self, name: str, kind: str, values: pa.Array) -> None:
+        """An attribute with these texts as its value, where they are not null."""
+        quote = "" if kind == "BOOL" else '"'
+        begin = f'{self._next()}{orjson.dumps(name).decode()}:{{"{kind}":{quote}'
+        end = f"{quote}}}"
+        if values.null_count == 0:
+            self.parts += [self.open + begin, values]
+            self.open = end
+        else:
+            self._some(pc.binary_join_element_wise(begin, values, end, ""))
+
+    def add_either(self, name: str, number: pa.Array, values: pa.Array) -> None:
+        """The same of numbers, and of text where they are none."""
+        begin = f'{self._next()}{orjson.dumps(name).decode()}:{{"'
+        kind = pc.if_else(number, "N", "S")
+        self._some(pc.binary_join_element_wise(begin, kind, '":"', values, '"}', ""))
+
+    def _some(self, values: pa.Array) -> None:
+        """Whole attributes, for the rows where they are not null."""
+        self.parts += [self.open, values]
+        self.open = ""
+
+    def _next(self) -> str:
+        separator, self.separator = self.separator, ","
+        return separator
+
+    def joined(self, end: str) -> list[bytes]:
+        made = pc.binary_join_element_wise(
+            *self.parts, self.open + end, "", null_handling="replace", null_replacement=""
+        )
+        return made.cast(pa.binary()).to_pylist()  # type: ignore[no-any-return]
+
+
+def _add(text: _Text, name: str, column: pa.Array) -> None:
+    if column.null_count == len(column):
+        return
+    if pa.types.is_string(column.type):
+        text.add(name, "S", escaped(column))
+    elif pa.types.is_timestamp(column.type):
+        text.add(name, "S", utc_text(column))
+    elif pa.types.is_floating(column.type):
+        _add_float(text, name, column)
+    else:
+        kind = "BOOL" if pa.types.is_boolean(column.type) else "N"
+        text.add(name, kind, column.cast(pa.string()))
+
+
+def _add_float(text: _Text, name: str, column: pa.Array) -> None:
+    """As numbers; those that DynamoDB cannot hold, as text."""
+    size = pc.abs(column)
+    span = pc.min_max(size)
+    values = column.cast(pa.string())
+    integral = pc.equal(pc.floor(column), column)
+    if pc.any(integral).as_py():
+        values = pc.if_else(integral, pc.binary_join_element_wise(values, ".0", ""), values)
+    if span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX:
+        text.add(name, "N", values)
+        return
+    zero = pc.equal(size, 0.0)
+    odd = pc.invert(pc.or_(zero, _within(size, PLAIN_MIN, PLAIN_MAX)))
+    own = [repr(value) for value in column.filter(odd).to_pylist()]
+    values = pc.replace_with_mask(values, odd, pa.array(own, pa.string()))
+    held = pc.or_(zero, _within(size, NUMBER_MIN, NUMBER_MAX))
+    if pc.all(held).as_py():
+        text.add(name, "N", values)
+    else:
+        text.add_either(name, held, values)
+
+
+def _within(size: pa.Array, low: float, high: float) -> pa.Array:
+    return pc.and_(pc.greater_equal(size, low), pc.less_equal(size, high))
+
+
+def _seconds(moments: pa.Array) -> pa.Array:
+    """Whole seconds since 1970, rounded down: Arrow's division rounds towards 1970."""
+    micros = moments.cast(pa.int64())
+    seconds = pc.divide(micros, MICROS)
+    below = pc.less(micros, pc.multiply(seconds, MICROS))
+    return pc.subtract(seconds, below.cast(pa.int64()))
+
+
+def _data(column: pa.Array) -> memoryview:
+    """The bytes of all strings of a column, end to end."""
+    _, offsets, data = column.buffers()
+    if data is None or not len(column):
+        return memoryview(b"")
+    ends: Sequence[int] = memoryview(offsets).cast("B").cast("i")
+    low, high = ends[column.offset], ends[column.offset + len(column)]
+    return memoryview(data)[low:high]
