@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from infra.parked import NOTHING, Parked, digest
 from sinks import contracts as kept_contracts
@@ -209,21 +208,22 @@ def rules_of(bucket: Bucket, contracts: Iterable[Contract]) -> Rules:
 
 
 class _Reader(Protocol):
-    def __call__(self, key: str, data: bytes) -> pa.Table: ...
+    def __call__(self, key: str, file: parquet.File) -> pa.Table: ...
 
 
 def _read(bucket: Bucket, prefix: str, reader: _Reader) -> Iterator[tuple[Object, pa.Table]]:
     def one(key: str) -> tuple[Object, pa.Table]:
         data = bucket.get(key)
         sound = hashlib.sha256(data).hexdigest() == key.rpartition("/")[2].partition(".")[0]
-        return Object(key, parquet.rows_in(data), len(data), sound), reader(key, data)
+        file = parquet.File(data)
+        return Object(key, file.rows, len(data), sound), reader(key, file)
 
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(one, list(bucket.keys(prefix)))
 
 
-def _raw(key: str, data: bytes) -> pa.Table:
-    table = parquet.decode(data)
+def _raw(key: str, file: parquet.File) -> pa.Table:
+    table = file.read()
     bodies = [digest(body) for body in table.column("_body").to_pylist()]
     return pa.table(
         [
@@ -236,12 +236,11 @@ def _raw(key: str, data: bytes) -> pa.Table:
     )
 
 
-def _landing(rules: Rules, key: str, data: bytes) -> pa.Table:
+def _landing(rules: Rules, key: str, file: parquet.File) -> pa.Table:
     """Rows with the hot items they want, by the contract that made the object."""
-    table = parquet.decode(data)
+    table = file.read()
     name = key.split("/")[1]
-    metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
-    contract = rules.contract(metadata.get(landing.CONTRACT, b"").decode(), name)
+    contract = rules.contract(file.metadata.get(landing.CONTRACT, b"").decode(), name)
     common = [table.column(field.name) for field in ROW_FIELDS]
     number = pa.array(range(table.num_rows), pa.int64())
     columns = [*common, _constant(key, table), number, *_hot_columns(table, contract)]
@@ -273,9 +272,9 @@ def _never(count: int) -> pa.Array:
     return pa.nulls(count, pa.int64())
 
 
-def _marked(schema: pa.Schema, key: str, data: bytes) -> pa.Table:
+def _marked(schema: pa.Schema, key: str, file: parquet.File) -> pa.Table:
     """Rows of a schema that has the object's key behind their own columns."""
-    table = parquet.decode(data)
+    table = file.read()
     columns = [table.column(name) for name in schema.names[:-1]]
     return pa.table([*columns, _constant(key, table)], schema=schema)
 

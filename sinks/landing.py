@@ -77,15 +77,15 @@ def indexes(bucket: Bucket, key: str) -> set[int]:
 
 def open_(bucket: Bucket, key: str) -> Landing:
     """A landing object, whose metadata say by which contract to read it."""
-    return Landing(key, bucket.get(key))
+    return Landing(key, parquet.File(bucket.get(key)))
 
 
 @dataclass(frozen=True)
 class Landing:
-    """A landing object's bytes, from which some columns will be read."""
+    """A landing object, from which some columns will be read."""
 
     key: str
-    data: bytes
+    file: parquet.File
 
     @property
     def contract_name(self) -> str:
@@ -94,15 +94,15 @@ class Landing:
     @property
     def contract_digest(self) -> str | None:
         """Of the contract that made the rows; None in objects from before it was noted."""
-        noted = parquet.metadata_of(self.data).get(CONTRACT)
+        noted = self.file.metadata.get(CONTRACT)
         return None if noted is None else noted.decode()
 
     @property
     def names(self) -> list[str]:
-        return parquet.names_of(self.data)
+        return self.file.names
 
     def rows(self, columns: list[str]) -> pa.Table:
-        return parquet.decode(self.data, columns)
+        return self.file.read(columns)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _Object:
 def _put(bucket: Bucket, prefix: str, table: pa.Table, deadline: Deadline) -> _Object:
     if not table.num_rows:
         return _Object()
-    data = parquet.encode(table)
+    data, rows = parquet.write(table)
     earliest = pc.min(table.column("_arrival")).cast(pa.int64()).as_py()
     key = bucket.put_once(prefix, earliest, data, deadline)
-    return _Object(key, parquet.rows_in(data), len(data))
+    return _Object(key, rows, len(data))

@@ -825,10 +825,8 @@ class Emptied(io.TextIOBase):
 def objects_as(seed: int) -> Iterator[None]:
     """How objects are written: as Parquet, or as Arrow IPC, which keeps the same tables."""
     quick = {
-        "encode": _ipc,
-        "decode": _of_ipc,
-        "rows_in": lambda data: _of_ipc(data).num_rows,
-        "metadata_of": lambda data: _of_ipc(data).schema.metadata or {},
+        "write": lambda table: parquet.Written(_ipc(table), table.num_rows),
+        "File": _Ipc,
     }
     kept = {name: getattr(parquet, name) for name in quick}
     vars(parquet).update(quick if seed % PARQUET_EVERY else {})
@@ -845,9 +843,16 @@ def _ipc(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def _of_ipc(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    table = pa.ipc.open_stream(data).read_all()
-    return table if columns is None else table.select(columns)
+class _Ipc:
+    """`parquet.File` of Arrow IPC."""
+
+    def __init__(self, data: bytes) -> None:
+        self._table = pa.ipc.open_stream(data).read_all()
+        self.rows, self.names = self._table.num_rows, self._table.column_names
+        self.metadata = self._table.schema.metadata or {}
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        return self._table if columns is None else self._table.select(columns)
 
 
 def fuzz(seed: int, events: int, tally: Counter[str]) -> None:

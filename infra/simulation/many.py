@@ -36,20 +36,26 @@ class Found:
 @contextmanager
 def read_once() -> Iterator[None]:
     """The same bytes are the same table: attempts at a Delivery, and the oracle, read it again."""
-    decode = parquet.decode
-
-    @lru_cache(READ_MAX)
-    def read(data: bytes, columns: tuple[str, ...] | None) -> pa.Table:
-        return decode(data, None if columns is None else list(columns))
-
-    def remembered(data: bytes, columns: list[str] | None = None) -> pa.Table:
-        return read(data, None if columns is None else tuple(columns))
-
-    parquet.decode = remembered
+    kept = parquet.File
+    parquet.File = lru_cache(READ_MAX)(_Remembered)  # type: ignore[assignment,misc]
     try:
         yield
     finally:
-        parquet.decode = decode
+        parquet.File = kept  # type: ignore[misc]
+
+
+class _Remembered(parquet.File):
+    """A file that reads its columns once."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._read: dict[tuple[str, ...] | None, pa.Table] = {}
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        asked = None if columns is None else tuple(columns)
+        if asked not in self._read:
+            self._read[asked] = super().read(columns)
+        return self._read[asked]
 
 
 def many(seeds: Iterable[int], *, shrink: bool = False) -> Found:
