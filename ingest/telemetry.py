@@ -6,11 +6,14 @@ is the pipeline's name): each further dimension is a metric to pay for. See `Met
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics import MetricResolution, MetricUnit
+from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 
 from ingest.breaker import Finding
 from sinks.errors import SinkError
@@ -124,9 +127,7 @@ def record(  # noqa: PLR0913  all that is told of a Delivery is told here
         quarantined=outcome.quarantined,
         retried=outcome.retried,
     )
-    for name, value in values.items():
-        metrics.add_metric(name, _UNITS.get(name, MetricUnit.Count), value)
-    metrics.flush_metrics()
+    flush(values)
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,25 @@ def repaired(repaired: Repaired, failure: str) -> None:
     }
     say = logger.info if repaired.debts == repaired.paid else logger.warning
     say("debts repaired", error=failure, **vars(repaired))
-    for name, value in values.items():
-        metrics.add_metric(name, _UNITS.get(name, MetricUnit.Count), value)
-    metrics.flush_metrics()
+    flush(values)
+
+
+def flush(values: Mapping[Metric, float] | Mapping[RepairMetric, float]) -> None:
+    """Write one line of metrics, in Powertools' own format.
+
+    Not by `add_metric`, which checks anew what is fixed here and takes four times as long.
+    """
+    if is_metrics_disabled():
+        return
+    made = {
+        name: {
+            "Unit": _UNITS.get(name, MetricUnit.Count).value,
+            "StorageResolution": MetricResolution.Standard.value,
+            "Value": [float(value)],
+        }
+        for name, value in values.items()
+    }
+    print(orjson.dumps(metrics.serialize_metric_set(made)).decode())  # noqa: T201  whence they are read
 
 
 _UNITS = {
