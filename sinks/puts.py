@@ -39,8 +39,14 @@ def texts(rows: pa.Table, contract: Contract, keys: Mapping[str, pa.Array]) -> l
     names = [f.name for f in contract.hot_columns] + of_others(contract, rows.column_names)
     if contract.hot_fields is None:
         names.append("_rescued")
-    for name in names:
-        _add(text, name, whole(rows.column(name)))
+    columns = {name: whole(rows.column(name)) for name in names}
+    columns = {name: c for name, c in columns.items() if c.null_count < len(c)}
+    numbers = _Numbers.of_each({n: c for n, c in columns.items() if pa.types.is_floating(c.type)})
+    for name, column in columns.items():
+        if name in numbers:
+            numbers[name].add_to(text, name)
+        else:
+            _add(text, name, column)
     return text.joined("}}}")
 
 
@@ -109,39 +115,61 @@ class _Text:
 
 
 def _add(text: _Text, name: str, column: pa.Array) -> None:
-    if column.null_count == len(column):
-        return
     if pa.types.is_string(column.type):
         text.add(name, "S", escaped(column))
     elif pa.types.is_timestamp(column.type):
         text.add(name, "S", utc_text(column))
-    elif pa.types.is_floating(column.type):
-        _add_float(text, name, column)
     else:
         kind = "BOOL" if pa.types.is_boolean(column.type) else "N"
         text.add(name, kind, column.cast(pa.string()))
 
 
-def _add_float(text: _Text, name: str, column: pa.Array) -> None:
-    """As numbers; those that DynamoDB cannot hold, as text."""
-    size = pc.abs(column)
-    span = pc.min_max(size)
-    values = column.cast(pa.string())
-    integral = pc.equal(pc.floor(column), column)
-    if pc.any(integral).as_py():
-        values = pc.if_else(integral, pc.binary_join_element_wise(values, ".0", ""), values)
-    if span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX:
-        text.add(name, "N", values)
-        return
-    zero = pc.equal(size, 0.0)
-    odd = pc.invert(pc.or_(zero, _within(size, PLAIN_MIN, PLAIN_MAX)))
-    own = [repr(value) for value in column.filter(odd).to_pylist()]
-    values = pc.replace_with_mask(values, odd, pa.array(own, pa.string()))
-    held = pc.or_(zero, _within(size, NUMBER_MIN, NUMBER_MAX))
-    if pc.all(held).as_py():
-        text.add(name, "N", values)
-    else:
-        text.add_either(name, held, values)
+@dataclass(frozen=True)
+class _Numbers:
+    """Floats as texts; where DynamoDB cannot hold them all as numbers, `held` says which."""
+
+    values: pa.Array
+    held: pa.Array | None
+
+    @classmethod
+    def of(cls, column: pa.Array) -> _Numbers:
+        """As Python's repr has them."""
+        size = pc.abs(column)
+        values = column.cast(pa.string())
+        integral = pc.equal(pc.floor(column), column)
+        some = values.filter(integral)
+        if len(some):
+            pointed = pc.binary_join_element_wise(some, ".0", "")
+            values = pc.replace_with_mask(values, integral, pointed)
+        span = pc.min_max(size)
+        if span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX:
+            return cls(values, None)
+        zero = pc.equal(size, 0.0)
+        odd = pc.invert(pc.or_(zero, _within(size, PLAIN_MIN, PLAIN_MAX)))
+        own = [repr(value) for value in column.filter(odd).to_pylist()]
+        values = pc.replace_with_mask(values, odd, pa.array(own, pa.string()))
+        return cls(values, pc.or_(zero, _within(size, NUMBER_MIN, NUMBER_MAX)))
+
+    @classmethod
+    def of_each(cls, columns: Mapping[str, pa.Array]) -> dict[str, _Numbers]:
+        """Several columns at once: what is asked of one takes longer to ask than to find."""
+        if not columns:
+            return {}
+        whole_ = cls.of(pa.concat_arrays(columns.values()))
+        count = len(whole_.values) // len(columns)
+        return {name: whole_.slice(number * count, count) for number, name in enumerate(columns)}
+
+    def slice(self, start: int, count: int) -> _Numbers:
+        held = None if self.held is None else self.held.slice(start, count)
+        if held is not None and pc.all(held).as_py():
+            held = None
+        return _Numbers(self.values.slice(start, count), held)
+
+    def add_to(self, text: _Text, name: str) -> None:
+        if self.held is None:
+            text.add(name, "N", self.values)
+        else:
+            text.add_either(name, self.held, self.values)
 
 
 def _within(size: pa.Array, low: float, high: float) -> pa.Array:
