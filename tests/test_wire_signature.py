@@ -125,6 +125,19 @@ def test_executions_are_signed_as_botocore_signs_them(service, state):
     compare(service, Request("POST", "/", stepfunctions.HEADERS, body))
 
 
+@SOME
+@given(st.data())
+def test_what_is_kept_of_the_last_request_signs_no_other(data: st.DataObject):
+    whos = [Credentials("a", "s"), Credentials("a", "t"), Credentials("a", "s", "token")]
+    service = service_of("dynamodb", "eu-central-1", whos[0], 0)
+    for _ in range(6):
+        who, now = data.draw(st.sampled_from(whos)), data.draw(st.sampled_from([0, 0.5, 1, 86_400]))
+        vars(service).update(identity=lambda who=who: who, clock=lambda now=now: now)
+        path, target = data.draw(st.sampled_from([("/", "a"), ("/", "b"), ("/x", "a")]))
+        body = data.draw(st.binary(max_size=2))
+        compare(service, Request("POST", path, {"x-amz-target": target}, body))
+
+
 def test_a_key_is_derived_once_for_each_day_and_secret(monkeypatch: pytest.MonkeyPatch):
     derived = []
 
@@ -137,7 +150,8 @@ def test_a_key_is_derived_once_for_each_day_and_secret(monkeypatch: pytest.Monke
 
     def sign(secret: str, day: str) -> str:
         who = Credentials("id", secret)
-        return signer.authorization(who, "POST", "/", {"host": "h"}, "p", f"{day}T000000Z")
+        signing = signer.signing(who, "POST", "/", {"host": "h"}, f"{day}T000000Z")
+        return signing.authorization("p")
 
     signed = [sign("a", "20261124"), sign("a", "20261124"), sign("a", "20261125")]
     signed += [sign("b", "20261125"), sign("a", "20261124")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -24,7 +25,7 @@ class Operation:
     body: Callable[[str, Sequence[bytes]], bytes]
     left: Callable[[str, Sequence[bytes], Answer], list[bytes]]
 
-    @property
+    @cached_property
     def headers(self) -> dict[str, str]:
         target = f"DynamoDB_20120810.{self.target}"
         return {"content-type": "application/x-amz-json-1.0", "x-amz-target": target}

@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from sinks.errors import Misconfigured
 from sinks.wire.answers import Answer, Broken
 from sinks.wire.connection import Connection, Patience
-from sinks.wire.credentials import Identity
+from sinks.wire.credentials import Credentials, Identity
 from sinks.wire.endpoints import Endpoint
 from sinks.wire.pool import Pool
-from sinks.wire.signature import Signer, stamp
+from sinks.wire.signature import Signer, Signing, stamp
 
 VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")  # no control characters: no headers
 ACCESS_KEY = re.compile(r"[\x21-\x7e]+")
@@ -43,6 +44,14 @@ class Request:
 
 
 @dataclass(frozen=True)
+class _Frame:
+    """The first lines of a head, and how it is signed."""
+
+    lines: str
+    signing: Signing
+
+
+@dataclass(frozen=True)
 class Service:
     """A service at one endpoint; `patience` is that of a call which says no other.
 
@@ -55,6 +64,7 @@ class Service:
     patience: Patience
     pool: Pool
     clock: Callable[[], float] = time.time
+    _frames: dict[Any, _Frame] = field(default_factory=dict, compare=False, repr=False)
 
     def ask(
         self, request: Request, *, repeatable: bool, patience: Patience | None = None
@@ -98,8 +108,26 @@ class Service:
 
     def head_of(self, request: Request) -> bytes:
         """The request's head, signed for this moment."""
-        credentials = self.identity()
-        stamped = stamp(self.clock())
+        frame = self._frame(self.identity(), stamp(self.clock()), request)
+        payload = request.payload or hashlib.sha256(request.body).hexdigest()
+        authorization = frame.signing.authorization(payload)
+        length = f"content-length: {len(request.body)}\r\n" if request.method != "GET" else ""
+        return f"{frame.lines}authorization: {authorization}\r\n{length}{OWN}\r\n".encode()
+
+    def _frame(self, credentials: Credentials, stamped: str, request: Request) -> _Frame:
+        """What all of a head but the body's part comes to; the last one is kept.
+
+        The puts of a wave differ in their bodies alone.
+        """
+        asked = (credentials, stamped, request.method, request.path, *request.headers.items())
+        frame = self._frames.get(asked)
+        if frame is None:
+            frame = self._framed(credentials, stamped, request)
+            self._frames.clear()
+            self._frames[asked] = frame
+        return frame
+
+    def _framed(self, credentials: Credentials, stamped: str, request: Request) -> _Frame:
         headers = {**request.headers, "host": self.endpoint.authority, "x-amz-date": stamped}
         if credentials.token:
             headers["x-amz-security-token"] = credentials.token
@@ -111,13 +139,9 @@ class Service:
         path = self.endpoint.path + request.path
         if not PATH.fullmatch(path):
             raise Misconfigured("the path would hold what no path may")
-        payload = request.payload or hashlib.sha256(request.body).hexdigest()
-        headers["authorization"] = self.signer.authorization(
-            credentials, request.method, path, headers, payload, stamped
-        )
+        signing = self.signer.signing(credentials, request.method, path, headers, stamped)
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        length = f"content-length: {len(request.body)}\r\n" if request.method != "GET" else ""
-        return f"{request.method} {path} HTTP/1.1\r\n{lines}{length}{OWN}\r\n".encode()
+        return _Frame(f"{request.method} {path} HTTP/1.1\r\n{lines}", signing)
 
     def _settled(self, head: bytes, body: bytes, connection: Connection) -> Answer | Broken:
         try:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sinks.wire.credentials import Credentials
 
@@ -20,6 +21,22 @@ def stamp(now: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
 
 
+@dataclass(frozen=True)
+class Signing:
+    """All of a signature but the body's part: requests that differ in nothing else share it."""
+
+    canonical: str
+    text: str
+    begin: str
+    key: bytes = field(repr=False)
+
+    def authorization(self, payload: str) -> str:
+        """The Authorization header; `payload` is the body's SHA-256 or what stands for it."""
+        digest = hashlib.sha256(f"{self.canonical}{payload}".encode()).hexdigest()
+        signature = hmac.digest(self.key, f"{self.text}{digest}".encode(), "sha256").hex()
+        return f"{self.begin}{signature}"
+
+
 class Signer:
     """Signs requests of one service in one region. Safe from several threads."""
 
@@ -27,33 +44,30 @@ class Signer:
         self._service, self._region = service, region
         self._kept: tuple[str, str, bytes] = ("", "", b"")
 
-    def authorization(  # noqa: PLR0913, PLR0917  what a signature is of
+    def signing(
         self,
         credentials: Credentials,
         method: str,
         path: str,
         headers: Mapping[str, str],
-        payload: str,
         stamped: str,
-    ) -> str:
-        """The Authorization header of a request without a query.
+    ) -> Signing:
+        """How to sign requests without a query.
 
-        `headers` have lower-case names, `path` is as it is sent, `payload` is the body's SHA-256 or
-        what stands for it, `stamped` the moment that the headers tell.
+        `headers` have lower-case names, `path` is as it is sent, `stamped` the moment that the
+        headers tell.
         """
         names = sorted(headers)
         signed = ";".join(names)
         lines = "".join(f"{name}:{headers[name]}\n" for name in names)
-        canonical = f"{method}\n{path}\n\n{lines}\n{signed}\n{payload}"
         day = stamped[:8]
         scope = f"{day}/{self._region}/{self._service}/aws4_request"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        text = f"{ALGORITHM}\n{stamped}\n{scope}\n{digest}"
-        key = self._key(credentials.secret_key, day)
-        signature = hmac.digest(key, text.encode(), "sha256").hex()
-        return (
-            f"{ALGORITHM} Credential={credentials.access_key}/{scope}, "
-            f"SignedHeaders={signed}, Signature={signature}"
+        return Signing(
+            canonical=f"{method}\n{path}\n\n{lines}\n{signed}\n",
+            text=f"{ALGORITHM}\n{stamped}\n{scope}\n",
+            begin=f"{ALGORITHM} Credential={credentials.access_key}/{scope}, "
+            f"SignedHeaders={signed}, Signature=",
+            key=self._key(credentials.secret_key, day),
         )
 
     def _key(self, secret: str, day: str) -> bytes:
