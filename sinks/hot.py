@@ -107,7 +107,9 @@ class Wanted:
     def puts(self) -> Iterator[bytes]:
         """The puts of the items, made a few thousand at a time."""
         for rows in self._some():
-            yield from puts.texts(rows, self.contract, key_attributes(rows, self.contract))
+            time = _times(rows, self.contract)
+            keys = key_attributes(rows, self.contract, time)
+            yield from puts.texts(rows, self.contract, keys, time)
 
     def by_key(self) -> dict[Key, bytes]:
         """The puts, by `keys_of` the rows that they are about."""
@@ -128,9 +130,14 @@ class Wanted:
                 yield self.rows.take(self.places.slice(start, ROWS_MAX))
 
 
-def key_attributes(rows: pa.Table, contract: Contract) -> dict[str, pa.Array]:
-    """The attributes by which each row's item is found, and those by which it is newer."""
-    time = utc_text(whole(rows.column(contract.event_time)))
+def key_attributes(
+    rows: pa.Table, contract: Contract, time: pa.Array | None = None
+) -> dict[str, pa.Array]:
+    """The attributes by which each row's item is found, and those by which it is newer.
+
+    `time` is the event times' text, where it is made already.
+    """
+    time = _times(rows, contract) if time is None else time
     parts = [time, _hex(whole(rows.column("_digest")))]
     if not contract.record_id:
         parts.append(whole(rows.column("_record_id")))
@@ -139,6 +146,10 @@ def key_attributes(rows: pa.Table, contract: Contract) -> dict[str, pa.Array]:
         return {"pk": device, "sk": repeated(LATEST, pa.string(), len(device)), NEWEST_BY: place}
     day = pc.utf8_slice_codeunits(time, 0, 10)
     return {"pk": pc.binary_join_element_wise(device, day, "#"), "sk": place}
+
+
+def _times(rows: pa.Table, contract: Contract) -> pa.Array:
+    return utc_text(whole(rows.column(contract.event_time)))
 
 
 def keys_of(rows: pa.Table, contract: Contract) -> list[Key]:

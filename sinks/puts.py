@@ -22,20 +22,28 @@ from transform.tables import MICROS
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
 PLAIN_MIN, PLAIN_MAX = 1e-4, 1e9  # magnitudes of floats that Arrow writes as Python's repr does
+ZERO_SECONDS = -62_135_596_800  # since 1970: the first moment of the year 1, before all others
 ESCAPED = r'[\x00-\x1f"\\]'  # what a JSON string may not hold as it is
 
 
-def texts(rows: pa.Table, contract: Contract, keys: Mapping[str, pa.Array]) -> list[bytes]:
+def texts(
+    rows: pa.Table, contract: Contract, keys: Mapping[str, pa.Array], time: pa.Array
+) -> list[bytes]:
     """The put of each row's item under these key attributes, as `sinks.table.Writes` takes it.
 
-    Every attribute of an item is one of its row; what is null is absent.
+    Every attribute of an item is one of its row; what is null is absent. `time` is the event times'
+    text, of which the keys are made as well.
     """
     text = _Text('{"PutRequest":{"Item":{')
     for name, column in keys.items():
         text.add(name, "S", escaped(column))
     if contract.hot_ttl_seconds is not None:
         seconds = _seconds(whole(rows.column(contract.event_time)))
-        text.add("expires_at", "N", pc.add(seconds, contract.hot_ttl_seconds).cast(pa.string()))
+        text.add(
+            "expires_at",
+            "N",
+            pc.add(seconds, contract.hot_ttl_seconds + ZERO_SECONDS).cast(pa.string()),
+        )
     names = [f.name for f in contract.hot_columns] + of_others(contract, rows.column_names)
     if contract.hot_fields is None:
         names.append("_rescued")
@@ -43,7 +51,9 @@ def texts(rows: pa.Table, contract: Contract, keys: Mapping[str, pa.Array]) -> l
     columns = {name: c for name, c in columns.items() if c.null_count < len(c)}
     numbers = _Numbers.of_each({n: c for n, c in columns.items() if pa.types.is_floating(c.type)})
     for name, column in columns.items():
-        if name in numbers:
+        if name == contract.event_time:
+            text.add(name, "S", time)
+        elif name in numbers:
             numbers[name].add_to(text, name)
         else:
             _add(text, name, column)
@@ -177,11 +187,9 @@ def _within(size: pa.Array, low: float, high: float) -> pa.Array:
 
 
 def _seconds(moments: pa.Array) -> pa.Array:
-    """Whole seconds since 1970, rounded down: Arrow's division rounds towards 1970."""
-    micros = moments.cast(pa.int64())
-    seconds = pc.divide(micros, MICROS)
-    below = pc.less(micros, pc.multiply(seconds, MICROS))
-    return pc.subtract(seconds, below.cast(pa.int64()))
+    """Whole seconds since `ZERO_SECONDS`, rounded down: Arrow's division rounds towards zero."""
+    micros = pc.subtract(moments.cast(pa.int64()), ZERO_SECONDS * MICROS)
+    return pc.divide(micros, MICROS)
 
 
 def _data(column: pa.Array) -> memoryview:
