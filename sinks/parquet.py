@@ -27,7 +27,8 @@ THREADS_FROM_BYTES = 262_144  # below, to hand columns to threads takes longer t
 SINGULAR = frozenset(
     {"_record_id", "_sequence", "_attributes", "_body", "_detail", "_rescued"}
 )  # texts and bytes of which hardly two rows have the same
-UNSOUGHT = SINGULAR - {"_sequence"} | {"_digest"}  # columns that no query seeks by a range of
+SOUGHT = frozenset({"_stream", "_sequence", "_partition_key", "_arrival", "_raw", "_index"})
+"""Columns beside the contract's fields by which a query seeks."""
 
 
 class Written(NamedTuple):
@@ -102,7 +103,7 @@ def _settings(schema: pa.Schema, large: frozenset[str]) -> dict[str, Any]:
     """How a table's columns are written; of singular ones the large are given."""
     compression = {f.name: _compression(f, large) for f in schema}
     repeating = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in SINGULAR]
-    sought = [f.name for f in schema if not pa.types.is_floating(f.type) and f.name not in UNSOUGHT]
+    sought = [f.name for f in schema if f.name in SOUGHT or _seekable(f)]
     return {
         "compression": compression,
         "compression_level": dict.fromkeys(large, 1) or None,
@@ -118,6 +119,11 @@ def _compression(field: pa.Field, large: frozenset[str]) -> str:
     if _counted(kind) or pa.types.is_boolean(kind) or pa.types.is_fixed_size_binary(kind):
         return "none"
     return "zstd" if field.name in large else "lz4"
+
+
+def _seekable(field: pa.Field) -> bool:
+    """Whether it is a field of the contract that a range can be asked of to some use."""
+    return not field.name.startswith("_") and not pa.types.is_floating(field.type)
 
 
 def _counted(kind: pa.DataType) -> bool:
