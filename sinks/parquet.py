@@ -10,7 +10,8 @@ written and read once:
     floats              lz4                 zstd: a byte less each, 0.04 us more on the path
     all other texts     zstd                half of lz4's bytes: they are most of a raw object
 
-zstd takes 25 us to begin with a column, which a small one never brings back: it is lz4 too.
+zstd takes 25 us to begin with a column and a dictionary 3: a small one is written without, for 13
+bytes a record of 100 and a tenth of the time; it has a third less than by zstd for all columns.
 Statistics are of what a query seeks by: of bodies and floats they filled a small file's footer.
 """
 
@@ -22,7 +23,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ZSTD_FROM_BYTES = 4_096  # of a column
+ZSTD_FROM_BYTES = 8_192  # of a column
+DICTIONARY_FROM_ROWS = 256
 THREADS_FROM_BYTES = 262_144  # below, to hand columns to threads takes longer than to read them
 SINGULAR = frozenset(
     {"_record_id", "_sequence", "_attributes", "_body", "_detail", "_rescued"}
@@ -80,7 +82,10 @@ def write(table: pa.Table) -> Written:
     kept = table.schema.names
     large = frozenset(n for n in kept if n in SINGULAR and table[n].nbytes >= ZSTD_FROM_BYTES)
     with pq.ParquetWriter(
-        sink, table.schema, metadata_collector=footers, **_settings(table.schema, large)
+        sink,
+        table.schema,
+        metadata_collector=footers,
+        **_settings(table.schema, large, many=table.num_rows >= DICTIONARY_FROM_ROWS),
     ) as writer:
         writer.write_table(table)
         if table.schema.metadata:
@@ -99,26 +104,25 @@ def decode(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
 
 @lru_cache(64)
-def _settings(schema: pa.Schema, large: frozenset[str]) -> dict[str, Any]:
-    """How a table's columns are written; of singular ones the large are given."""
-    compression = {f.name: _compression(f, large) for f in schema}
+def _settings(schema: pa.Schema, large: frozenset[str], *, many: bool) -> dict[str, Any]:
+    """How a table's columns are written; `large` are singular ones, `many` is said of its rows."""
+    compressed = {f.name: "zstd" if f.name in large else "lz4" for f in schema if _packs(f.type)}
     repeating = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in SINGULAR]
     sought = [f.name for f in schema if f.name in SOUGHT or _seekable(f)]
     return {
-        "compression": compression,
+        "compression": compressed or "none",
         "compression_level": dict.fromkeys(large, 1) or None,
-        "use_dictionary": repeating or False,
+        "use_dictionary": (many and repeating) or False,
         "column_encoding": {f.name: "DELTA_BINARY_PACKED" for f in schema if _counted(f.type)},
         "write_statistics": sought or False,
         "store_schema": False,
     }
 
 
-def _compression(field: pa.Field, large: frozenset[str]) -> str:
-    kind = field.type
-    if _counted(kind) or pa.types.is_boolean(kind) or pa.types.is_fixed_size_binary(kind):
-        return "none"
-    return "zstd" if field.name in large else "lz4"
+def _packs(kind: pa.DataType) -> bool:
+    """Whether a column is compressed: differences, bits and digests are as small as they get."""
+    plain = pa.types.is_boolean(kind) or pa.types.is_fixed_size_binary(kind)
+    return not plain and not _counted(kind)
 
 
 def _seekable(field: pa.Field) -> bool:
