@@ -545,6 +545,9 @@ def test_weather_until_the_deadline_is_told():
         (json_error(400, "ResourceNotFoundException"), Misconfigured),
         (json_error(400, "AccessDeniedException"), Misconfigured),
         (json_error(400, "UnrecognizedClientException"), Misconfigured),
+        (json_error(400, "InvalidSignatureException"), Misconfigured),
+        (json_error(400, "IncompleteSignatureException"), Misconfigured),
+        (json_error(400, "MissingAuthenticationTokenException"), Misconfigured),
         (json_error(400, "ValidationException"), ClientError),
     ],
 )
