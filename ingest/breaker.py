@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
 
 from sinks import control
 from sinks.bucket import Bucket
 from sinks.deadline import Deadline
-from sinks.errors import SinkError, translated
+from sinks.errors import Refused, SinkError, translated
 from transform.records import Batch
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ class Breaker:
             deadline.check("trip the breaker")
             control.write(self.bucket, f"breaker/{self.pipeline}/{mapping.source}", asdict(stop))
             self._disable(mapping, deadline)
-        except (SinkError, ClientError) as error:
+        except (SinkError, Refused) as error:
             logger.exception("mapping not disabled", stream=mapping.stream, error=str(error))
 
     def _disable(self, mapping: Mapping, deadline: Deadline) -> None:

@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Protocol
-
-import boto3
-from botocore.config import Config
+from typing import TYPE_CHECKING, Protocol
 
 from ingest.breaker import Breaker, RejectLimits
+from ingest.clients import Clients, Transport
 from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
 from ingest.workflow import Workflow
 from sinks import control, registry
@@ -38,14 +36,6 @@ from transform.versions import clash
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-CONNECT_TIMEOUT_SECONDS = 3
-BUCKET_READ_TIMEOUT_SECONDS = 15  # far above S3's tail, far below a stage's timeout
-BUCKET_ATTEMPTS_MAX = 4  # botocore's own retries; what is left is the stage's business
-TABLE_READ_TIMEOUT_SECONDS = 5  # far above DynamoDB's tail, below what a stage keeps back to answer
-TABLE_ATTEMPTS_MAX = 1  # `Table.put_all` retries by itself: it knows the deadline
-LAMBDA_READ_TIMEOUT_SECONDS = 5  # of its control plane, which takes up to a second
-LAMBDA_ATTEMPTS_MAX = 2  # what trips once trips again
-CONNECTIONS_MAX = 32
 RULES_MAX = 8  # that one process remembers: epochs and versions change a few times a day
 EPOCH_SECONDS = 30  # how long after an epoch was begun a process may still run under the one before
 
@@ -68,6 +58,7 @@ class Settings:
     repair_queue: str = ""  # name or URL; without one, what the hot table refuses goes back
     repair: Limits = field(default_factory=Limits)
     breaker: RejectLimits = field(default_factory=RejectLimits)
+    transport: Transport = "wire"
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
@@ -95,6 +86,15 @@ class Settings:
                 raise SettingsError(f"the environment variable {name} is {value!r}, not 0 to 1")
             return found
 
+        def transport(name: str) -> Transport:
+            match environment.get(name, "wire"):
+                case "wire" | "boto3" as chosen:
+                    return chosen
+                case other:
+                    raise SettingsError(
+                        f"the environment variable {name} is {other!r}, not wire or boto3"
+                    )
+
         # Powertools reads it itself, but would miss it only when the work is done already.
         need("POWERTOOLS_METRICS_NAMESPACE")
         return cls(
@@ -115,6 +115,7 @@ class Settings:
                 number("MILLRACE_REJECT_RECORDS_MIN", RejectLimits.records_min),
                 number("MILLRACE_REJECT_KEYS_MIN", RejectLimits.keys_min),
             ),
+            transport=transport("MILLRACE_TRANSPORT"),
         )
 
 
@@ -142,21 +143,22 @@ class Wiring:
         self.contracts = Contracts()
 
     @cached_property
+    def clients(self) -> Clients:
+        return Clients(self.settings.transport, os.environ)
+
+    @cached_property
     def bucket(self) -> Bucket:
-        client = _client("s3", BUCKET_READ_TIMEOUT_SECONDS, BUCKET_ATTEMPTS_MAX)
-        return Bucket(client, self.settings.bucket)
+        return self.clients.bucket(self.settings.bucket, self.waiting)
 
     @cached_property
     def hot_table(self) -> Table:
-        client = _client("dynamodb", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)
-        return Table(client, self.settings.hot_table)
+        return self.clients.table(self.settings.hot_table)
 
     @cached_property
     def ledger_table(self) -> Table:
         if not self.settings.ledger_table:
             raise SettingsError("the environment variable MILLRACE_LEDGER_TABLE is not set")
-        client = _client("dynamodb", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)
-        return Table(client, self.settings.ledger_table)
+        return self.clients.table(self.settings.ledger_table)
 
     @cached_property
     def repair_queue(self) -> Queue | None:
@@ -169,11 +171,11 @@ class Wiring:
     def workflow(self) -> Workflow:
         if not self.settings.workflow:
             raise SettingsError("the environment variable MILLRACE_WORKFLOW is not set")
-        return Workflow(boto3.client, self.settings.workflow)
+        return self.clients.workflow(self.settings.workflow)
 
     @cached_property
     def sqs(self) -> SQSClient:
-        return _client("sqs", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)  # type: ignore[no-any-return]
+        return self.clients.sqs()  # type: ignore[no-any-return]
 
     def queue_url(self, name: str) -> str:
         """A queue's URL, asked for once."""
@@ -184,8 +186,7 @@ class Wiring:
 
     @cached_property
     def breaker(self) -> Breaker:
-        client = _client("lambda", LAMBDA_READ_TIMEOUT_SECONDS, LAMBDA_ATTEMPTS_MAX)
-        return Breaker(self.bucket, client, self.settings.pipeline)
+        return Breaker(self.bucket, self.clients.lambdas(), self.settings.pipeline)
 
     def epoch(self) -> int:
         """The greatest epoch ever begun, as of `EPOCH_SECONDS` ago at most. It never goes back.
@@ -245,20 +246,6 @@ def in_threads(work: Callable[[Part], Ran], parts: Iterable[Part]) -> list[Ran]:
 def wiring() -> Wiring:
     """The process's one wiring, from the environment."""
     return Wiring(Settings.of(os.environ))
-
-
-def _client(service: Any, read_timeout_seconds: float, attempts_max: int) -> Any:
-    return boto3.client(
-        service,
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=read_timeout_seconds,
-            retries={"mode": "standard", "total_max_attempts": attempts_max},
-            max_pool_connections=CONNECTIONS_MAX,
-            parameter_validation=False,
-            tcp_keepalive=True,
-        ),
-    )
 
 
 @cache

@@ -18,7 +18,8 @@ from sinks import fates, hot, landing
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
 from sinks.errors import DeadlinePassed, Unavailable
-from sinks.table import NEWEST_BY, Key
+from sinks.table import Key
+from sinks.writes import NEWEST_BY
 from transform.contract import Contract
 from transform.tables import hot_mask, repeated
 

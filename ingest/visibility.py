@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
-from botocore.exceptions import ClientError
 
 from ingest.settings import Context, Wiring
-from sinks.errors import SinkError, translated
+from sinks.errors import Refused, SinkError, translated
 from transform.records import Delivery
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def hasten(delivery: Delivery, answer: dict[str, Any], wiring: Wiring, context: 
                 wiring.sqs.change_message_visibility_batch(
                     QueueUrl=url, Entries=entries[at : at + BATCH_MAX]
                 )
-    except (SinkError, ClientError) as error:
+    except (SinkError, Refused) as error:
         logger.warning("visibility not shortened", error=str(error), messages=len(back))
 
 

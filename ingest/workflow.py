@@ -11,9 +11,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from botocore.config import Config
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ingest.limits import READ_TIMEOUT_STEP_SECONDS
 from sinks.errors import DeadlinePassed, SinkError, translated
@@ -38,14 +36,22 @@ class TransformDied(ExecutionFailed):
     reason = "transform_died"
 
 
-@dataclass
-class Workflow:
-    """One state machine. `make_client` is `boto3.client`."""
+class Executions(Protocol):
+    """How an execution is asked for: the transport, and no more."""
 
-    make_client: Callable[..., Any]
+    def start(self, arn: str, state: str, timeout_seconds: int) -> dict[str, Any]:
+        """StartSyncExecution, once, and what it answers. Raises as `Workflow.run` does.
+
+        The answer is awaited at most `timeout_seconds`.
+        """
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """One state machine."""
+
+    executions: Executions
     arn: str
-    _clients: dict[int, SFNClient] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         """Run an execution to its end and return its output. Safe from several threads.
@@ -60,10 +66,7 @@ class Workflow:
         text = json.dumps(state, separators=(",", ":"))
         if len(text.encode()) > STATE_BYTES_MAX:
             raise ExecutionFailed(f"the state is over {STATE_BYTES_MAX} bytes")
-        with translated(f"run {self.arn}"):
-            answer = self._client(timeout_seconds).start_sync_execution(
-                stateMachineArn=self.arn, input=text
-            )
+        answer = self.executions.start(self.arn, text, math.floor(timeout_seconds))
         if answer.get("status") != "SUCCEEDED":
             which = f"{answer.get('executionArn', self.arn)} {answer.get('status')}"
             why = f"{answer.get('error', '')}: {answer.get('cause', '')}"
@@ -71,10 +74,28 @@ class Workflow:
             raise (TransformDied if died else ExecutionFailed)(f"{which}: {why[:1000]}")
         return json.loads(answer["output"])  # type: ignore[no-any-return]
 
-    def _client(self, timeout_seconds: float) -> SFNClient:
+
+@dataclass
+class BotoExecutions:
+    """`Executions` by boto3's clients. `make_client` is `boto3.client`."""
+
+    make_client: Callable[..., Any]
+    _clients: dict[int, SFNClient] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, arn: str, state: str, timeout_seconds: int) -> dict[str, Any]:
+        """One attempt."""
+        client = self._client(timeout_seconds)
+        with translated(f"run {arn}"):
+            answer = client.start_sync_execution(stateMachineArn=arn, input=state)
+        return cast("dict[str, Any]", answer)
+
+    def _client(self, timeout_seconds: int) -> SFNClient:
         """A client that waits no longer than asked; botocore fixes the time when it is made."""
-        steps = math.floor(timeout_seconds / READ_TIMEOUT_STEP_SECONDS)
-        timeout = steps * READ_TIMEOUT_STEP_SECONDS or math.floor(timeout_seconds)
+        from botocore.config import Config  # noqa: PLC0415  without boto3's clients it stays out
+
+        steps = timeout_seconds // READ_TIMEOUT_STEP_SECONDS
+        timeout = steps * READ_TIMEOUT_STEP_SECONDS or timeout_seconds
         with self._lock:
             if timeout not in self._clients:
                 self._clients[timeout] = self.make_client(

@@ -7,15 +7,14 @@ key taken (412) has succeeded, and a retry that writes other bytes writes anothe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-from botocore.exceptions import ClientError
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sinks.deadline import Deadline
-from sinks.errors import Gone, Unavailable, translated
+from sinks.errors import Gone, Refused, Unavailable, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -26,12 +25,64 @@ RACE = 409  # HTTP: another writer of the key was faster to begin and is not don
 RACES_MAX = 5  # 409 answers (two writers of one key at once) before it counts as weather
 
 
+Condition = Mapping[str, str]
+"""Under which an object is written: S3 answers 412 where it does not hold, 409 in a race."""
+
+ABSENT: Condition = {"IfNoneMatch": "*"}
+
+
+class Found(NamedTuple):
+    """An object's bytes, and the tag by which S3 tells them from others."""
+
+    data: bytes
+    tag: str
+
+
+class Objects(Protocol):
+    """How objects reach a bucket and come back: the transport, and no more."""
+
+    def get(self, key: str) -> Found:
+        """An object, whole. Raises `Gone`, `Unavailable`, `Misconfigured`."""
+
+    def put(
+        self, key: str, data: bytes, condition: Condition, deadline: Deadline | None = None
+    ) -> None:
+        """Write an object under a condition; one that does not hold is `Refused`, with its status.
+
+        Weather is tried again, where that is known not to come after the deadline.
+        """
+
+
 @dataclass(frozen=True)
-class Bucket:
-    """One S3 bucket."""
+class BotoObjects:
+    """`Objects` by boto3's client, which tries again by itself."""
 
     client: S3Client
     name: str
+
+    def get(self, key: str) -> Found:
+        """An object, whole."""
+        with translated(f"get s3://{self.name}/{key}"):
+            found = self.client.get_object(Bucket=self.name, Key=key)
+            return Found(found["Body"].read(), found.get("ETag", ""))
+
+    def put(
+        self, key: str, data: bytes, condition: Condition, deadline: Deadline | None = None
+    ) -> None:
+        """Write an object under a condition."""
+        del deadline
+        call: dict[str, Any] = {**condition}
+        with translated(f"put s3://{self.name}/{key}"):
+            self.client.put_object(Bucket=self.name, Key=key, Body=data, **call)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One S3 bucket; objects go by `objects`, or by the client."""
+
+    client: S3Client
+    name: str
+    objects: Objects | None = None
 
     def put_once(
         self, prefix: str, arrival_micros: int, data: bytes, deadline: Deadline | None = None
@@ -56,21 +107,18 @@ class Bucket:
             if deadline is not None:
                 deadline.check(what)
             try:
-                with translated(what):
-                    self.client.put_object(Bucket=self.name, Key=key, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status == RACE:
+                self._objects.put(key, data, ABSENT, deadline)
+            except Refused as refused:
+                if refused.status == RACE:
                     continue
-                if status != TAKEN:
+                if refused.status != TAKEN:
                     raise
             return
         raise Unavailable(f"{what}: another writer of the same key kept it busy")
 
     def get(self, key: str) -> bytes:
         """The object's bytes. Raises `Gone`, `Unavailable`, `Misconfigured`."""
-        with translated(f"get s3://{self.name}/{key}"):
-            return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return self._objects.get(key).data
 
     def find(self, key: str) -> bytes | None:
         """The object's bytes, None where there is none. Raises `Unavailable`, `Misconfigured`."""
@@ -84,14 +132,12 @@ class Bucket:
 
         Raises `Unavailable`, `Misconfigured`.
         """
-        what = f"put s3://{self.name}/{key}"
         try:
-            with translated(what):
-                self.client.put_object(Bucket=self.name, Key=key, Body=data)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] != RACE:
+            self._objects.put(key, data, {})
+        except Refused as refused:
+            if refused.status != RACE:
                 raise
-            raise Unavailable(f"{what}: {error}") from error
+            raise Unavailable(str(refused)) from refused
 
     def change(self, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
         """Replace an object by what `change` makes of it (None: there is none); returns that.
@@ -106,25 +152,27 @@ class Bucket:
             if data == held:
                 return data
             try:
-                with translated(what):
-                    self.client.put_object(Bucket=self.name, Key=key, Body=data, **condition)
+                self._objects.put(key, data, condition)
             except Gone:
                 continue
-            except ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] not in {RACE, TAKEN}:
+            except Refused as refused:
+                if refused.status not in {RACE, TAKEN}:
                     raise
                 continue
             return data
         raise Unavailable(f"{what}: other writers of the same key kept it busy")
 
-    def _held(self, key: str) -> tuple[bytes | None, dict[str, Any]]:
+    @cached_property
+    def _objects(self) -> Objects:
+        return self.objects or BotoObjects(self.client, self.name)
+
+    def _held(self, key: str) -> tuple[bytes | None, Condition]:
         """An object's bytes, and the condition under which a write replaces just these."""
         try:
-            with translated(f"get s3://{self.name}/{key}"):
-                found = self.client.get_object(Bucket=self.name, Key=key)
-                return found["Body"].read(), {"IfMatch": found["ETag"]}
+            data, tag = self._objects.get(key)
         except Gone:
-            return None, {"IfNoneMatch": "*"}
+            return None, ABSENT
+        return data, {"IfMatch": tag}
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Every key under `prefix`, in S3's order."""

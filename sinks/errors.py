@@ -8,23 +8,15 @@
                                                                                 operator is needed
 
 Bad data is none of these: it is a value (`transform.records.Rejection`). Whatever is not a
-`SinkError` is a defect; it is raised through, the invocation fails and the batch is retried whole.
+`SinkError`, as `Refused`, is a defect; it is raised through, the invocation fails and the batch is
+retried whole.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,  # noqa: A004  botocore's own: connection and timeout errors
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-)
 
 THROTTLES = frozenset(
     {
@@ -49,6 +41,7 @@ SETUP = frozenset(
         "AWS.SimpleQueueService.NonExistentQueue",
         "AccessDenied",
         "AccessDeniedException",
+        "AuthorizationHeaderMalformed",
         "ExpiredToken",
         "ExpiredTokenException",
         "IncompleteSignatureException",
@@ -56,7 +49,9 @@ SETUP = frozenset(
         "InvalidSignatureException",
         "MissingAuthenticationTokenException",
         "NoSuchBucket",
+        "PermanentRedirect",
         "QueueDoesNotExist",
+        "RequestTimeTooSkewed",
         "ResourceNotFoundException",
         "SignatureDoesNotMatch",
         "StateMachineDoesNotExist",
@@ -64,18 +59,10 @@ SETUP = frozenset(
     }
 )
 
-
 NO_SUCH_KEY = "NoSuchKey"
 SERVER_ERROR = 500  # and above
 TOO_MANY_REQUESTS = 429
-
-_BROKEN_ANSWERS = (
-    ConnectionError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-)
-"""No answer came, or half of one: cut short, or garbled on the way."""
+SAID_MAX = 300  # of a service's own words
 
 
 class SinkError(Exception):
@@ -108,31 +95,59 @@ class Misconfigured(SinkError):
     reason = "misconfigured"
 
 
+class Refused(Exception):
+    """The service will never accept this request, or not as it asks: mostly a defect.
+
+    `status` is HTTP's; a condition that does not hold is one too.
+    """
+
+    def __init__(self, what: str, status: int, code: str) -> None:
+        super().__init__(what)
+        self.status = status
+        self.code = code
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn botocore's errors into ours, `what` saying the action and its object."""
+    """Turn boto3's errors into ours, `what` saying the action and its object."""
     try:
         yield
-    except ClientError as error:
-        translated_error = _of(error, what)
-        if translated_error is None:
+    except Exception as error:
+        ours = _of_boto3(error, what)
+        if ours is None:
             raise
-        raise translated_error from error
-    except NoCredentialsError as error:
-        raise Misconfigured(f"{what}: {error}") from error
-    except _BROKEN_ANSWERS as error:
-        raise Unavailable(f"{what}: {error}") from error
-    except BotoCoreError as error:
-        raise Misconfigured(f"{what}: {error}") from error
+        raise ours from error
 
 
-def _of(error: ClientError, what: str) -> SinkError | None:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+def of_answer(what: str, status: int, code: str, said: str) -> SinkError | Refused:
+    """What an answer of AWS that is an error means, by its status and code.
+
+    Of what was `said` the first line is told: below, a refused signature's own text may follow.
+    """
     if code in THROTTLES | TIMEOUTS or status >= SERVER_ERROR or status == TOO_MANY_REQUESTS:
         return Unavailable(f"{what}: {code or status}")
     if code == NO_SUCH_KEY:
         return Gone(f"{what}: {code}")
-    if code in SETUP:
-        return Misconfigured(f"{what}: {error}")
-    return None
+    first = said.partition("\n")[0][:SAID_MAX]
+    told = f"{what}: {code or status}{first and ': '}{first}"
+    return Misconfigured(told) if code in SETUP else Refused(told, status, code)
+
+
+def _of_boto3(error: Exception, what: str) -> SinkError | Refused | None:
+    """Our error for one of boto3's, None for any other. Imports nothing: who raised it has."""
+    raised = sys.modules.get("botocore.exceptions")
+    if raised is None:
+        return None
+    if isinstance(error, raised.ClientError):
+        said = error.response.get("Error", {})
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return of_answer(what, status, said.get("Code") or "", said.get("Message") or "")
+    if not isinstance(error, raised.BotoCoreError):
+        return None
+    broken = (  # no answer came, or half of one: cut short, or garbled on the way
+        raised.ConnectionError,
+        raised.FlexibleChecksumError,
+        raised.HTTPClientError,
+        raised.IncompleteReadError,
+    )
+    return (Unavailable if isinstance(error, broken) else Misconfigured)(f"{what}: {error}")

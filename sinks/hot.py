@@ -27,7 +27,8 @@ import pyarrow.compute as pc
 from sinks import puts
 from sinks.deadline import Deadline
 from sinks.puts import whole
-from sinks.table import NEWEST_BY, Item, Key, Table, Waiting
+from sinks.table import Item, Key, Table, Waiting
+from sinks.writes import NEWEST_BY
 from transform.contract import Contract
 from transform.field_types import FieldType, utc_text
 from transform.records import DIGEST, DIGEST_BYTES

@@ -43,8 +43,8 @@ class Queue:
         """Send every body; returns the places of those not acknowledged by the deadline.
 
         Throttles and partial failures are tried again with full jitter; after a lost answer a
-        message may be there twice. Raises `Misconfigured`, and botocore's ClientError for a request
-        that SQS can never accept.
+        message may be there twice. Raises `Misconfigured`, and `Refused` for a request that SQS can
+        never accept.
         """
         pending = list(range(len(bodies)))
         pause = BACKOFF_FIRST_SECONDS

@@ -9,28 +9,35 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from botocore.exceptions import ClientError
 
 from sinks.deadline import Deadline
-from sinks.errors import Unavailable, translated
+from sinks.errors import Refused, Unavailable, translated
+from sinks.writes import (
+    CONDITION_FAILED,
+    NEWEST_BY,
+    BotoNewest,
+    BotoWrites,
+    Together,
+    Writes,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 BATCH_ITEMS_MAX = 25  # BatchWriteItem: puts a call
+CALLS_MAX = 64  # of a wave: at 5 ms a call, three times what one core can put into them
 KEY_BYTES_MAX = 2_048  # partition key
 SORT_KEY_BYTES_MAX = 1_024
 ITEM_BYTES_MAX = 409_600
-CONDITION_FAILED = "ConditionalCheckFailedException"
-NEWEST_BY = "_at"  # attribute of an item that only a newer one replaces: its place in time
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 5.0
 
@@ -49,72 +56,13 @@ class Waiting:
     uniform: Callable[[float, float], float]
 
 
-class Writes(Protocol):
-    """How puts reach a table: the transport, and no more. Retries and pauses are `Table`'s."""
-
-    def write(self, puts: Sequence[bytes]) -> list[bytes]:
-        """One call; returns which of these puts were not taken.
-
-        A put is the text `{"PutRequest":{"Item":{...}}}` in DynamoDB's JSON; at most 25, each key
-        once. What is returned are texts given. Raises `Unavailable` where it is not known that
-        anything was taken, and other errors as `sinks.errors.translated` does.
-        """
-
-
-@dataclass(frozen=True)
-class BotoWrites:
-    """`Writes` by boto3's client, which takes and gives items as dicts."""
-
-    client: DynamoDBClient
-    name: str
-
-    def write(self, puts: Sequence[bytes]) -> list[bytes]:
-        """One call. An answer without UnprocessedItems acknowledges nothing: it is a proxy's."""
-        asked: list[Any] = [orjson.loads(put) for put in puts]
-        with translated(f"write to {self.name}"):
-            answer = self.client.batch_write_item(RequestItems={self.name: asked})
-        unprocessed = cast("dict[str, Any]", answer).get("UnprocessedItems")
-        if unprocessed is None:
-            return list(puts)
-        left = {_key(put) for put in unprocessed.get(self.name, [])}
-        return [put for put, one in zip(puts, asked, strict=True) if left and _key(one) in left]
-
-
-@dataclass(frozen=True)
-class BotoNewest:
-    """`Writes` of one put, which is taken as well where the item there is newer, and stays.
-
-    The order is that of `NEWEST_BY`. An item of the same place in time is replaced, as by any put.
-    """
-
-    client: DynamoDBClient
-    name: str
-
-    def write(self, puts: Sequence[bytes]) -> list[bytes]:
-        """One PutItem call under a condition: BatchWriteItem knows none."""
-        (put,) = puts
-        item = orjson.loads(put)["PutRequest"]["Item"]
-        try:
-            with translated(f"write to {self.name}"):
-                self.client.put_item(
-                    TableName=self.name,
-                    Item=item,
-                    ConditionExpression="attribute_not_exists(pk) OR #at <= :at",
-                    ExpressionAttributeNames={"#at": NEWEST_BY},
-                    ExpressionAttributeValues={":at": item[NEWEST_BY]},
-                )
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != CONDITION_FAILED:
-                raise
-        return []
-
-
 @dataclass(frozen=True)
 class Table:
     """One DynamoDB table with string keys `pk` and `sk`.
 
     Puts go by `writes`, those that must leave a newer item alone one by one by `newest`; or both by
-    the client.
+    the client. `threads` is how many calls their first wave has; where it takes threads to have
+    them under way, how many there are.
     """
 
     client: DynamoDBClient
@@ -144,15 +92,16 @@ class Table:
         each leaves an item alone that is newer by `NEWEST_BY`, and is acknowledged all the same;
         then a key may come more than once.
 
-        Calls go out in waves: a wave that is taken whole makes the next one a call wider, one with
-        a refusal halves it and is followed by a jittered pause. What was refused waits behind all
+        Calls go out in waves: one that is taken whole makes the next one twice as wide, and once
+        there was a refusal a call wider; one with a refusal halves it and is followed by a jittered
+        pause. What was refused waits behind all
         else, so that a hot partition does not hold up the others; the pauses grow only once there
-        is nothing left that was not tried. Raises `Misconfigured`, and botocore's ClientError for a
-        request that DynamoDB can never accept.
+        is nothing left that was not tried. Raises `Misconfigured`, and `Refused` for a request that
+        DynamoDB can never accept.
         """
         fresh = enumerate(puts)
         untried, refused = count, deque[_Put]()
-        width, pause = self.threads, BACKOFF_FIRST_SECONDS
+        width, pause, step = self.threads, BACKOFF_FIRST_SECONDS, CALLS_MAX
         most = 1 if newest else BATCH_ITEMS_MAX
         with self._calling(math.ceil(untried / most), newest=newest) as call_all:
             while (untried or refused) and deadline.left > 0:
@@ -163,10 +112,10 @@ class Table:
                 again = call_all(_batches(wave, most), deadline)
                 refused.extend(again)
                 if not again:
-                    width, pause = width + 1, BACKOFF_FIRST_SECONDS
+                    width, pause = min(width + min(width, step), CALLS_MAX), BACKOFF_FIRST_SECONDS
                     continue
                 waiting.sleep(min(waiting.uniform(0, pause), max(deadline.left, 0)))
-                width = max(width // 2, 1)
+                width, step = max(width // 2, 1), 1
                 pause = pause if untried > 0 else min(2 * pause, BACKOFF_MAX_SECONDS)
         return {*(place for place, _ in refused), *range(count - untried, count)}
 
@@ -203,8 +152,8 @@ class Table:
                     ExpressionAttributeNames={"#at": NEWEST_BY},
                     ExpressionAttributeValues={":at": {"S": at}},
                 )
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != CONDITION_FAILED:
+        except Refused as refused:
+            if refused.code != CONDITION_FAILED:
                 raise
 
     def query(self, pk: str, low: str, high: str) -> Iterator[Item]:
@@ -253,6 +202,9 @@ class Table:
         """How a wave is called: in threads, or right here where one thread would do."""
         broken = threading.Event()
         writes = self._newest if newest else self._writes
+        if isinstance(writes, Together):
+            yield partial(_attempt_each, writes)
+            return
 
         def call(batch: list[_Put], deadline: Deadline) -> list[_Put]:
             if deadline.left <= 0 or broken.is_set():
@@ -304,17 +256,25 @@ def put_text(item: Item) -> bytes:
 def _attempt(writes: Writes, batch: list[_Put]) -> list[_Put]:
     """One call; what it did not take. A lost answer or a throttled call took nothing."""
     try:
-        left = set(writes.write([text for _, text in batch]))
+        return _again(batch, writes.write([text for _, text in batch]))
     except Unavailable:
         return batch
-    again = [put for put in batch if put[1] in left] if left else []
-    return again if len(again) == len(left) else batch  # texts that were not given: none is sure
+
+
+def _attempt_each(writes: Together, wave: list[list[_Put]], deadline: Deadline) -> list[_Put]:
+    """Calls under way at once; what they did not take. None is begun after the deadline."""
+    begun = ([text for _, text in batch] for batch in wave if deadline.left > 0)
+    left = writes.write_each(begun)
+    again = [put for batch, texts in zip(wave, left, strict=False) for put in _again(batch, texts)]
+    return again + [put for batch in wave[len(left) :] for put in batch]
+
+
+def _again(batch: list[_Put], left: list[bytes]) -> list[_Put]:
+    """The puts of these texts. Were there texts that were not given, of none it is sure."""
+    texts = set(left)
+    again = [put for put in batch if put[1] in texts] if texts else []
+    return again if len(again) == len(texts) else batch
 
 
 def _batches(puts: list[_Put], most: int) -> list[list[_Put]]:
     return [puts[at : at + most] for at in range(0, len(puts), most)]
-
-
-def _key(put: Any) -> Key:
-    item = put["PutRequest"]["Item"]
-    return item["pk"]["S"], item["sk"]["S"]

@@ -6,9 +6,8 @@ An event is one of `golden/*.json`, bent: in its bodies, which no producer's byt
 crash of, and in what Lambda writes around them, which may end in `EventError` and in nothing else.
 Handlers, stages, readers and the state machine's JSONata are the real ones; bucket and tables are
 dictionaries that now and then throttle, lose an answer or take their time. A seed draws the hot
-layout and how objects are written. Whatever the handler
-answers is read as the mapping reads it, and every record that is thereby gone from the source must
-be found in the objects.
+layout, and how objects are written. Whatever the handler answers is read as the mapping reads it,
+and every record that is thereby gone from the source must be found in the objects.
 """
 
 from __future__ import annotations
@@ -58,11 +57,11 @@ from sinks.table import (
     BATCH_ITEMS_MAX,
     ITEM_BYTES_MAX,
     KEY_BYTES_MAX,
-    NEWEST_BY,
     SORT_KEY_BYTES_MAX,
     Key,
     Table,
 )
+from sinks.writes import NEWEST_BY
 from tests.edge import rules
 from tests.support import TOPOLOGY, Clock, Context, InProcessWorkflow
 from transform.contract import Contract

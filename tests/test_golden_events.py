@@ -99,6 +99,7 @@ class Pipeline:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     for name, value in TOPOLOGY.ingest_stream.environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MILLRACE_TRANSPORT", "boto3")  # behind which moto stands
     settings.wiring.cache_clear()
     with cloud() as account:
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", SESSION)

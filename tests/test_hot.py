@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sinks import hot
 from sinks.deadline import Deadline
-from sinks.errors import Misconfigured
+from sinks.errors import Misconfigured, Refused
 from sinks.table import (
     BACKOFF_FIRST_SECONDS,
     BACKOFF_MAX_SECONDS,
@@ -548,7 +548,7 @@ def test_weather_until_the_deadline_is_told():
         (json_error(400, "InvalidSignatureException"), Misconfigured),
         (json_error(400, "IncompleteSignatureException"), Misconfigured),
         (json_error(400, "MissingAuthenticationTokenException"), Misconfigured),
-        (json_error(400, "ValidationException"), ClientError),
+        (json_error(400, "ValidationException"), Refused),
     ],
 )
 def test_what_no_waiting_mends_is_raised_and_the_rest_is_not_begun(
@@ -571,7 +571,7 @@ def test_what_no_waiting_mends_ends_its_wave():
     clock = Clock()
     client = Client(nothing)
     table = Table(client, "hot", threads=4)
-    with pytest.raises(ClientError, match="ValidationException"):
+    with pytest.raises(Refused, match="ValidationException"):
         table.put_all(numbered(2_500), Deadline(clock.now + 10**6, clock), clock.waiting())
     assert len(client.calls) <= 4
     assert clock.naps == []
@@ -603,7 +603,7 @@ def test_a_hot_partition_does_not_hold_up_the_rest():
     assert max(clock.naps) == BACKOFF_MAX_SECONDS
 
 
-def test_a_wave_grows_by_a_call_and_halves_when_refused():
+def test_waves_double_until_one_is_refused_then_halve_and_grow_by_a_call():
     """Seen by the pauses: between two of them lies what one wave asked."""
     log: list[str] = []
 
@@ -621,16 +621,18 @@ def test_a_wave_grows_by_a_call_and_halves_when_refused():
     def one_refused(puts: list[Any]) -> list[Any]:
         return puts[:1]
 
-    # Waves of 1, 2, 3 and 4 calls are taken whole; of the fifth and the sixth one item is not.
-    client = Client(*[nothing] * 10, one_refused, *[nothing] * 4, one_refused, nothing)
+    # Waves of 1, 2 and 4 calls are taken whole; of that of 8, of 4 and later of 5 one item is not.
+    refused = (one_refused, *[nothing] * 7), (one_refused, *[nothing] * 3), (one_refused, nothing)
+    client = Client(*[nothing] * 7, *refused[0], *refused[1], *[nothing] * 9, *refused[2])
     waiting = Waiting(sleep, lambda _, high: high)
     deadline = Deadline(clock.now + 60, clock)
     table = Table(client, "hot", threads=1)
-    assert table.put_all(numbered(500), deadline, waiting) == set()
-    first, second = (at for at, what in enumerate(log) if what == "pause")
-    assert first == 1 + 2 + 3 + 4 + 5
-    assert second - first - 1 == 2  # half of five
-    assert clock.naps == [BACKOFF_FIRST_SECONDS] * 2
+    assert table.put_all(numbered(1_000), deadline, waiting) == set()
+    first, second, third = (at for at, what in enumerate(log) if what == "pause")
+    assert first == 1 + 2 + 4 + 8
+    assert second - first - 1 == 4  # half of eight
+    assert third - second - 1 == 2 + 3 + 4 + 5
+    assert clock.naps == [BACKOFF_FIRST_SECONDS] * 3
 
 
 def test_one_thread_is_the_callers_own():

@@ -21,7 +21,7 @@ from ingest.killers import PARTS, Hunt, NothingDone, Part, together
 from ingest.process import process
 from ingest.settings import Wiring, in_threads
 from ingest.stages import canary, transform, write_hot
-from ingest.workflow import ExecutionFailed, TransformDied, Workflow
+from ingest.workflow import BotoExecutions, ExecutionFailed, TransformDied, Workflow
 from sinks import landing, ledger
 from sinks.deadline import Deadline
 from sinks.errors import Unavailable
@@ -378,7 +378,7 @@ def test_no_part_is_begun_twice_at_an_endpoint_that_stalls(
     ended = {"executionArn": arn, "startDate": 0, "stopDate": 1, "status": "FAILED"}
     died = answer(200, json.dumps(ended | {"error": "TransformDied"}).encode())
     with loopback(died, stall) as server:
-        path.wiring.workflow = Workflow(server.client, arn)
+        path.wiring.workflow = Workflow(BotoExecutions(server.client), arn)
         path.wiring.parallel = in_threads
         with pytest.raises(NothingDone):
             process(delivery([reading(seq=n) for n in range(40)]), path.wiring, Context(4_900))

@@ -31,6 +31,7 @@ import sinks.hot
 import sinks.landing
 import sinks.repair
 import sinks.table
+import sinks.writes
 import transform.pipeline
 from infra.simulation.many import Found, many
 from sinks.distinct import Tables
@@ -238,9 +239,9 @@ def an_older_reading_overwrites_the_newest(patch: pytest.MonkeyPatch) -> None:
     """In layout `latest` an item is put whatever is there."""
 
     def write(writes: Any, puts: Any) -> list[bytes]:
-        return sinks.table.BotoWrites(writes.client, writes.name).write(puts)
+        return sinks.writes.BotoWrites(writes.client, writes.name).write(puts)
 
-    patch.setattr(sinks.table.BotoNewest, "write", write)
+    patch.setattr(sinks.writes.BotoNewest, "write", write)
 
 
 def a_refused_event_fails_the_delivery(patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from ingest import telemetry
 from ingest.process import ANSWER_SECONDS, account, process
 from ingest.settings import Wiring
 from ingest.telemetry import Metric
-from ingest.workflow import ExecutionFailed, Workflow
+from ingest.workflow import BotoExecutions, ExecutionFailed, Workflow
 from sinks import raw
 from sinks.bucket import Bucket
 from sinks.errors import DeadlinePassed, Misconfigured, SinkError, Unavailable
@@ -311,7 +311,7 @@ def test_an_archive_that_took_all_the_time_is_not_followed_by_a_workflow(
         raise AssertionError("a client was made")
 
     wiring.bucket = Bucket(Slow(), wiring.bucket.name)
-    wiring.workflow = Workflow(never, "arn")
+    wiring.workflow = Workflow(BotoExecutions(never), "arn")
     assert process(delivery([reading()]), wiring, Context(60_000)) == Outcome.all_retry(1)
     (log,), _ = said()
     assert (log["reason"], [log["raw_key"]]) == ("deadline", account.keys())

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ingest import settings
+from ingest.clients import Transport
 from ingest.settings import Settings, SettingsError, Wiring
 from ingest.stages import ANSWER_SECONDS, ENQUEUE_SECONDS
 from sinks.repair import Limits
@@ -145,18 +146,36 @@ def test_clients_wait_less_than_a_stage_lives(aws: pytest.MonkeyPatch):
         assert made.meta.config.max_pool_connections >= wiring.hot_table.threads
 
 
+@pytest.mark.parametrize("transport", ["wire", "boto3"])
 def test_the_hot_table_is_asked_once_a_try_because_the_sink_knows_the_deadline(
-    aws: pytest.MonkeyPatch,
+    aws: pytest.MonkeyPatch, transport: Transport
 ):
     clock = Clock()
     with loopback(json_error(500, "InternalServerError")) as server:
         aws.setenv("AWS_ENDPOINT_URL", server.url)
-        wiring = Wiring(SETTINGS, clock)
-        server.clients.append(wiring.hot_table.client)
+        wiring = Wiring(replace(SETTINGS, transport=transport), clock)
+        table = wiring.hot_table
+        server.clients.append(table.writes.service.pool if table.writes else table.client)
         items = {("p", "s"): {"pk": {"S": "p"}, "sk": {"S": "s"}}}
         deadline = wiring.deadline(Context(2_000), 1)
-        assert wiring.hot_table.put_all(items, deadline, clock.waiting()) == {("p", "s")}
+        assert table.put_all(items, deadline, clock.waiting()) == {("p", "s")}
         assert len(server.requests) == len(clock.naps)
+
+
+@pytest.mark.parametrize(
+    ("environment", "transport"),
+    [({}, "wire"), *(({"MILLRACE_TRANSPORT": name}, name) for name in ("wire", "boto3"))],
+)
+def test_the_transport_is_our_own_unless_it_is_said_to_be_boto3(
+    environment: dict[str, str], transport: str
+):
+    assert Settings.of(COMPLETE | environment).transport == transport
+
+
+@pytest.mark.parametrize("value", ["", "Wire", "botocore", "boto3 "])
+def test_a_transport_that_is_none_is_named(value: str):
+    with pytest.raises(SettingsError, match=f"MILLRACE_TRANSPORT is '{value}', not wire or boto3"):
+        Settings.of(COMPLETE | {"MILLRACE_TRANSPORT": value})
 
 
 @pytest.mark.parametrize(("remaining_ms", "left"), [(60_000, 54), (6_000, 0), (0, -6)])
@@ -223,3 +242,16 @@ def test_an_event_that_is_not_a_mappings_is_refused_before_settings_are_needed()
 def test_sinks_and_transform_can_be_imported_without_the_edge(module: str):
     told: Any = python(f"import sys, {module}; print('ingest' in sys.modules)")
     assert (told.stdout.strip(), told.stderr) == ("False", "")
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_cold_start_pays_for_no_boto3(handler: str):
+    """Powertools looks at botocore's outermost module, which imports nothing of it."""
+    told = python(f"""
+import sys
+from importlib import import_module
+
+import_module("ingest.handlers.{handler}")
+print(sorted(name for name in sys.modules if name.startswith(("boto", "urllib3"))))
+""")
+    assert (told.stdout.strip(), told.stderr) == ("['botocore']", "")

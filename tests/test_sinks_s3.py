@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import NoCredentialsError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,15 @@ from infra.doubles.world import Scripted
 from sinks import landing, parquet, raw
 from sinks.bucket import RACES_MAX, Bucket
 from sinks.deadline import Deadline
-from sinks.errors import DeadlinePassed, Gone, Misconfigured, SinkError, Unavailable, translated
+from sinks.errors import (
+    DeadlinePassed,
+    Gone,
+    Misconfigured,
+    Refused,
+    SinkError,
+    Unavailable,
+    translated,
+)
 from tests.support import (
     NOON,
     SECOND,
@@ -189,7 +197,7 @@ def test_nothing_is_begun_at_or_after_the_deadline(seconds: float):
         (s3_error(403, "InvalidAccessKeyId"), Misconfigured),
         (s3_error(403, "SignatureDoesNotMatch"), Misconfigured),
         (s3_error(400, "ExpiredToken"), Misconfigured),
-        (s3_error(400, "EntityTooLarge"), ClientError),
+        (s3_error(400, "EntityTooLarge"), Refused),
     ],
 )
 def test_what_s3_says_is_told_apart(script: Answer, error: type[Exception]):
@@ -197,8 +205,8 @@ def test_what_s3_says_is_told_apart(script: Answer, error: type[Exception]):
         bucket = Bucket(server.client("s3", ONCE), "bucket")
         with pytest.raises(error) as raised:
             bucket.put_once("raw", NOON, b"x")
-        assert isinstance(raised.value, SinkError) == (error is not ClientError)
-        if error is not ClientError:
+        assert isinstance(raised.value, SinkError) == (error is not Refused)
+        if error is not Refused:
             assert str(raised.value).startswith("put s3://bucket/raw/2026-11-24/12/")
         with pytest.raises(error):
             bucket.get("raw/x")

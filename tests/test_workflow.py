@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ingest.workflow import STATE_BYTES_MAX, ExecutionFailed, Workflow
+from ingest.workflow import STATE_BYTES_MAX, BotoExecutions, ExecutionFailed, Workflow
 from sinks.errors import DeadlinePassed, Misconfigured, SinkError, Unavailable
+from sinks.wire.account import Account
+from sinks.wire.connection import Patience
 from tests.support import Answer, Loopback, answer, drop, json_error, loopback, stall
 
 if TYPE_CHECKING:
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 ARN = "arn:aws:states:us-east-1:123456789012:stateMachine:millrace-telemetry-batch"
 EXECUTION = ARN.replace("stateMachine", "express") + ":e:1"
+
+
+By = Callable[[Loopback], Workflow]
 
 
 def ended(status: str, **more: Any) -> Answer:
@@ -31,11 +37,22 @@ def plain_hosts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_DISABLE_HOST_PREFIX_INJECTION", "true")
 
 
-def workflow(server: Loopback) -> Workflow:
-    return Workflow(server.client, ARN)
+@pytest.fixture(params=["boto3", "wire"])
+def workflow(request: pytest.FixtureRequest) -> Callable[[Loopback], Workflow]:
+    """A workflow on a server, by each transport."""
+
+    def by(server: Loopback) -> Workflow:
+        if request.param == "boto3":
+            return Workflow(BotoExecutions(server.client), ARN)
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        account = Account({**keys, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": server.url})
+        server.clients.append(account)
+        return Workflow(account.executions(Patience(1, 1)), ARN)
+
+    return by
 
 
-def test_the_output_of_an_execution_that_succeeded():
+def test_the_output_of_an_execution_that_succeeded(workflow: By):
     output = {"account": {"retry": "[]"}, "text": "é"}
     with loopback(ended("SUCCEEDED", output=json.dumps(output))) as server:
         assert workflow(server).run({"raw_key": "raw/é", "received": 3}, 60) == output
@@ -46,7 +63,7 @@ def test_the_output_of_an_execution_that_succeeded():
 
 
 @pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED", "RUNNING", ""])
-def test_another_status_is_failure_although_http_says_200(status: str):
+def test_another_status_is_failure_although_http_says_200(status: str, workflow: By):
     script = ended(status, error="States.Timeout", cause="x" * 32_768, output="{}")
     with loopback(script) as server:
         with pytest.raises(
@@ -58,7 +75,7 @@ def test_another_status_is_failure_although_http_says_200(status: str):
     assert isinstance(raised.value, SinkError)
 
 
-def test_a_failure_without_error_and_cause():
+def test_a_failure_without_error_and_cause(workflow: By):
     with loopback(ended("ABORTED")) as server, pytest.raises(ExecutionFailed, match="ABORTED"):
         workflow(server).run({}, 60)
 
@@ -78,7 +95,9 @@ def test_a_failure_without_error_and_cause():
         (json_error(400, "AccessDeniedException"), Misconfigured),
     ],
 )
-def test_an_execution_is_begun_once_whatever_is_the_matter(script: Answer, error: type[Exception]):
+def test_an_execution_is_begun_once_whatever_is_the_matter(
+    script: Answer, error: type[Exception], workflow: By
+):
     """A second attempt at one that still runs would be a second execution of the same Delivery."""
     started = time.monotonic()
     with loopback(script) as server:
@@ -91,7 +110,7 @@ def test_an_execution_is_begun_once_whatever_is_the_matter(script: Answer, error
 
 
 @pytest.mark.parametrize("left", [0.999, 0, -5])
-def test_without_a_second_left_nothing_is_begun(left: float):
+def test_without_a_second_left_nothing_is_begun(left: float, workflow: By):
     with loopback(ended("SUCCEEDED", output="{}")) as server:
         with pytest.raises(DeadlinePassed, match=f"run {ARN}"):
             workflow(server).run({}, left)
@@ -102,7 +121,7 @@ def test_without_a_second_left_nothing_is_begun(left: float):
     ("size", "error"), [(STATE_BYTES_MAX, None), (STATE_BYTES_MAX + 1, ExecutionFailed)]
 )
 def test_a_state_over_256_kib_is_refused_before_it_is_sent(
-    size: int, error: type[Exception] | None
+    size: int, error: type[Exception] | None, workflow: By
 ):
     state = {"x": "x" * (size - len('{"x":""}'))}
     with loopback(ended("SUCCEEDED", output="{}")) as server:
@@ -135,7 +154,7 @@ class Recording:
 )
 def test_the_answer_is_awaited_within_the_time_that_is_left(left: float, timeout: int):
     made = Recording()
-    Workflow(made, ARN).run({}, left)
+    Workflow(BotoExecutions(made), ARN).run({}, left)
     (config,) = made.configs
     assert config.read_timeout == timeout <= left
     assert config.connect_timeout <= timeout
@@ -144,7 +163,7 @@ def test_the_answer_is_awaited_within_the_time_that_is_left(left: float, timeout
 
 def test_clients_are_kept_by_their_timeout():
     made = Recording()
-    states = Workflow(made, ARN)
+    states = Workflow(BotoExecutions(made), ARN)
     for left in (177, 176.5, 171, 169, 177):
         states.run({}, left)
     assert [config.read_timeout for config in made.configs] == [170, 160]

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 from transform.compressed import decompressed, is_compressed
 from transform.encoded import ENCODED_CHARACTERS_MIN, decoded
 from transform.kpl import CELLS_MAX, KPL_MAGIC, MEMBER_BYTES_MIN, MEMBERS_ALWAYS, is_aggregate
-from transform.kpl_reader import members_of
 from transform.records import Rejection, Source
 from transform.senml import resolved
 from transform.sequences import SPACE, elements_of
@@ -120,6 +119,8 @@ def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what 
     if aggregate is None:
         walk.message(body, 0, group, attributes)
         return walk.opened
+    from transform.kpl_reader import members_of  # noqa: PLC0415  protobuf is for aggregates alone
+
     members = members_of(aggregate, fields)
     if isinstance(members, Rejection):
         walk.opened.rejects.append(Unopened(0, 0, group, body, members))

@@ -22,7 +22,7 @@ from infra.local.emulator import EmulatorError
 from infra.local.invoke_api import LambdaError
 from infra.local.state import DEFAULT, TABLES, State, StateError, WrongTable
 from ingest.producer import ProducerError
-from sinks.errors import SinkError
+from sinks.errors import Refused, SinkError
 from transform.contract_file import ContractError
 
 OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, PAUSED = 0, 1, 2, 3, 4, 5
@@ -41,6 +41,7 @@ UNABLE = (
     preflight.PreflightError,
     BotoCoreError,
     ClientError,
+    Refused,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sinks import landing
 from sinks.hot import LATEST
-from sinks.table import NEWEST_BY
+from sinks.writes import NEWEST_BY
 from transform.contract import Contract
 from transform.field_types import FieldType
 

@@ -4,8 +4,8 @@ A record has to be read from Kinesis once and written to DynamoDB once. With D i
 records a second, both by the emulator's one process, no path can do better than 1 / (1/D + 1/K);
 with a table that has a process of its own, none better than the slower of the two.
 
-The emulator is slower than the client that measures it. The fast table is not: it is measured with
-requests that are made and signed beforehand.
+The emulator is slower than the client that measures it. The fast table is not: it is asked over the
+wire, with which making and signing requests costs least.
 """
 
 from __future__ import annotations
@@ -14,26 +14,23 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPResponse
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra import topology
-from infra.local.emulator import ENVIRONMENT, REGION, EmulatorError
-from infra.local.proxy import Request, address_of
+from infra.local.emulator import ENVIRONMENT
+from infra.local.lambdas import NO_CREDENTIALS
 from infra.local.resources import Client, create_table
-from infra.local.signature import Signer
 from sinks.deadline import Deadline
-from sinks.table import BATCH_ITEMS_MAX, Table, Waiting
+from sinks.table import Table, Waiting
+from sinks.wire.account import Account
+from sinks.wire.connection import Patience
 
 SCRATCH = "millrace-ceiling"
 WRITERS = 4
 WRITE_SECONDS_MAX = 60.0
 PUT_MAX = 500
-WRITE = "DynamoDB_20120810.BatchWriteItem"
-TAKEN = b'{"UnprocessedItems":{}}'
+PATIENCE = Patience(connect=3, read=5)
 
 
 @dataclass(frozen=True)
@@ -65,45 +62,25 @@ def measure(
     dynamodb = client("dynamodb")
     create_table(dynamodb, topology.Table(SCRATCH))
     try:
-        rate = _sent(table_url, puts) if table_url else _items(dynamodb, puts)
+        scratch = Table(dynamodb, SCRATCH, WRITERS)
+        if table_url:
+            url = {"AWS_ENDPOINT_URL_DYNAMODB": table_url}
+            with closing(Account({**ENVIRONMENT, **NO_CREDENTIALS, **url})) as wire:
+                writes = wire.writes(SCRATCH, PATIENCE)
+                rate = _items(replace(scratch, writes=writes), puts)
+        else:
+            rate = _items(scratch, puts)
     finally:
         dynamodb.delete_table(TableName=SCRATCH)
     return Ceiling(rate, _records(client("kinesis"), bodies), apart=bool(table_url))
 
 
-def _items(dynamodb: Any, puts: Sequence[bytes]) -> float:
+def _items(table: Table, puts: Sequence[bytes]) -> float:
     started = time.perf_counter()
     deadline = Deadline(time.time() + WRITE_SECONDS_MAX, time.time)
     waiting = Waiting(time.sleep, lambda low, high: (low + high) / 2)
-    table = Table(dynamodb, SCRATCH, threads=WRITERS)
     undone = table.put_each(len(puts), puts, deadline, waiting)
     return (len(puts) - len(undone)) / (time.perf_counter() - started)
-
-
-def _sent(url: str, puts: Sequence[bytes]) -> float:
-    host, port = address_of(url)
-    keys = (ENVIRONMENT["AWS_ACCESS_KEY_ID"], ENVIRONMENT["AWS_SECRET_ACCESS_KEY"])
-    signer = Signer("dynamodb", REGION, *keys)
-    requests = []
-    for at in range(0, len(puts), BATCH_ITEMS_MAX):
-        some = b",".join(puts[at : at + BATCH_ITEMS_MAX])
-        body = b'{"RequestItems":{"%s":[%s]}}' % (SCRATCH.encode(), some)
-        requests.append(signer.post(f"{host}:{port}", WRITE, body, datetime.now(UTC)))
-
-    def send(some: Sequence[Request]) -> None:
-        with closing(HTTPConnection(host, port)) as connection:
-            connection.connect()
-            for request in some:
-                connection.sock.sendall(request.head + request.body)
-                answer = HTTPResponse(connection.sock)
-                answer.begin()
-                if answer.status != HTTPStatus.OK or answer.read() != TAKEN:
-                    raise EmulatorError(f"the fast table refused an item: {answer.read()!r}")
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(send, [requests[n::WRITERS] for n in range(WRITERS)]))
-    return len(puts) / (time.perf_counter() - started)
 
 
 def _records(kinesis: Any, bodies: Sequence[bytes]) -> float:

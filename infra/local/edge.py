@@ -9,7 +9,7 @@ from infra.local.resources import Client
 from infra.topology import Topology
 from ingest.parking import Parking
 from ingest.settings import Settings, Wiring
-from ingest.workflow import Workflow
+from ingest.workflow import BotoExecutions, Workflow
 from sinks.bucket import Bucket
 from sinks.table import Table
 
@@ -33,7 +33,7 @@ def wiring_of(topology: Topology, client: Client, url: str = "") -> Wiring:
             retries=config.retries,
         )
 
-    wiring.workflow = Workflow(make, arn)
+    wiring.workflow = Workflow(BotoExecutions(make), arn)
     return wiring
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # it starts without site-packages, to say that they are missi
 
 ACCOUNT = "000000000000"
 STOP_POLL_SECONDS = 0.1
-INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "MILLRACE_TRANSPORT")
 NO_CREDENTIALS = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 

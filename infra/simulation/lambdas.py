@@ -24,7 +24,7 @@ from infra.simulation.weather import Weather
 from infra.topology import Function, Topology
 from ingest.breaker import Breaker, RejectLimits
 from ingest.settings import Settings, Wiring
-from ingest.workflow import Workflow
+from ingest.workflow import BotoExecutions, Workflow
 from sinks.bucket import Bucket
 from sinks.registry import Index
 from sinks.repair import Limits
@@ -264,7 +264,7 @@ class Lambdas:
         wiring.parallel = self._parallel
         wiring.breaker = Breaker(wiring.bucket, self.clients["lambda"], settings.pipeline)
         if settings.workflow:
-            wiring.workflow = Workflow(self._client, arn_of(self.topology))
+            wiring.workflow = Workflow(BotoExecutions(self._client), arn_of(self.topology))
         return wiring
 
     def _parallel(self, work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from botocore.exceptions import ClientError
-
 from ingest.producer.destination import Destination
 from ingest.producer.messages import Answer, Entry, Message, Position, Refusal
-from sinks.errors import SinkError, translated
+from sinks.errors import Refused, SinkError, translated
 
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 2.0  # while some of a request is taken
@@ -182,9 +180,8 @@ def attempt(destination: Destination, batch: Sequence[Entry]) -> list[Answer]:
         refusal = Refusal("NoAnswer", f"{len(answers)} answers to {len(batch)} entries", whole=True)
     except SinkError as error:
         refusal = Refusal(error.reason, str(error), whole=True)
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        refusal = Refusal(code, str(error), final=code in INVALID, whole=True)
+    except Refused as error:
+        refusal = Refusal(error.code, str(error), final=error.code in INVALID, whole=True)
     except Exception as error:  # noqa: BLE001  what nobody thought of must not end the sending
         refusal = Refusal(type(error).__name__, str(error), whole=True)
     return [refusal] * len(batch)
