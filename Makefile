@@ -14,7 +14,7 @@ SEEDS ?= 500
 QUIETLY := trap 'exit 0' INT;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate fuzz lint clean
+.PHONY: help demo test simulate fuzz bench lint clean
 
 help:  ## list the targets
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ fuzz:  ## fuzzed events through the handlers (EVENTS=200000 FIRST_SEED=1)
 simulate:  ## run the pipeline under seeded faults (SEEDS=n)
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
 		.venv/bin/python -m infra.simulation --seeds $(SEEDS) $(ARGS)
+
+# Of the benchmark: where its table, JSON file and chart go. BENCH_QUICK=1 takes under a minute.
+OUT ?= build/bench
+
+bench:  ## the path of a record beside what people write (BENCH_QUICK=1 OUT=build/bench)
+	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
+		.venv/bin/python -m loadtests.bench --out $(OUT) $(ARGS)
 
 lint:  ## check style and types
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \

@@ -1,8 +1,9 @@
 """Events of 6 MB of the worst shapes, and a command that takes one in and says what it cost.
 
-    python -m tests.worst_shapes [--limit-mb N] [--wide | --verbs] [SHAPE ...]
+    python -m tests.worst_shapes [--limit-mb N] [--wide | --verbs] [--write DIR] [SHAPE ...]
 
-It prints a line of JSON for each. Each stage is measured in a process of its own, because a peak is
+With `--write` the events are only written there, by number, beside the contract. Otherwise it
+prints a line of JSON for each. Each stage is measured in a process of its own, because a peak is
 a process's: forked, so that the imports are in it and are paid for once. The base64 in a Kinesis
 event leaves a producer 4.4 MB of it. Every shape comes between two good records.
 """
@@ -447,14 +448,25 @@ def cost(shape: str, limit_mb: int, contract: str = ROOMY) -> dict[str, Any]:
         return told
 
 
+def write(folder: Path, shapes: list[str], contract: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "contract.toml").write_text(contract)
+    for number, shape in enumerate(shapes):
+        (folder / f"{number}.json").write_bytes(event(shape))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--limit-mb", type=int, default=6_000, help="of address space")
     parser.add_argument("--wide", action="store_true", help="a contract of 500 fields")
     parser.add_argument("--verbs", action="store_true", help="a contract of lists and aliases")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="the events, and no more")
     parser.add_argument("shapes", nargs="*")
     asked = parser.parse_args()
     contract = WIDE if asked.wide else VERBS if asked.verbs else ROOMY
+    if asked.write:
+        write(asked.write, asked.shapes or list(SHAPES), contract)
+        return
     for shape in asked.shapes or SHAPES:
         print(json.dumps(cost(shape, asked.limit_mb, contract)), flush=True)
     sys.stdout.flush()
