@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import orjson
 
 from sinks.errors import of_answer
 from sinks.wire.answers import Answer
@@ -22,7 +23,7 @@ def checked(answer: Answer, what: str) -> dict[str, Any]:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(body)
+        said = orjson.loads(body)
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
