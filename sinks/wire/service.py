@@ -43,9 +43,9 @@ class Request:
     payload: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Frame:
-    """The first lines of a head, and how it is signed."""
+    """The first lines of a head, and how it is signed. It holds secrets, so nothing shows it."""
 
     lines: str
     signing: Signing

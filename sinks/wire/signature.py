@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sinks.wire.credentials import Credentials
 
@@ -21,14 +21,17 @@ def stamp(now: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Signing:
-    """All of a signature but the body's part: requests that differ in nothing else share it."""
+    """All of a signature but the body's part: requests that differ in nothing else share it.
+
+    It holds secrets, so nothing shows it.
+    """
 
     canonical: str
     text: str
     begin: str
-    key: bytes = field(repr=False)
+    key: bytes
 
     def authorization(self, payload: str) -> str:
         """The Authorization header; `payload` is the body's SHA-256 or what stands for it."""
