@@ -283,7 +283,7 @@ def test_the_declared_schemas_come_back_whole():
         (made.rows.slice(0, 0), declared),
     ):
         read = parquet.decode(parquet.encode(table))
-        assert read.schema.equals(schema)
+        assert read.schema.equals(schema, check_metadata=True)
         assert read.equals(table)
 
 
