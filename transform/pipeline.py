@@ -170,16 +170,19 @@ class _Judged:
 
     def _simply(self, plan: Plan) -> None:
         """The path of an ordinary record: its decoded values are its row."""
-        decode, good, rejects = plan.message.decode, self.good[plan], self.rejects
-        digest = hashlib.blake2b
+        message, add = plan.message, self.good[plan].add
+        fast, most, digest = message.fast, message.max_body_bytes, hashlib.blake2b
         for body, _, index, sub, child, group, unopened in self._messages():
-            found = unopened or decode(body)
-            if isinstance(found, Rejection):
-                rejects.add(found, body, index, sub, child, group)
-                continue
-            row, rescued = found
+            row = None if unopened or len(body) > most else fast(body)
+            rescued = None
+            if row is None:
+                found = unopened or message.odd(body)
+                if isinstance(found, Rejection):
+                    self.rejects.add(found, body, index, sub, child, group)
+                    continue
+                row, rescued = found
             name = digest(body, digest_size=DIGEST_BYTES).digest()
-            good.add(row, rescued, name, body, 0, index, sub, child, group)
+            add(row, rescued, name, body, 0, index, sub, child, group)
 
     def _by_plan(self) -> None:
         """Messages that say how they are to be read, or that come to several rows."""
