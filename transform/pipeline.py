@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,7 @@ from transform.records import (
     Generation,
     Rejection,
 )
-from transform.tables import Origin, hot_mask, landing_schema, sampled
+from transform.tables import INDEX, Origin, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
@@ -98,14 +97,10 @@ class Transform:
         """
         judged = _Judged(self, raw)
         judged.run()
-        elements_of = Counter(judged.drops.index)
-        elements_of.update(judged.rejects.index)
-        for good in judged.good.values():
-            elements_of.update(good.index)
-        origin = Origin(raw, raw_key, first, self.generation, self.contract.name, elements_of)
+        origin = self._origin(raw, raw_key, first, self.generation, judged.everything())
         parts, left_out = [], [judged.drops.table(origin)]
         for good in judged.good.values():
-            if not good.index:
+            if not good.parts:
                 continue
             part = good.table(origin, self.schema)
             if good.contract.sample is not None:
@@ -135,8 +130,9 @@ class Transform:
         groups = raw.column("_partition_key").to_pylist()
         for index, body in enumerate(raw.column("_body").to_pylist()):
             rejects.add(rejection, body, index, 0, 0, groups[index])
+        rejects.fold()
         none = Generation(self.epoch, 0, "unread")
-        origin = Origin(raw, raw_key, first, none, self.contract.name, Counter(rejects.index))
+        origin = self._origin(raw, raw_key, first, none, (rejects,))
         return Batch(
             rows=self.schema.empty_table(),
             rejects=rejects.table(origin),
@@ -144,6 +140,17 @@ class Transform:
             counts=Counts(raw.num_rows, 0, 0, raw.num_rows),
             hot_rows=0,
         )
+
+    def _origin(
+        self,
+        raw: pa.Table,
+        raw_key: str,
+        first: int,
+        generation: Generation,
+        found: Iterable[Good | Rejects | Drops],
+    ) -> Origin:
+        indexes = pa.chunked_array([p[INDEX] for of in found for p in of.parts], pa.int32())
+        return Origin(raw, raw_key, first, generation, self.contract.name, indexes)
 
 
 class _Judged:
@@ -165,8 +172,12 @@ class _Judged:
             self._simply(only)
         else:
             self._by_plan()
-        for good in self.good.values():
-            good.fold()
+        for gathered in self.everything():
+            gathered.fold()
+
+    def everything(self) -> list[Good | Rejects | Drops]:
+        """What the elements came to. The last two are added to as rows are folded."""
+        return [*self.good.values(), self.rejects, self.drops]
 
     def _simply(self, plan: Plan) -> None:
         """The path of an ordinary record: its decoded values are its row."""
@@ -252,8 +263,15 @@ class _Judged:
                 continue
             of = open_record(body, group, outer, source, envelope, fields, arrivals[index])
             places = (repeat(index), of.subs, of.children, of.groups)
-            found = zip(of.bodies, of.attributes, *places, repeat(None), strict=False)
+            found = zip(_taken(of.bodies), of.attributes, *places, repeat(None), strict=False)
             yield from _with_rejects(found, index, of.rejects) if of.rejects else found
+
+
+def _taken(bodies: list[bytes]) -> Iterator[bytes]:
+    """Bodies in their order, none of which is held any longer: they may be most of the memory."""
+    bodies.reverse()
+    while bodies:
+        yield bodies.pop()
 
 
 def _with_rejects(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,15 +14,32 @@ from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Generation
 
+INDEX = "_index"  # in a part still the place in `raw`, in a table that in the raw object
+ROWS_MAX = 8_192  # of a part: of 500 fields each, as Python values eight times a column's memory
 MICROS = 1_000_000
 SAMPLE_BYTES = 8  # of a digest of the record id, as a number, against the part that is kept
+
+
+class Shared:
+    """Columns that say one thing: those of a full part are made once, for every part."""
+
+    def __init__(self) -> None:
+        self._full: dict[tuple[object, pa.DataType], pa.Array] = {}
+
+    def column(self, value: object, kind: pa.DataType, count: int) -> pa.Array:
+        if not ROWS_MAX // 2 < count <= ROWS_MAX:
+            return repeated(value, kind, count)
+        full = self._full.get((value, kind))
+        if full is None:
+            full = self._full[value, kind] = repeated(value, kind, ROWS_MAX)
+        return full.slice(0, count)
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a batch's records come from, and under which rules.
 
-    `elements_of` says how many rows each of them came to, by its place in `raw`.
+    `indexes` has every row's place in `raw`, whatever became of it.
     """
 
     raw: pa.Table
@@ -29,28 +47,49 @@ class Origin:
     first: int
     generation: Generation
     contract: str
-    elements_of: Mapping[int, int]
+    indexes: pa.ChunkedArray
+    shared: Shared = field(default_factory=Shared)
 
-    def lineage(
-        self, index: Sequence[int], sub: Sequence[int], child: Sequence[int]
-    ) -> dict[str, pa.Array]:
-        """Position, arrival, origin and generation of the given elements, as columns."""
-        count, generation = len(index), self.generation
-        taken = self.raw.select(["_stream", "_shard", "_sequence", "_arrival"])
-        taken = taken.take(pa.array(index, pa.int32())).combine_chunks()
-        elements_of = self.elements_of
-        return {
-            **{name: taken.column(name).combine_chunks() for name in taken.column_names},
-            "_contract": repeated(self.contract, pa.string(), count),
-            "_raw": repeated(self.raw_key, pa.string(), count),
-            "_index": pa.array([self.first + i for i in index], pa.int32()),
-            "_sub": pa.array(sub, pa.int32()),
-            "_child": pa.array(child, pa.int32()),
-            "_elements": pa.array([elements_of[i] for i in index], pa.int32()),
-            "_epoch": repeated(generation.epoch, pa.int32(), count),
-            "_version": repeated(generation.version, pa.int64(), count),
-            "_generation": repeated(generation.digest, pa.string(), count),
+    def lineage(self, part: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+        """Position, arrival, origin and generation of a part's elements, as columns."""
+        index, generation = part[INDEX], self.generation
+        values = {
+            "_contract": (self.contract, pa.string()),
+            "_raw": (self.raw_key, pa.string()),
+            "_epoch": (generation.epoch, pa.int32()),
+            "_version": (generation.version, pa.int64()),
+            "_generation": (generation.digest, pa.string()),
         }
+        known, counts = self._counted
+        return {
+            **self._positions(index),
+            **{name: self.shared.column(*value, len(index)) for name, value in values.items()},
+            "_index": pc.add(index, pa.scalar(self.first, pa.int32())),
+            "_sub": part["_sub"],
+            "_child": part["_child"],
+            "_elements": counts.take(pc.index_in(index, value_set=known)),
+        }
+
+    def _positions(self, index: pa.Array) -> dict[str, pa.Array]:
+        """Position and arrival; of a part that is of one source record, shared with its others."""
+        span = pc.min_max(index)
+        one = len(index) > ROWS_MAX // 2 and span["min"] == span["max"]
+        if one:
+            row = self._placed.slice(index[0].as_py(), 1)
+            columns = zip(row.schema, row.columns, strict=True)
+            return {f.name: self.shared.column(c[0], f.type, len(index)) for f, c in columns}
+        taken = self._placed.take(index).combine_chunks()
+        return {name: taken.column(name).combine_chunks() for name in taken.column_names}
+
+    @cached_property
+    def _placed(self) -> pa.Table:
+        return self.raw.select(["_stream", "_shard", "_sequence", "_arrival"])
+
+    @cached_property
+    def _counted(self) -> tuple[pa.Array, pa.Array]:
+        """Places in `raw`, and to how many rows each came."""
+        counted = pc.value_counts(self.indexes)
+        return counted.field("values"), counted.field("counts").cast(pa.int32())
 
     def marks(self, rows: pa.Table, rule: str) -> pa.Table:
         """Rows as marks of what a rule dropped (`DROPPED_SCHEMA`)."""
@@ -112,16 +151,16 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     return mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask
 
 
-def sampled(rows: pa.Table, part: float) -> pa.Array:
+def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
     """Which rows are in the sample: a function of the record id, so repeats share their fate."""
     below = part * 256**SAMPLE_BYTES
-    return pa.array(
-        [
-            int.from_bytes(hashlib.blake2b(name, digest_size=SAMPLE_BYTES).digest()) < below
-            for name in rows.column("_record_id").cast(pa.binary()).to_pylist()
-        ],
-        pa.bool_(),
-    )
+
+    def within(names: pa.Array) -> pa.Array:
+        hashes = (hashlib.blake2b(n, digest_size=SAMPLE_BYTES) for n in names.to_pylist())
+        return pa.array([int.from_bytes(h.digest()) < below for h in hashes], pa.bool_())
+
+    names = rows.column("_record_id").cast(pa.binary())
+    return pa.chunked_array([within(chunk) for chunk in names.chunks], pa.bool_())
 
 
 def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
