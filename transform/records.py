@@ -148,12 +148,12 @@ class Delivery:
         """The Delivery as a raw table (`RAW_SCHEMA`)."""
         return pa.table(
             [
-                pa.array([self.source] * len(self), pa.string()),
-                pa.array([self.stream] * len(self), pa.string()),
+                pa.repeat(self.source, len(self)),
+                pa.repeat(self.stream, len(self)),
                 pa.array(self.shards, pa.string()),
                 pa.array(self.sequences, pa.string()),
                 pa.array(self.groups, pa.string()),
-                pa.array(self.arrivals, pa.int64()).cast(UTC_MICROS),
+                pa.array(self.arrivals, UTC_MICROS),
                 pa.array(self.attributes, pa.string()),
                 pa.array(self.bodies, pa.binary()),
             ],
