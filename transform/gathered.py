@@ -145,9 +145,10 @@ class Good:
         values, rescued, digests, came, readings, *places = found
         self._waiting.clear()
         own = zip(self.contract.fields, zip(*values, strict=True), strict=True)
+        placed = _placed(places[:3])
         rows = Rows(
             columns={spec.name: column_of(column, spec.type) for spec, column in own},
-            arrivals=self._arrivals.take(pa.array(places[0], pa.int32())),
+            arrivals=self._arrivals.take(placed[INDEX]),
             readings=pa.array(readings, pa.int64()),
         )
         self._verbs.apply(rows)
@@ -155,7 +156,7 @@ class Good:
             self._rejects.add(rejection, came[number], *(of[number] for of in places))
         for number, rule in rows.dropped.items():
             self._drops.add(rule, *(of[number] for of in places))
-        part = rows.columns | _placed(places[:3])
+        part = rows.columns | placed
         part["_rescued"] = pa.array(rescued, pa.string())
         part["_digest"] = pa.array(digests, DIGEST)
         kept = rows.kept()
@@ -171,7 +172,7 @@ class Good:
 
     def _whole(self, part: Part, origin: Origin, schema: pa.Schema) -> Part:
         shared, count = origin.shared, len(part[INDEX])
-        columns = part | origin.lineage(part)
+        columns = part | origin.lineage(part, in_order=True)
         latest = self.contract.max_lateness_seconds
         never = shared.column(False, pa.bool_(), count)  # noqa: FBT003  the value
         columns["_late"] = never if latest is None else pc.greater(columns[SKEW], latest * MICROS)
@@ -225,6 +226,5 @@ def _traced(parts: Sequence[Part], origin: Origin) -> list[Part]:
 def _table(parts: Sequence[Part], schema: pa.Schema) -> pa.Table:
     """Parts with all their columns, one behind the other. An ordinary Delivery's is one."""
     names = schema.names
-    return pa.concat_tables(
-        pa.table([part[name] for name in names], schema=schema) for part in parts
-    )
+    tables = [pa.table([part[name] for name in names], schema=schema) for part in parts]
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables)

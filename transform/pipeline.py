@@ -19,18 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.envelope import Unopened, all_plain, open_record, plain
+from transform.envelope import Envelope, Unopened, all_plain, open_record, plain
 from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
-from transform.records import (
-    DIGEST_BYTES,
-    Batch,
-    Counts,
-    Generation,
-    Rejection,
-)
-from transform.tables import INDEX, Origin, hot_mask, landing_schema, sampled
+from transform.records import DIGEST_BYTES, Batch, Counts, Generation, Rejection
+from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
@@ -97,7 +91,8 @@ class Transform:
         """
         judged = _Judged(self, raw)
         judged.run()
-        origin = self._origin(raw, raw_key, first, self.generation, judged.everything())
+        own = self.generation, self.contract.name
+        origin = Origin(raw, raw_key, first, *own, judged.indexes())
         parts, left_out = [], [judged.drops.table(origin)]
         for good in judged.good.values():
             if not good.parts:
@@ -115,7 +110,7 @@ class Transform:
             rows=rows,
             rejects=rejects,
             drops=drops,
-            counts=_counts(raw.num_rows, rows, rejects, drops),
+            counts=counts_of(origin, rows, rejects, drops),
             hot_rows=int(pc.sum(hot_mask(rows, self.contract)).as_py() or 0),
         )
 
@@ -132,7 +127,7 @@ class Transform:
             rejects.add(rejection, body, index, 0, 0, groups[index])
         rejects.fold()
         none = Generation(self.epoch, 0, "unread")
-        origin = self._origin(raw, raw_key, first, none, (rejects,))
+        origin = Origin(raw, raw_key, first, none, self.contract.name, None)
         return Batch(
             rows=self.schema.empty_table(),
             rejects=rejects.table(origin),
@@ -140,17 +135,6 @@ class Transform:
             counts=Counts(raw.num_rows, 0, 0, raw.num_rows),
             hot_rows=0,
         )
-
-    def _origin(
-        self,
-        raw: pa.Table,
-        raw_key: str,
-        first: int,
-        generation: Generation,
-        found: Iterable[Good | Rejects | Drops],
-    ) -> Origin:
-        indexes = pa.chunked_array([p[INDEX] for of in found for p in of.parts], pa.int32())
-        return Origin(raw, raw_key, first, generation, self.contract.name, indexes)
 
 
 class _Judged:
@@ -161,6 +145,7 @@ class _Judged:
         self._raw = raw
         arrivals = raw.column("_arrival").combine_chunks().cast(pa.int64())
         self.rejects, self.drops = Rejects(), Drops()
+        self._plain = _all_plain(raw, rules.contract.envelope)
         self.good = {
             plan: Good(plan.contract, verbs, arrivals, self.rejects, self.drops)
             for plan, verbs in rules.verbs.items()
@@ -174,6 +159,14 @@ class _Judged:
             self._by_plan()
         for gathered in self.everything():
             gathered.fold()
+
+    def indexes(self) -> pa.ChunkedArray | None:
+        """The places in `raw` of all that was found, None where each record came to one."""
+        only = self._rules.plans.only
+        if self._plain and only is not None and only.simple:
+            return None
+        parts = (part for of in self.everything() for part in of.parts)
+        return pa.chunked_array([part[INDEX] for part in parts], pa.int32())
 
     def everything(self) -> list[Good | Rejects | Drops]:
         """What the elements came to. The last two are added to as rows are folded."""
@@ -237,10 +230,9 @@ class _Judged:
 
     def _messages(self) -> Iterable[_Message]:
         """Every message, those of one source record at a time, and what cannot be opened."""
-        raw, envelope = self._raw, self._rules.contract.envelope
-        attributes = raw.column("_attributes")
-        if attributes.null_count < len(attributes) or not all_plain(raw.column("_body"), envelope):
+        if not self._plain:
             return self._opened()
+        raw = self._raw
         bodies, groups = (raw.column(name).to_pylist() for name in ("_body", "_partition_key"))
         none, zero = repeat(None), repeat(0)
         return zip(bodies, none, count(), zero, zero, groups, none, strict=False)
@@ -265,6 +257,13 @@ class _Judged:
             places = (repeat(index), of.subs, of.children, of.groups)
             found = zip(_taken(of.bodies), of.attributes, *places, repeat(None), strict=False)
             yield from _with_rejects(found, index, of.rejects) if of.rejects else found
+
+
+def _all_plain(raw: pa.Table, envelope: Envelope) -> bool:
+    """Whether every source record is a message as it is, of which nothing else is said."""
+    attributes = raw.column("_attributes")
+    said = attributes.null_count < len(attributes)
+    return not said and all_plain(raw.column("_body"), envelope)
 
 
 def _taken(bodies: list[bytes]) -> Iterator[bytes]:
@@ -296,14 +295,3 @@ def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
         return parts[0]
     together = pa.concat_tables(parts)
     return together.sort_by([(name, "ascending") for name in ("_index", "_sub", "_child")])
-
-
-def _counts(received: int, rows: pa.Table, rejects: pa.Table, drops: pa.Table) -> Counts:
-    """Source records by the worst of their rows: quarantined, delivered, dropped."""
-    good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
-    fallen = _without(dropped, pa.concat_arrays((good, bad)))
-    return Counts(received, len(_without(good, bad)), len(fallen), len(bad))
-
-
-def _without(some: pa.Array, others: pa.Array) -> pa.Array:
-    return some.filter(pc.invert(pc.is_in(some, others))) if len(some) and len(others) else some

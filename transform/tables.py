@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
-from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Generation
+from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
 
 INDEX = "_index"  # in a part still the place in `raw`, in a table that in the raw object
 ROWS_MAX = 8_192  # of a part: of 500 fields each, as Python values eight times a column's memory
@@ -39,7 +39,8 @@ class Shared:
 class Origin:
     """Where a batch's records come from, and under which rules.
 
-    `indexes` has every row's place in `raw`, whatever became of it.
+    `indexes` has every row's place in `raw`, whatever became of it; it is None where each record
+    came to one.
     """
 
     raw: pa.Table
@@ -47,11 +48,16 @@ class Origin:
     first: int
     generation: Generation
     contract: str
-    indexes: pa.ChunkedArray
+    indexes: pa.ChunkedArray | None
     shared: Shared = field(default_factory=Shared)
 
-    def lineage(self, part: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
-        """Position, arrival, origin and generation of a part's elements, as columns."""
+    def lineage(
+        self, part: Mapping[str, pa.Array], *, in_order: bool = False
+    ) -> dict[str, pa.Array]:
+        """Position, arrival, origin and generation of a part's elements, as columns.
+
+        `in_order` are those that stand as they came.
+        """
         index, generation = part[INDEX], self.generation
         values = {
             "_contract": (self.contract, pa.string()),
@@ -60,26 +66,36 @@ class Origin:
             "_version": (generation.version, pa.int64()),
             "_generation": (generation.digest, pa.string()),
         }
-        known, counts = self._counted
         return {
-            **self._positions(index),
+            **self._positions(index, in_order=in_order),
             **{name: self.shared.column(*value, len(index)) for name, value in values.items()},
             "_index": pc.add(index, pa.scalar(self.first, pa.int32())),
             "_sub": part["_sub"],
             "_child": part["_child"],
-            "_elements": counts.take(pc.index_in(index, value_set=known)),
+            "_elements": self._elements(index),
         }
 
-    def _positions(self, index: pa.Array) -> dict[str, pa.Array]:
+    def _elements(self, index: pa.Array) -> pa.Array:
+        if self.indexes is None:
+            return self.shared.column(1, pa.int32(), len(index))
+        known, counts = self._counted
+        return counts.take(pc.index_in(index, value_set=known))
+
+    def _positions(self, index: pa.Array, *, in_order: bool) -> dict[str, pa.Array]:
         """Position and arrival; of a part that is of one source record, shared with its others."""
-        span = pc.min_max(index)
-        one = len(index) > ROWS_MAX // 2 and span["min"] == span["max"]
-        if one:
+        if self._is_of_one(index):
             row = self._placed.slice(index[0].as_py(), 1)
             columns = zip(row.schema, row.columns, strict=True)
             return {f.name: self.shared.column(c[0], f.type, len(index)) for f, c in columns}
-        taken = self._placed.take(index).combine_chunks()
+        every = in_order and self.indexes is None and len(index) == self.raw.num_rows
+        taken = self._placed if every else self._placed.take(index)
         return {name: taken.column(name).combine_chunks() for name in taken.column_names}
+
+    def _is_of_one(self, index: pa.Array) -> bool:
+        if self.indexes is None or len(index) <= ROWS_MAX // 2:
+            return False
+        span = pc.min_max(index)
+        return bool(span["min"] == span["max"])
 
     @cached_property
     def _placed(self) -> pa.Table:
@@ -134,16 +150,26 @@ def record_ids(columns: Mapping[str, pa.Array], contract: Contract) -> pa.Array:
     return joined if contract.record_id else pc.binary_join_element_wise("@", joined, "")
 
 
+def counts_of(origin: Origin, rows: pa.Table, rejects: pa.Table, drops: pa.Table) -> Counts:
+    """Source records by the worst of their rows: quarantined, delivered, dropped."""
+    if origin.indexes is None:
+        return Counts(origin.raw.num_rows, rows.num_rows, drops.num_rows, rejects.num_rows)
+    good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
+    fallen = _without(dropped, pa.concat_arrays((good, bad)))
+    return Counts(origin.raw.num_rows, len(_without(good, bad)), len(fallen), len(bad))
+
+
 def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     """Which rows the hot table keeps: those that the contract wants hot.
 
     What was past its TTL already when it arrived is not among them.
     """
-    mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
-    if contract.hot_ttl_seconds is not None:
-        arrival = rows.column("_arrival").cast(pa.int64())
-        age = pc.subtract(arrival, rows.column(contract.event_time).cast(pa.int64()))
-        mask = pc.less(age, contract.hot_ttl_seconds * MICROS)
+    if contract.hot_ttl_seconds is None:
+        mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
+    else:
+        age = pc.subtract(rows.column("_arrival"), rows.column(contract.event_time))
+        ttl = pa.scalar(contract.hot_ttl_seconds * MICROS, pa.duration("us"))
+        mask = pc.less(age, ttl)
     if contract.hot_when is not None:
         named = {name: rows.column(name) for name in contract.hot_when.names}
         wanted = contract.hot_when.evaluate(named, rows.num_rows)
@@ -166,7 +192,7 @@ def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
 def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     """A field's values as its column; timestamps in microseconds."""
     if kind == "timestamp":
-        return pa.array(values, pa.int64()).cast(UTC_MICROS)
+        return pa.array(values, UTC_MICROS)
     return pa.array(values, ARROW_TYPES[kind])
 
 
@@ -174,7 +200,20 @@ def repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
     return pa.repeat(pa.scalar(value, kind), count)
 
 
+def _without(some: pa.Array, others: pa.Array) -> pa.Array:
+    return some.filter(pc.invert(pc.is_in(some, others))) if len(some) and len(others) else some
+
+
 def _id_part(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
+        if not _may_hold(column, b"%", b"/"):
+            return column
         return pc.replace_substring(pc.replace_substring(column, "%", "%25"), "/", "%2F")
     return utc_text(column) if column.type == UTC_MICROS else column.cast(pa.string())
+
+
+def _may_hold(column: pa.Array, *letters: bytes) -> bool:
+    """Whether any of these is in a column's text, or near it; sooner than a kernel says it."""
+    text = column.buffers()[2]
+    data = text.to_pybytes() if text is not None else b""
+    return any(letter in data for letter in letters)
