@@ -289,6 +289,15 @@ def read_by(parse, text):
 def assert_readers_agree(text, form):
     exact = read_by(lambda it: parse_json_timestamp(it, form), text)
     assert read_by(reader_of(form), text) == exact
+    assert read_by(reader_of(form, required=False), text) == (None if not text else exact)
+
+
+@pytest.mark.parametrize("form", ["epoch_millis", "epoch_seconds", "iso8601"])
+def test_nothing_is_a_moment_only_where_none_is_required(form):
+    for nothing in (b"", b"null"):
+        assert reader_of(form, required=False)(nothing) is None
+        with pytest.raises(TimestampError):
+            reader_of(form)(nothing)
 
 
 numbers = st.one_of(

@@ -24,8 +24,6 @@ from transform.timestamps import reader_of
 from transform.typed_reader import struct_of
 from transform.units import Conversion
 
-NOTHING = (b"", b"null")  # an absent timestamp's text, and a null one's
-
 
 class _Alias(NamedTuple):
     """An input that stands in for a field which its own path, and aliases before it, leave null."""
@@ -54,7 +52,7 @@ class Decoder:
     _tree: Tree
     _skips: bool
     _open: bool
-    _times: tuple[tuple[int, Callable[[bytes], int], bool], ...]
+    _times: tuple[tuple[int, Callable[[bytes], int | None]], ...]
     _mixed: tuple[tuple[int, Conversion], ...]
     _aliases: tuple[_Alias, ...]
     _needed: tuple[int, ...]
@@ -94,7 +92,9 @@ class Decoder:
             _skips=skips,
             _open=skips or bool(aliases),
             _times=tuple(
-                (i, reader_of(f.format), f.required) for i, f in enumerate(inputs) if f.format
+                (i, reader_of(f.format, required=f.required))
+                for i, f in enumerate(inputs)
+                if f.format
             ),
             _mixed=tuple((i, f.conversion) for i, f in enumerate(own) if f.mixed and f.conversion),
             _aliases=aliases,
@@ -119,14 +119,8 @@ class Decoder:
         """The row of an ordinary message; `None` for every other, whatever is the matter."""
         try:
             row: Row = self._values(self._typed(body))
-            for i, read, required in self._times:
-                text = bytes(row[i])
-                if text in NOTHING:
-                    if required:
-                        return None
-                    row[i] = None
-                else:
-                    row[i] = read(text)
+            for i, read in self._times:
+                row[i] = read(bytes(row[i]))
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
         if self._open:
@@ -140,7 +134,10 @@ class Decoder:
         if self._device < 0:
             return row
         device = row[self._device]
-        return row if isinstance(device, str) and exact_reader.fits_key(device) else None
+        if not isinstance(device, str):
+            return None
+        ordinary = 0 < len(device) <= exact_reader.SURE_CHARACTERS
+        return row if ordinary or exact_reader.fits_key(device) else None
 
     def _settled(self, row: Row, body: bytes) -> Row | None:
         """The row with what the typed decoder leaves open, None where it is not ordinary."""

@@ -17,6 +17,7 @@ import msgspec
 
 TimestampFormat = Literal["iso8601", "epoch_seconds", "epoch_millis"]
 
+NOTHING = (b"", b"null")  # an absent timestamp's text, and a null one's
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 EARLIEST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z, the first moment ISO text can name
@@ -71,39 +72,43 @@ def parse_json_timestamp(text: bytes, form: TimestampFormat) -> int:
     return parse_timestamp(moment, form)
 
 
-def reader_of(form: TimestampFormat) -> Callable[[bytes], int]:
+def reader_of(form: TimestampFormat, *, required: bool = True) -> Callable[[bytes], int | None]:
     """`parse_json_timestamp` of one format, to the bit, which reads ordinary texts sooner.
 
     Ordinary is what is written without an exponent, a sign or more decimals than count, and ISO
-    text as most libraries write it.
+    text as most libraries write it. Nothing at all is None where it is not `required`.
     """
+
+    def exact(text: bytes) -> int | None:
+        return None if text in NOTHING and not required else parse_json_timestamp(text, form)
+
     if form == "iso8601":
-        return _ordinary_iso
+        return lambda text: _ordinary_iso(text) or exact(text)
     digits, longest = _EPOCH_DIGITS[form], _WHOLE_DIGITS[form]
     scale: int = 10**digits
 
-    def read(text: bytes) -> int:
+    def read(text: bytes) -> int | None:
         if text.isdigit() and len(text) <= longest:
             return int(text) * scale
         whole, _, part = text.partition(b".")
         if len(whole) <= longest and len(part) <= digits and whole.isdigit() and part.isdigit():
             return int(whole + part.ljust(digits, b"0"))
-        return parse_json_timestamp(text, form)
+        return exact(text)
 
     return read
 
 
-def _ordinary_iso(text: bytes) -> int:
+def _ordinary_iso(text: bytes) -> int | None:
+    """Microseconds; None says nothing."""
     shape = text.translate(_ZEROS)
     if (shape in _ZULU or (shape in _OFFSET and text[-3:] < b"6")) and text[12:14] != _MIDNIGHT:
         try:
             since = datetime.fromisoformat(text[1:-1].decode()) - EPOCH
         except ValueError:
-            return parse_json_timestamp(text, "iso8601")
+            return None
         micros = (since.days * DAY_SECONDS + since.seconds) * 1_000_000 + since.microseconds
-        if EARLIEST <= micros <= LATEST:
-            return micros
-    return parse_json_timestamp(text, "iso8601")
+        return micros if EARLIEST <= micros <= LATEST else None
+    return None
 
 
 def _ascii(text: bytes) -> str:
