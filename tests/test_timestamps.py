@@ -3,12 +3,15 @@
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transform.contract_file import load_contract
+from transform.field_types import any_utc_text, utc_text
 from transform.plan import Plan
+from transform.records import UTC_MICROS
 from transform.timestamps import (
     DIGITS_MAX,
     EARLIEST,
@@ -356,3 +359,17 @@ iso_texts = st.tuples(
 def test_the_reader_of_iso_text_reads_as_exactly(text):
     for form in ("iso8601", "epoch_millis"):
         assert_readers_agree(f'"{text}"'.encode(), form)
+
+
+@MANY
+@given(st.lists(st.none() | st.integers(EARLIEST, LATEST), max_size=5))
+@example([EARLIEST, LATEST, None])
+def test_judged_moments_have_the_text_that_any_has(micros):
+    column = pa.array(micros, UTC_MICROS)
+    texts = utc_text(column)
+    assert texts == any_utc_text(column)
+    assert texts == utc_text(column.cast(pa.int64()))
+    read = [
+        None if text is None else parse_timestamp(text, "iso8601") for text in texts.to_pylist()
+    ]
+    assert read == micros

@@ -29,7 +29,9 @@ def utc_text(moments: pa.Array) -> pa.Array:
 
     They are of the years 1 to 9999, and so their dates of ten characters.
     """
-    return pc.binary_join_element_wise(pc.binary_replace_slice(_text(moments), 10, 11, "T"), "Z", "")
+    return pc.binary_join_element_wise(
+        pc.binary_replace_slice(_text(moments), 10, 11, "T"), "Z", ""
+    )
 
 
 def any_utc_text(moments: pa.Array) -> pa.Array:
