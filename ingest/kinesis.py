@@ -51,7 +51,7 @@ def _ordinary(records: list[dict[str, Any]]) -> Delivery:
     """A column at a time; raises one of `ODD` where a record is not as Kinesis ever sends it."""
     (arn,) = {record["eventSourceARN"] for record in records}
     kinesis = [record["kinesis"] for record in records]
-    shards = [record["eventID"].partition(":")[0] for record in records]
+    shards = _shards([record["eventID"] for record in records])
     sequences = [own["sequenceNumber"] for own in kinesis]
     groups = [own["partitionKey"] for own in kinesis]
     arrivals = [round(own["approximateArrivalTimestamp"] * MILLIS) for own in kinesis]
@@ -73,6 +73,14 @@ def _ordinary(records: list[dict[str, Any]]) -> Delivery:
         bodies=list(map(pybase64.b64decode, data, repeat(None), repeat(object=True))),
         source_arn=arn,
     )
+
+
+def _shards(ids: list[str]) -> list[str]:
+    """Of which shard each event is: a Delivery's are of one."""
+    shard = ids[0].partition(":")[0]
+    if all(map(str.startswith, ids, repeat(f"{shard}:"))):
+        return [shard] * len(ids)
+    return [event_id.partition(":")[0] for event_id in ids]
 
 
 def exactly(records: list[dict[str, Any]]) -> Delivery:
