@@ -277,7 +277,7 @@ def test_a_time_beyond_any_number_is_refused_by_its_place():
 
 odd = st.one_of(
     st.sampled_from(
-        ["", "abc", "\u0663", "\ud800", "Gr\u00fc\u00dfe", "a:b", "9" * 130, "aGk=\n", "ab", b"1"]
+        ["", "abc", "\u0663", "\ud800", "Gr\u00fc\u00dfe", "a:b", "9" * 130, "aGk=\n", "ab"]
     ),
     st.sampled_from([None, True, 0, -1, 7, 0.5, 1e15, 1e300, float("nan"), float("inf")]),
     st.sampled_from([[], ["1"], {}, {"get": 1}]),
