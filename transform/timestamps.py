@@ -42,6 +42,7 @@ _ZULU = {
     b'"0000-00-00T00:00:00.000000Z"',
 }
 _OFFSET = {text.replace(b"Z", offset) for text in _ZULU for offset in (b"+00:00", b"-00:00")}
+_EPOCH_WITHOUT_ZONE = EPOCH.replace(tzinfo=None)  # from which a Z is counted in half the time
 _MIDNIGHT = b"24"  # an hour that newer versions of Python read
 _WHOLE_DIGITS = {"epoch_seconds": 11, "epoch_millis": 14}  # of which any number is a moment
 
@@ -101,14 +102,19 @@ def reader_of(form: TimestampFormat, *, required: bool = True) -> Callable[[byte
 def _ordinary_iso(text: bytes) -> int | None:
     """Microseconds; None says nothing."""
     shape = text.translate(_ZEROS)
-    if (shape in _ZULU or (shape in _OFFSET and text[-3:] < b"6")) and text[12:14] != _MIDNIGHT:
-        try:
+    if text[12:14] == _MIDNIGHT:
+        return None
+    try:
+        if shape in _ZULU:
+            since = datetime.fromisoformat(text[1:-2].decode()) - _EPOCH_WITHOUT_ZONE
+        elif shape in _OFFSET and text[-3:] < b"6":
             since = datetime.fromisoformat(text[1:-1].decode()) - EPOCH
-        except ValueError:
+        else:
             return None
-        micros = (since.days * DAY_SECONDS + since.seconds) * 1_000_000 + since.microseconds
-        return micros if EARLIEST <= micros <= LATEST else None
-    return None
+    except ValueError:
+        return None
+    micros = (since.days * DAY_SECONDS + since.seconds) * 1_000_000 + since.microseconds
+    return micros if EARLIEST <= micros <= LATEST else None
 
 
 def _ascii(text: bytes) -> str:
