@@ -258,6 +258,16 @@ def test_a_sequence_number_that_cannot_be_compared_is_found_out_before_the_work(
         kinesis.read({"Records": [kinesis_record(sequenceNumber=number)]})
 
 
+def test_an_empty_sequence_number_among_others_is_found_out():
+    with pytest.raises(EventError, match=r"Records\[1\] is malformed: '' is not a sequence number"):
+        kinesis.read({"Records": [kinesis_record(0), kinesis_record(1, sequenceNumber="")]})
+
+
+def test_data_is_text():
+    with pytest.raises(EventError, match="data is bytes, not text"):
+        kinesis.read({"Records": [kinesis_record(data=b"e30=")]})
+
+
 def test_a_sequence_number_too_long_to_be_compared_is_found_out_before_the_work():
     with pytest.raises(EventError, match="sequence number of 130 digits"):
         kinesis.read({"Records": [kinesis_record(sequenceNumber="9" * 130)]})
