@@ -244,8 +244,9 @@ def _fresh(columns: Sequence[pa.ChunkedArray], order: pa.Array) -> pa.Array:
 
 def _hex(digests: pa.Array) -> pa.Array:
     """Digests as hexadecimal text."""
-    _, data = digests.cast(DIGEST).buffers()
-    low, high = (DIGEST_BYTES * n for n in (digests.offset, digests.offset + len(digests)))
+    fixed = digests.cast(DIGEST)
+    _, data = fixed.buffers()
+    low, high = (DIGEST_BYTES * n for n in (fixed.offset, fixed.offset + len(fixed)))
     text = pa.py_buffer(memoryview(data)[low:high].hex().encode())
     width = pa.binary(2 * DIGEST_BYTES)
     return pa.FixedSizeBinaryArray.from_buffers(width, len(digests), [None, text]).cast(pa.string())

@@ -22,7 +22,7 @@ NUMBERS = [0, 3, 10.5, 20, 28, 68, None, -100, "warm", True, {}]
 GOOD_NUMBERS = 7
 MEMBERS: Mapping[str, list[Any]] = {
     "d": ["a", "b", "zz/%", "other", "", None, 5],
-    "at": [AT, AT - 0.5, AT - 7_200, AT - 3_600, AT + 1_000, None, "soon"],
+    "at": [AT, AT - 0.5, AT - 7_200, AT - 3_600, AT + 1_000, AT + 90_000, None, "soon"],
     "ts": [AT, None],
     "t": NUMBERS,
     "temp": NUMBERS,

@@ -5,9 +5,9 @@
 An event is one of `golden/*.json`, bent: in its bodies, which no producer's bytes may ever make a
 crash of, and in what Lambda writes around them, which may end in `EventError` and in nothing else.
 Handlers, stages, readers and the state machine's JSONata are the real ones; bucket and tables are
-dictionaries that now and then throttle, lose an answer or take their time. Whatever the handler
-answers is read as the mapping reads it, and every record that is thereby gone from the source must
-be found in the objects.
+dictionaries that now and then throttle, lose an answer or take their time. A seed draws the hot
+layout, and how objects are written. Whatever the handler answers is read as the mapping reads it,
+and every record that is thereby gone from the source must be found in the objects.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import multiprocessing
 import os
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -57,9 +58,13 @@ from sinks.table import (
     ITEM_BYTES_MAX,
     KEY_BYTES_MAX,
     SORT_KEY_BYTES_MAX,
+    Key,
     Table,
 )
+from sinks.writes import NEWEST_BY
+from tests.edge import rules
 from tests.support import TOPOLOGY, Clock, Context, InProcessWorkflow
+from transform.contract import Contract
 from transform.envelope import JSON, open_record
 from transform.kpl import KPL_MAGIC, MD5_BYTES, aggregate
 from transform.records import Delivery
@@ -73,6 +78,11 @@ BATCH_ENTRIES_MAX = 10  # SQS: entries of a batch call
 VISIBILITY_MAX = 43_200  # SQS: seconds
 FIRST_SEQUENCE = 49590338271490256608559692538361571095921575989136588898
 PARQUET_EVERY = 10  # seeds; in between the objects are in Arrow's own format, ten times as quick
+LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "reading": (),
+    "latest": (("[hot]", '[hot]\nlayout = "latest"'),),
+}
+"""What each hot layout changes in the telemetry contract."""
 GROWN_MAX_BYTES = 20_000  # of what one repetition adds to a body: events stay small, and so quick
 
 ODD: tuple[Any, ...] = (
@@ -429,14 +439,17 @@ class MemoryTables:
         self.weather = weather
 
     def put_item(self, **put: Any) -> dict[str, Any]:
-        kind = self.weather.strikes("ledger_throttled", "ledger_lost", "slow")
-        if kind == "ledger_throttled":
+        table, item = self.items.setdefault(put["TableName"], {}), put["Item"]
+        key = self._checked(item)
+        whose = "hot" if put["TableName"] == TOPOLOGY.hot_table.name else "ledger"
+        kind = self.weather.strikes(f"{whose}_throttled", f"{whose}_lost", "slow")
+        if kind == f"{whose}_throttled" or (whose == "hot" and self.weather.holds(key)):
             raise injected(refused("ThrottlingException", 400, "PutItem"))
-        table, key = self.items.setdefault(put["TableName"], {}), self._checked(put["Item"])
-        if "ConditionExpression" in put and key in table:
+        newer = key in table and not (whose == "hot" and _at(table[key]) <= _at(item))
+        if "ConditionExpression" in put and newer:
             raise refused("ConditionalCheckFailedException", 400, "PutItem")
-        table[key] = put["Item"]
-        if kind == "ledger_lost":
+        table[key] = item
+        if kind == f"{whose}_lost":
             raise injected(ReadTimeoutError(endpoint_url="dynamodb"))
         return {}
 
@@ -513,6 +526,11 @@ class MemoryQueues:
         if self.weather.strikes("sqs_lost", "slow"):
             raise injected(ReadTimeoutError(endpoint_url="sqs"))
         return {"Successful": [{"Id": entry["Id"]} for entry in entries]}
+
+
+def _at(item: dict[str, Any]) -> str:
+    """The place in time by which an item of layout `latest` is newer."""
+    return str(item[NEWEST_BY]["S"])
 
 
 def _is_number(text: str) -> bool:
@@ -748,7 +766,7 @@ def _hot_follows(world: World, acknowledged: set[int]) -> None:
     for key, data in world.bucket.objects.items():
         if not key.startswith("landing/"):
             continue
-        rows = parquet.decode(data, hot.columns_of(contract))
+        rows = parquet.decode(data, hot.columns_of(contract, parquet.names_of(data)))
         there = zip(
             rows.column("_index").to_pylist(),
             hot.keys_of(rows, contract),
@@ -756,9 +774,17 @@ def _hot_follows(world: World, acknowledged: set[int]) -> None:
             strict=True,
         )
         for place, (index, item, is_hot) in enumerate(there):
-            missing = is_hot and item not in items and (key, place) not in owed
+            missing = is_hot and not _stands(items, item, contract) and (key, place) not in owed
             if missing and index in acknowledged:
                 raise Violation(f"record {index} is acknowledged, its item neither hot nor owed")
+
+
+def _stands(items: dict[Key, Any], wanted: Key, contract: Contract) -> bool:
+    """Whether a reading's item is there, or in its device's place a newer one."""
+    if not contract.latest:
+        return wanted in items
+    device, place = wanted
+    return (device, hot.LATEST) in items and _at(items[device, hot.LATEST]) >= place
 
 
 def _ledger_agrees(
@@ -784,7 +810,7 @@ def _ledger_agrees(
 
 
 @contextmanager
-def deployed() -> Iterator[None]:
+def deployed(layout: str) -> Iterator[None]:
     """The functions' environment, their logs and metrics written and thrown away."""
     before = dict(os.environ)
     os.environ.update(TOPOLOGY.ingest_stream.environment)
@@ -799,7 +825,8 @@ def deployed() -> Iterator[None]:
     ]
     streams = [handler.setStream(Emptied()) for handler in handlers]
     try:
-        with redirect_stdout(Emptied()):
+        with redirect_stdout(Emptied()), tempfile.TemporaryDirectory() as folder:
+            os.environ["MILLRACE_CONTRACT"] = rules(Path(folder), *LAYOUTS[layout])
             yield
     finally:
         for handler, stream in zip(handlers, streams, strict=True):
@@ -821,6 +848,11 @@ class Emptied(io.TextIOBase):
         return len(text)
 
 
+def layout_of(seed: int) -> str:
+    """The hot layout of a seed's events."""
+    return list(LAYOUTS)[seed % len(LAYOUTS)]
+
+
 @contextmanager
 def objects_as(seed: int) -> Iterator[None]:
     """How objects are written: as Parquet, or as Arrow IPC, which keeps the same tables."""
@@ -828,6 +860,7 @@ def objects_as(seed: int) -> Iterator[None]:
         "encode": _ipc,
         "decode": _of_ipc,
         "rows_in": lambda data: _of_ipc(data).num_rows,
+        "names_of": lambda data: _of_ipc(data).schema.names,
         "metadata_of": lambda data: _of_ipc(data).schema.metadata or {},
     }
     kept = {name: getattr(parquet, name) for name in quick}
@@ -880,7 +913,7 @@ def rounds(asked: tuple[int, int]) -> tuple[Counter[str], list[str]]:
     """One seed's events in a process of a pool: its counts, and what to say of a violation."""
     seed, events = asked
     tally: Counter[str] = Counter()
-    with deployed(), objects_as(seed):
+    with deployed(layout_of(seed)), objects_as(seed):
         try:
             fuzz(seed, events, tally)
         except Violation as violation:

@@ -19,6 +19,9 @@ from infra.local import child, emulator
 from infra.local.embedded import served
 from infra.local.emulator import PID_FILE, Emulator, EmulatorError, client, is_healthy, serves
 from infra.local.state import Running, State, StateError
+from sinks.deadline import Deadline
+from sinks.table import Table, put_text
+from tests.support import Clock, create_table
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 20.0
@@ -122,6 +125,26 @@ def test_stop_saves_and_start_reads_it_back(tmp_path):
             "kinesis": b"\x00\xff",
             "dynamodb": {"N": "1.5"},
         }
+
+
+def test_of_a_devices_items_the_newest_stays(tmp_path):
+    with started(tmp_path) as here:
+        dynamodb = client("dynamodb", here.url)
+        create_table(dynamodb, "latest")
+        table, clock = Table(dynamodb, "latest"), Clock()
+
+        def put(at: str) -> str:
+            item = {"pk": {"S": "d"}, "sk": {"S": "latest"}, "_at": {"S": at}}
+            deadline = Deadline(clock.now + 60, clock)
+            assert not table.put_each(1, [put_text(item)], deadline, clock.waiting(), newest=True)
+            return dict(table.all_keys())["d"]
+
+        assert [put(at) for at in ("5", "4", "6", "6", "1")] == ["5", "5", "6", "6", "6"]
+        table.delete_newest(("d", "latest"), "5")
+        assert list(table.all_keys()) == [("d", "6")]
+        table.delete_newest(("d", "latest"), "6")
+        table.delete_newest(("d", "latest"), "6")
+        assert list(table.all_keys()) == []
 
 
 def test_it_listens_on_loopback_alone(tmp_path):

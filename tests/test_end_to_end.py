@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -25,6 +26,11 @@ from typing import Any
 
 import boto3
 import pytest
+
+from infra.local.embedded import served
+from infra.local.state import State
+from infra.topology import pipeline
+from sinks.table import Table
 
 ROOT = Path(__file__).parent.parent
 SENSORS = ROOT.parent / "shared" / "data" / "environment-sensors.ndjson"
@@ -314,6 +320,54 @@ def test_a_state_with_the_fast_table(tmp_path):
     accounted(home.ingest(measured("more", 100), "--via", "sqs").wait(), expected(100))
     proof = home.run("verify", "--json")
     assert proof.json["wrong"] == {"missing": 0, "twice": 0, "conflict": 2, "unexplained": 0}
+
+
+def test_a_contract_that_keeps_each_devices_latest(tmp_path):
+    """Whatever order readings come in, the newest stands; is it rejected later, the one before."""
+    home = Home(tmp_path)
+    home.contract.write_text(FLEET + '[hot]\nlayout = "latest"\n')
+    up = home.start("up", "--contract", str(home.contract), "--table", "fast")
+    up.until(r"(endpoint)")
+    lines = [line for line in measured("d", 700)[:-4] if line.strip()]
+    random.Random(1).shuffle(lines)
+    for part in (lines[:200], lines[200:]):
+        malformed = Counter(MALFORMED[line] for line in part if line in MALFORMED)
+        good = len(part) - malformed.total()
+        accounted(
+            home.ingest(part).wait(),
+            {
+                "sent": len(part),
+                "delivered": good,
+                "quarantined": {**dict(sorted(malformed.items())), "total": malformed.total()},
+                "unaccounted": 0,
+                "hot_items": 7,
+                "hot_expected": 7,
+                "parquet_rows_distinct": good,
+            },
+        )
+    up.signal(signal.SIGINT)
+    assert up.wait().code == 130
+    newest = {f"d-{number % 7}": number / 8 for number in range(693, 700)}
+    assert latest(home) == newest
+    (found,) = home.run("hot", "d-6", "--json").json
+    assert (found["taken_at"], found["temperature"]) == ("2026-01-01T00:11:39.000000Z", 87.375)
+    assert home.run("verify").code == 0
+    stricter = home.folder / "stricter.toml"
+    rules = "version = 2\n" + home.contract.read_text()
+    stricter.write_text(rules.replace("max = 125", "max = 87.3"))
+    span = ("--from", "2026-01-01", "--to", "2100-01-01", "--contract", str(stricter), "--json")
+    told = home.run("reprocess", *span)
+    assert (told.code, told.json["hot_keys_removed"]) == (0, 1), told.err
+    assert latest(home) == newest | {"d-6": 692 / 8}
+    assert home.run("verify").code == 0
+
+
+def latest(home: Home) -> dict[str, float]:
+    """The temperature of each device's item."""
+    with served(State(home.state)) as client:
+        items = list(Table(client("dynamodb"), pipeline("fleet", "fleet").hot_table.name).scan())
+    assert {item["sk"]["S"] for item in items} == {"latest"}
+    return {item["pk"]["S"]: float(item["temperature"]["N"]) for item in items}
 
 
 def test_ingest_by_every_way_at_once(up):

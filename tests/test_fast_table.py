@@ -10,7 +10,7 @@ import string
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -166,6 +166,105 @@ def test_a_condition_holds_where_no_item_is(dynamodb: Any) -> None:
     dynamodb.delete_item(TableName="t-1", Key=item())
     assert "Item" not in dynamodb.get_item(TableName="t-1", Key=item())
     write_once()
+
+
+NEWEST = "attribute_not_exists(pk) OR #at <= :at"
+SAME = "#at = :at"
+
+
+def by_time(condition: str, at: str) -> dict[str, Any]:
+    """What is said of a write that depends on the time of the item that is there."""
+    return {
+        "ConditionExpression": condition,
+        "ExpressionAttributeNames": {"#at": "_at"},
+        "ExpressionAttributeValues": {":at": {"S": at}},
+    }
+
+
+def put_newest(dynamodb: Any, at: str, pk: str = "p", **more: Any) -> None:
+    made = item(pk, _at={"S": at}, **more)
+    dynamodb.put_item(TableName="t-1", Item=made, **by_time(NEWEST, at))
+
+
+def delete_same(dynamodb: Any, at: str, pk: str = "p") -> None:
+    dynamodb.delete_item(TableName="t-1", Key=item(pk), **by_time(SAME, at))
+
+
+def took(call: Callable[..., None], *arguments: Any, **more: Any) -> bool:
+    """Whether a write was made, or its condition did not hold."""
+    try:
+        call(*arguments, **more)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+            raise
+        return False
+    return True
+
+
+def test_a_newer_item_stays_and_an_older_one_is_replaced(dynamodb: Any) -> None:
+    assert not took(delete_same, dynamodb, "5")
+    assert took(put_newest, dynamodb, "5")
+    assert not took(put_newest, dynamodb, "4")
+    assert took(put_newest, dynamodb, "5", again={"BOOL": True})
+    assert took(put_newest, dynamodb, "6")
+    assert took(put_newest, dynamodb, "1", "another")
+    assert not took(delete_same, dynamodb, "5")
+    found = dynamodb.scan(TableName="t-1")["Items"]
+    assert sorted(one["_at"]["S"] for one in found) == ["1", "6"]
+    assert took(delete_same, dynamodb, "6")
+    assert not took(delete_same, dynamodb, "6")
+    assert took(put_newest, dynamodb, "4")
+    code = refusal(lambda: put_newest(dynamodb, "3"))
+    assert code == ("ConditionalCheckFailedException", 400)
+    assert message(lambda: put_newest(dynamodb, "3")) == "The conditional request failed"
+
+
+def test_nothing_compares_with_what_has_no_time(dynamodb: Any) -> None:
+    write(dynamodb, put())
+    assert not took(put_newest, dynamodb, "9")
+    assert not took(delete_same, dynamodb, "9")
+    write(dynamodb, put(_at={"BOOL": True}))
+    assert not took(delete_same, dynamodb, "9")
+    assert len(dynamodb.scan(TableName="t-1")["Items"]) == 1
+
+
+UNFIT_CONDITIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "no such name": (
+        {**by_time(SAME, "1"), "ExpressionAttributeNames": {"#to": "_at"}},
+        "Value provided in ExpressionAttributeNames unused in expressions: keys: {#to}",
+    ),
+    "no name": (
+        {"ConditionExpression": "attribute_not_exists(#at)"},
+        "Invalid ConditionExpression: An expression attribute name used in the document path is "
+        "not defined; attribute name: #at",
+    ),
+    "a value of nothing": (
+        {**by_time("attribute_not_exists(#at)", "1")},
+        "Value provided in ExpressionAttributeValues unused in expressions: keys: {:at}",
+    ),
+    "no value": (
+        {"ConditionExpression": SAME, "ExpressionAttributeNames": {"#at": "_at"}},
+        "Invalid ConditionExpression: An expression attribute value used in expression is not "
+        "defined; attribute value: :at",
+    ),
+    "no condition": (
+        {"ExpressionAttributeNames": {"#at": "_at"}},
+        "ExpressionAttributeNames can only be specified when using expressions",
+    ),
+}
+
+
+@pytest.mark.parametrize(("more", "told"), UNFIT_CONDITIONS.values(), ids=UNFIT_CONDITIONS)
+def test_conditions_that_dynamodb_does_not_take(url: str, more: Any, told: str) -> None:
+    """Moto takes most of them."""
+    with tables_of("fast", url) as dynamodb:
+        for call in (
+            lambda: dynamodb.put_item(TableName="t-1", Item=item(), **more),
+            lambda: dynamodb.delete_item(TableName="t-1", Key=item(), **more),
+        ):
+            assert refusal(call) == INVALID
+            assert message(call) == told
+        assert dynamodb.scan(TableName="t-1")["Items"] == []
 
 
 CONDITIONS = [
@@ -387,6 +486,42 @@ def test_the_same_writes_leave_the_same_items(
     assert found[0] == found[1]
 
 
+AT = st.sampled_from(["", "1", "10", "2", "\N{SNOWMAN}", "\U0001f600", "\uffff"])
+
+
+def put_anyway(dynamodb: Any, at: str, pk: str, **more: Any) -> None:
+    """Whatever is there; by chance without a time."""
+    write(dynamodb, put(pk=pk, **more, **({"_at": {"S": at}} if at else {})))
+
+
+def delete_if_same(dynamodb: Any, at: str, pk: str, **more: Any) -> None:
+    del more
+    delete_same(dynamodb, at, pk)
+
+
+TIMED = st.tuples(
+    st.sampled_from([put_newest, delete_if_same, put_anyway]), AT, st.sampled_from(["p", "q"])
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(TIMED, min_size=1, max_size=12))
+def test_the_same_conditions_hold_and_leave_the_same_items(url: str, writes: list[Any]) -> None:
+    found = []
+    for kind in BOTH:
+        with tables_of(kind, url) as dynamodb:
+            told = [
+                took(call, dynamodb, at, pk, n={"N": str(number)})
+                for number, (call, at, pk) in enumerate(writes)
+            ]
+            everything = dynamodb.scan(TableName="t-1")["Items"]
+            everything.sort(key=lambda one: one["pk"]["S"])
+            found.append((told, everything))
+    assert found[0] == found[1]
+
+
 # ---- Signatures ----
 
 SIGNER = Signer("dynamodb", "us-east-1", *HERE)
@@ -597,13 +732,38 @@ def test_what_is_no_json_is_told(url: str, body: bytes) -> None:
         assert answer["__type"] == "com.amazon.coral.service#SerializationException"
 
 
+NOT_SERVED = (
+    "#at = :at AND attribute_exists(pk)",
+    "NOT #at = :at",
+    "#at <> :at",
+    "(#at = :at)",
+    "begins_with(#at, :at)",
+    "#at = :at OR #at BETWEEN :at AND :at",
+    "_at = :at OR #at = :at",
+    "#at.x = :at",
+    "#at = :at OR",
+    "OR",
+)
+
+
 def test_what_is_not_served_is_said(url: str) -> None:
     dynamodb = fast(url)
     with tables_of("fast", url):
         for call in (
             lambda: dynamodb.update_item(TableName="t-1", Key=item()),
             lambda: dynamodb.scan(TableName="t-1", FilterExpression="a = b"),
-            lambda: dynamodb.put_item(TableName="t-1", Item=item(), ConditionExpression="a = b"),
+            *(
+                lambda condition=condition: dynamodb.put_item(
+                    TableName="t-1", Item=item(), **by_time(condition, "1")
+                )
+                for condition in NOT_SERVED
+            ),
+            lambda: dynamodb.delete_item(
+                TableName="t-1",
+                Key=item(),
+                **by_time(SAME, "1") | {"ExpressionAttributeValues": {":at": {"N": "1"}}},
+            ),
+            lambda: dynamodb.delete_item(TableName="t-1", Key=item(), ReturnValues="ALL_OLD"),
             lambda: dynamodb.scan(TableName="t-1", ProjectionExpression="a[0]"),
         ):
             assert "does not serve" in message(call)

@@ -14,7 +14,19 @@ import pytest
 from ingest import kinesis, stages
 from sinks import landing
 from tests import fuzz
-from tests.fuzz import ENOUGH_MS, Bend, Plan, Violation, check, deployed, made, main, objects_as
+from tests.fuzz import (
+    ENOUGH_MS,
+    LAYOUTS,
+    Bend,
+    Plan,
+    Violation,
+    check,
+    deployed,
+    layout_of,
+    made,
+    main,
+    objects_as,
+)
 from transform.records import Outcome
 
 EVENTS = 150  # some four seconds
@@ -23,14 +35,14 @@ PLAIN = Plan("kinesis", (1, 2), (), (), ENOUGH_MS, 60_000, 0)
 
 @pytest.fixture(autouse=True)
 def _deployed() -> Iterator[None]:
-    with deployed():
+    with deployed("reading"):
         yield
 
 
-@pytest.mark.parametrize("seed", [1, fuzz.PARQUET_EVERY])
+@pytest.mark.parametrize("seed", [1, 2, fuzz.PARQUET_EVERY])
 def test_no_crash_and_no_wrong_acknowledgement(seed: int):
     tally: Counter[str] = Counter()
-    with objects_as(seed):
+    with deployed(layout_of(seed)), objects_as(seed):
         fuzz.fuzz(seed, EVENTS, tally)
     assert tally["events"] == EVENTS
     assert min(tally[name] for name in ("acknowledged", "handed_back", "event_error")) > 10
@@ -93,12 +105,13 @@ def test_a_stage_that_crashes_on_a_record_is_seen(monkeypatch: pytest.MonkeyPatc
         check(PLAIN)
 
 
-def test_hot_rows_that_are_not_written_are_seen(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_hot_rows_that_are_not_written_are_seen(layout: str, monkeypatch: pytest.MonkeyPatch):
     def put_each(*_: Any, **__: Any) -> set[Any]:
         return set()
 
     monkeypatch.setattr("sinks.table.Table.put_each", put_each)
-    with pytest.raises(Violation, match="its item neither hot nor owed"):
+    with deployed(layout), pytest.raises(Violation, match="its item neither hot nor owed"):
         check(PLAIN)
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -153,6 +154,16 @@ def test_the_keys_of_an_item():
         "temperature": {"N": "21.5"},
         "status": {"S": "ok"},  # the contract's default
     }
+
+
+def test_keys_are_the_same_of_rows_as_a_reader_has_them():
+    """SQL gives binary without a width; what is left of rows may begin anywhere."""
+    rows = rows_of(TELEMETRY, *(reading("s", NOON + at) for at in range(9)))
+    place = rows.schema.get_field_index("_digest")
+    as_read = rows.set_column(place, "_digest", rows.column(place).cast(pa.binary()))
+    for some in (slice(3, None), slice(0, 4), slice(7, 7)):
+        for form in (rows, as_read):
+            assert hot.keys_of(form[some], TELEMETRY) == hot.keys_of(rows, TELEMETRY)[some]
 
 
 @pytest.mark.parametrize("number", [0, -1, INT64_MIN, INT64_MAX, 2**53 + 1])
@@ -545,6 +556,9 @@ def test_weather_until_the_deadline_is_told():
         (json_error(400, "ResourceNotFoundException"), Misconfigured),
         (json_error(400, "AccessDeniedException"), Misconfigured),
         (json_error(400, "UnrecognizedClientException"), Misconfigured),
+        (json_error(400, "InvalidSignatureException"), Misconfigured),
+        (json_error(400, "IncompleteSignatureException"), Misconfigured),
+        (json_error(400, "MissingAuthenticationTokenException"), Misconfigured),
         (json_error(400, "ValidationException"), Refused),
     ],
 )

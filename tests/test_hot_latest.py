@@ -21,6 +21,7 @@ from ingest.repair import pay
 from ingest.reprocess import reprocess
 from sinks import hot, ledger
 from sinks.deadline import Deadline
+from sinks.errors import Refused
 from sinks.table import Table
 from tests.edge import Edge, rules
 from tests.support import (
@@ -142,7 +143,7 @@ def test_what_is_read_is_the_latest_inside_the_span(account: Cloud):
 
 @pytest.mark.parametrize(
     ("error", "raised"),
-    [("ConditionalCheckFailedException", None), ("ValidationException", ClientError)],
+    [("ConditionalCheckFailedException", None), ("ValidationException", Refused)],
 )
 def test_a_condition_that_fails_is_a_success_and_nothing_else_is(error: str, raised: Any):
     with loopback(json_error(400, error)) as server:

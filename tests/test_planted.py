@@ -31,6 +31,7 @@ import sinks.hot
 import sinks.landing
 import sinks.repair
 import sinks.table
+import sinks.writes
 import transform.pipeline
 from infra.simulation.many import Found, many
 from sinks.distinct import Tables
@@ -114,9 +115,10 @@ def key_from_the_clock(patch: pytest.MonkeyPatch) -> None:
     """An object lies under the hour it was written in."""
     real = sinks.bucket.Bucket.put_once
 
-    def put_once(bucket: Any, prefix: str, _: int, data: bytes, deadline: Any = None) -> str:
-        now = round((deadline.clock() + 3_000) * 1_000_000)
-        return real(bucket, prefix, now, data, deadline)
+    def put_once(bucket: Any, prefix: str, arrival: int, data: bytes, deadline: Any = None) -> str:
+        if deadline is not None:  # else it is a replay's, which has no clock
+            arrival = round((deadline.clock() + 3_000) * 1_000_000)
+        return real(bucket, prefix, arrival, data, deadline)
 
     patch.setattr(sinks.bucket.Bucket, "put_once", put_once)
 
@@ -233,6 +235,15 @@ def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sinks.hot, "key_attributes", key_attributes)
 
 
+def an_older_reading_overwrites_the_newest(patch: pytest.MonkeyPatch) -> None:
+    """In layout `latest` an item is put whatever is there."""
+
+    def write(writes: Any, puts: Any) -> list[bytes]:
+        return sinks.writes.BotoWrites(writes.client, writes.name).write(puts)
+
+    patch.setattr(sinks.writes.BotoNewest, "write", write)
+
+
 def a_refused_event_fails_the_delivery(patch: pytest.MonkeyPatch) -> None:
     """Producers must have been told: or else what is settled goes back."""
     definition = copy.deepcopy(infra.simulation.account.definition())
@@ -308,6 +319,7 @@ PLANTED: dict[str, Plant] = {
         unprocessed_items_ignored,
         an_answer_is_success,
         hot_items_named_by_arrival,
+        an_older_reading_overwrites_the_newest,
         a_refused_event_fails_the_delivery,
         half_of_the_rejects_told,
         nobody_sweeps,

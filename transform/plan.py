@@ -166,8 +166,10 @@ class Plan:
             return iter((Reading(row, rescued, body + material + said, body),))
         readings = values[len(self.message.fields) :]
         wrong = _list_wrong(readings, explode, len(body), most)
+        if wrong is not None:
+            return wrong
         of_message = repr(_without(body, explode.path)).encode() + material + said
-        return wrong or self._exploded(row, rescued, of_message, readings[0])
+        return self._exploded(row, rescued, of_message, readings[0])
 
     def _with_attributes(self, row: Row, attributes: Attributes | None) -> bytes | Rejection:
         """Put in what the message's attributes say; returns what they add to its identity."""

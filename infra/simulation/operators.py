@@ -24,7 +24,7 @@ from sinks.errors import SinkError
 from transform.contract_file import ContractError
 
 MICROS = 1_000_000
-COMMANDS_MAX = 40
+COMMANDS_MAX = 200  # each needs every call it makes; weather spares a long one seldom
 REFUSED = (SinkError, ContractError)  # by the world, or as a newer version came between
 PAUSE_SECONDS = 60.0
 GRACE_SECONDS = 180.0 + EPOCH_SECONDS

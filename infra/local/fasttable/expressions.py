@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from infra.local.fasttable.refusals import invalid, not_served
 from infra.local.fasttable.values import Values
 
+KEYS = "KeyConditionExpression"
 LAST = "\U0010ffff"  # behind every text that begins alike, within a sort key's 1,024 bytes
 
 _NAME = r"[A-Za-z0-9_.#-]+"
@@ -20,7 +21,6 @@ _CONDITION = re.compile(
     rf"|(?P<compared>{_NAME})\s*(?P<how>=|<=|>=|<|>)\s*(?P<bound>{_VALUE})))?",
     re.IGNORECASE,
 )
-_ABSENT = re.compile(rf"attribute_not_exists\s*\(\s*({_NAME})\s*\)")
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def span(expression: str, names: Mapping[str, str], values: Values, keys: tuple[
         raise not_served(f"the key condition {expression!r}")
     part = found.groupdict()
     sort = part["between"] or part["begins"] or part["compared"]
-    wanted = (named(part["hash"], names), named(sort, names) if sort else keys[1])
+    wanted = (named(part["hash"], names, KEYS), named(sort, names, KEYS) if sort else keys[1])
     if wanted != keys:
         missed = next(key for key, name in zip(keys, wanted, strict=True) if key != name)
         raise invalid(f"Query condition missed key schema element: {missed}")
 
     def text(name: str) -> str:
-        return _text(name, values)
+        return text_of(name, values, KEYS)
 
     pk = text(part["pk"])
     if part["between"]:
@@ -75,42 +75,39 @@ def span(expression: str, names: Mapping[str, str], values: Values, keys: tuple[
     return Span(pk)
 
 
-def absent(expression: str, names: Mapping[str, str], keys: tuple[str, str]) -> None:
-    """Raises `Refused` unless a ConditionExpression asks that there be no item with the key."""
-    found = _ABSENT.fullmatch(expression.strip())
-    if found is None or named(found[1], names) not in keys:
-        raise not_served(f"the condition {expression!r}")
-
-
 def projected(expression: str, names: Mapping[str, str]) -> list[str]:
     """The attributes that a ProjectionExpression names."""
-    found = [named(name.strip(), names) for name in expression.split(",")]
+    found = [named(name.strip(), names, "ProjectionExpression") for name in expression.split(",")]
     if any(not re.fullmatch(_NAME, name.strip()) for name in expression.split(",")):
         raise not_served(f"the projection {expression!r}")
     return found
 
 
-def named(name: str, names: Mapping[str, str]) -> str:
+def named(name: str, names: Mapping[str, str], kind: str) -> str:
+    """The name of an attribute in an expression of some kind. Raises `Refused`."""
     if not name.startswith("#"):
         return name
     if name not in names:
         raise invalid(
-            f"An expression attribute name used in the document path is not defined; "
-            f"attribute name: {name}"
+            f"Invalid {kind}: An expression attribute name used in the document path is not "
+            f"defined; attribute name: {name}"
         )
     return names[name]
 
 
-def _text(name: str, values: Values) -> str:
+def text_of(name: str, values: Values, kind: str) -> str:
+    """The text of a value in an expression of some kind. Raises `Refused`."""
     value = values.get(name)
     if value is None:
         raise invalid(
-            "Invalid KeyConditionExpression: An expression attribute value used in expression is "
-            f"not defined; attribute value: {name}"
+            f"Invalid {kind}: An expression attribute value used in expression is not defined; "
+            f"attribute value: {name}"
         )
-    if not isinstance(value.S, str):
-        raise invalid(
-            "One or more parameter values were invalid: Condition parameter type does not match "
-            "schema type"
-        )
-    return value.S
+    if isinstance(value.S, str):
+        return value.S
+    if kind != KEYS:
+        raise not_served(f"a {kind} on what is no text")
+    raise invalid(
+        "One or more parameter values were invalid: Condition parameter type does not match "
+        "schema type"
+    )

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from infra.local.fasttable import expressions, requests
-from infra.local.fasttable.items import Found, checked, key_alone, keys_of, writes_of
+from infra.local.fasttable import conditions, expressions, requests
+from infra.local.fasttable.items import Found, ReadValues, checked, key_alone, keys_of, writes_of
 from infra.local.fasttable.refusals import (
     CORAL,
     Refused,
@@ -81,7 +81,7 @@ class Tables:
         names = asked.RequestItems.keys()
         if names & self._elsewhere and names - self._elsewhere:
             raise not_served(f"a batch of {sorted(names)}, of which it does not keep all")
-        read = read_plain if is_plain(body) else read_values
+        read = _reader(body)
         work = [
             (table, *writes_of(table, writes, read))
             for table, writes in (
@@ -95,12 +95,8 @@ class Tables:
     def put_item(self, body: bytes) -> bytes:
         asked = requests.read(body, requests.PutItem)
         table = self._table(asked.TableName)
-        key, item = checked(table, asked.Item, read_values)
-        if asked.ConditionExpression:
-            names = asked.ExpressionAttributeNames
-            expressions.absent(asked.ConditionExpression, names, keys_of(table))
-            if table.get(key) is not None:
-                raise Refused("ConditionalCheckFailedException", "The conditional request failed")
+        key, item = checked(table, asked.Item, _reader(body))
+        conditions.check(asked, keys_of(table), table.get(key))
         table.write([(key, item)])
         return b"{}"
 
@@ -115,7 +111,9 @@ class Tables:
     def delete_item(self, body: bytes) -> bytes:
         asked = requests.read(body, requests.DeleteItem)
         table = self._table(asked.TableName)
-        table.write([], [key_alone(table, asked.Key)])
+        key = key_alone(table, asked.Key)
+        conditions.check(asked, keys_of(table), table.get(key))
+        table.write([], [key])
         return b"{}"
 
     def query(self, body: bytes) -> bytes:
@@ -204,6 +202,11 @@ class Tables:
     def _require_here(self, name: str) -> None:
         if name in self._elsewhere:
             raise Elsewhere
+
+
+def _reader(body: bytes) -> ReadValues:
+    """How the items of a request are read: each value is looked at where that is needed."""
+    return read_plain if is_plain(body) else read_values
 
 
 def _read_batch(body: bytes) -> requests.BatchWriteItem:

@@ -44,19 +44,24 @@ class BatchWriteItem(Told, kw_only=True):
     RequestItems: dict[str, list[Write]]
 
 
-class PutItem(Told, kw_only=True):
-    """One item."""
+class Conditional(Told, kw_only=True):
+    """What writes of one item have in common."""
 
     TableName: str
-    Item: Raw
     ConditionExpression: str = ""
     ExpressionAttributeNames: dict[str, str] = {}
+    ExpressionAttributeValues: Raw = Raw(b"{}")
 
 
-class DeleteItem(Told, kw_only=True):
+class PutItem(Conditional, kw_only=True):
+    """One item."""
+
+    Item: Raw
+
+
+class DeleteItem(Conditional, kw_only=True):
     """One key."""
 
-    TableName: str
     Key: Raw
 
 
