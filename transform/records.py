@@ -148,8 +148,8 @@ class Delivery:
         """The Delivery as a raw table (`RAW_SCHEMA`)."""
         return pa.table(
             [
-                pa.repeat(self.source, len(self)),
-                pa.repeat(self.stream, len(self)),
+                pa.repeat(pa.scalar(self.source, pa.string()), len(self)),
+                pa.repeat(pa.scalar(self.stream, pa.string()), len(self)),
                 pa.array(self.shards, pa.string()),
                 pa.array(self.sequences, pa.string()),
                 pa.array(self.groups, pa.string()),
