@@ -35,6 +35,8 @@ Rejects = Literal["judge", "withhold", "write"]
 """What Transform does about rejects. `judge`: the breaker decides over what Transform was given.
 `withhold`: it writes nothing where there are any, and says what it found, for it has only a part of
 a Delivery. `write`: they are set aside, for somebody has judged already."""
+COUNTED = ["_partition_key", "_index", "_reason", "_field"]  # of a quarantine table
+PART_ROWS = 8_192  # whose keys are Python values at once
 DISABLED = frozenset({"Disabling", "Disabled"})  # states of an event source mapping
 
 logger = Logger()
@@ -102,12 +104,13 @@ class Sample:
     def of(cls, contract: str, batch: Batch, keys_max: int, since_micros: int = 0) -> Sample:
         """What arrived from `since_micros` on. Nothing else counts: each attempt finds the same."""
         rejects = _since(batch.rejects, since_micros)
-        named = zip(
-            *(rejects[name].to_pylist() for name in ("_partition_key", "_index")), strict=True
-        )
-        keys = {str(index) if key is None else key for key, index in named}
-        blamed = zip(*(rejects[name].to_pylist() for name in ("_reason", "_field")), strict=True)
-        reasons = Counter(f"{reason} ({at})" if at else str(reason) for reason, at in blamed)
+        keys, reasons = set[str](), Counter[str]()
+        for part in rejects.select(COUNTED).to_batches(max_chunksize=PART_ROWS):
+            named = zip(*(part[name].to_pylist() for name in COUNTED[:2]), strict=True)
+            keys |= {str(index) if key is None else key for key, index in named}
+            keys = set(sorted(keys)[:keys_max])
+            blamed = zip(*(part[name].to_pylist() for name in COUNTED[2:]), strict=True)
+            reasons.update(f"{reason} ({at})" if at else str(reason) for reason, at in blamed)
         return cls(
             contract,
             records=sum(
@@ -115,7 +118,7 @@ class Sample:
                 for rows in (batch.rows, batch.rejects, batch.drops)
             ),
             rejected=rejects.num_rows,
-            keys=frozenset(sorted(keys)[:keys_max]),
+            keys=frozenset(keys),
             reasons=Counter(dict(reasons.most_common(REASONS_MAX))),
         )
 

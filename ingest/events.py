@@ -7,6 +7,9 @@ from typing import Any
 ARRIVAL_MAX_MILLIS = 253_402_300_799_999  # the last moment of the year 9999
 MICROS_PER_MILLI = 1_000
 
+ODD = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reaching into a record raises that is not as its source ever sends it."""
+
 
 class EventError(ValueError):
     """An event that is not what its event source mapping sends.
@@ -52,6 +55,18 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+def all_plain_text(*columns: list[str]) -> bool:
+    """Whether `text` would leave all of these as they are. Raises `TypeError` where one is none."""
+    return all("".join(column).isascii() for column in columns)
+
+
+def all_micros(arrivals: list[int]) -> list[int]:
+    """`arrival_micros` of every one; none of them may be missing."""
+    arrival_micros(min(arrivals))
+    arrival_micros(max(arrivals))
+    return [millis * MICROS_PER_MILLI for millis in arrivals]
 
 
 def arrival_micros(millis: int) -> int:

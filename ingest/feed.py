@@ -28,6 +28,7 @@ DETAIL_BYTES_MAX = 300  # of an example's detail, as JSON
 DEVICE_BYTES_MAX = 300  # of its device, as JSON; a longer name is left out
 SUMMARY_BYTES_MAX = 65_536  # a quarter of a state's 256 KiB, and of what an entry may have
 ID_BYTES = 16
+NAMED_ROWS = 8_192  # whose names are texts at once
 
 KIND = ["_step", "_reason", "_field"]
 ELEMENT = ("_stream", "_shard", "_sequence", "_sub", "_child")
@@ -45,7 +46,7 @@ def summary(rejects: pa.Table, contract: Contract) -> dict[str, Any]:
     events: list[Event] = []
     told, room = 0, SUMMARY_BYTES_MAX
     for rows in _kinds(rejects):
-        event = _event(rejects.take(rows), contract)
+        event = _event(rejects, rows, contract)
         room -= len(json.dumps(event))
         if len(events) == EVENTS_MAX or room < 0:
             break
@@ -62,27 +63,35 @@ def _kinds(rejects: pa.Table) -> Iterator[pa.Array]:
     yield from sorted((one.values for one in groups.column("row_list")), key=len, reverse=True)
 
 
-def _event(rows: pa.Table, contract: Contract) -> Event:
-    """What is said of rejects of one kind."""
-    first = rows.select([*KIND, "_version", "_generation"]).slice(0, 1).to_pylist()[0]
+def _event(rejects: pa.Table, rows: pa.Array, contract: Contract) -> Event:
+    """What is said of rejects of one kind, which are these rows. No more of them is copied."""
+    examples = [rejects.slice(n.as_py(), 1).to_pylist()[0] for n in rows[:EXAMPLES_MAX]]
+    first = {name: examples[0][name] for name in (*KIND, "_version", "_generation")}
     event = {
-        "id": _id(rows, first),
+        "id": _id(rejects, rows, first),
         "version": first["_version"],
         "generation": first["_generation"],
         "step": first["_step"],
         "reason": first["_reason"],
-        "count": rows.num_rows,
-        "examples": [_example(row, contract) for row in rows.slice(0, EXAMPLES_MAX).to_pylist()],
+        "count": len(rows),
+        "examples": [_example(row, contract) for row in examples],
     }
     return event if first["_field"] is None else event | {"field": first["_field"]}
 
 
-def _id(rows: pa.Table, first: dict[str, Any]) -> str:
+def _id(rejects: pa.Table, rows: pa.Array, first: dict[str, Any]) -> str:
     """The same elements, judged alike by the same rules, have the same id, told whenever."""
-    texts = [rows.column(name).cast(pa.string()) for name in ELEMENT]
-    elements = sorted(pc.binary_join_element_wise(*texts, "/").to_pylist())
-    said = json.dumps([first, rows.column("_contract")[0].as_py(), elements])
-    return hashlib.blake2b(said.encode(), digest_size=ID_BYTES).hexdigest()
+    contract = rejects.column("_contract")[0].as_py()
+    named = hashlib.blake2b(json.dumps([first, contract]).encode(), digest_size=ID_BYTES)
+    elements = rejects.select(ELEMENT)
+    if len(rows) < rejects.num_rows:
+        elements = elements.take(rows)
+    order = pc.sort_indices(elements, sort_keys=[(name, "ascending") for name in ELEMENT])
+    for start in range(0, len(order), NAMED_ROWS):
+        some = elements.take(order.slice(start, NAMED_ROWS))
+        texts = [column.cast(pa.string()) for column in some.columns]
+        named.update("\n".join(pc.binary_join_element_wise(*texts, "/").to_pylist()).encode())
+    return named.hexdigest()
 
 
 def _example(row: dict[str, Any], contract: Contract) -> dict[str, Any]:

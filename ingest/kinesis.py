@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import pybase64
 
-from ingest.events import arrival_micros, malformed, name_of, records_of, text
+from ingest.events import (
+    ODD,
+    all_micros,
+    all_plain_text,
+    arrival_micros,
+    malformed,
+    name_of,
+    records_of,
+    text,
+)
 from transform.records import Delivery, Outcome
 
 MILLIS = 1_000
@@ -20,6 +30,61 @@ def read(event: Any) -> Delivery:
     that it is archived and quarantined and blocks nothing.
     """
     records = records_of(event, "aws:kinesis")
+    try:
+        return _ordinary(records)
+    except ODD:
+        return exactly(records)
+
+
+def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
+    """The answer: only the lowest sequence number to be retried, as Lambda checkpoints there.
+
+    Sequence numbers are compared as integers: their length varies, so text would sort wrongly.
+    """
+    retry = [delivery.sequences[index] for index in outcome.retry_indexes()]
+    return {
+        "batchItemFailures": [{"itemIdentifier": min(retry, key=int)}] if retry else [],
+    }
+
+
+def _ordinary(records: list[dict[str, Any]]) -> Delivery:
+    """A column at a time; raises one of `ODD` where a record is not as Kinesis ever sends it."""
+    (arn,) = {record["eventSourceARN"] for record in records}
+    kinesis = [record["kinesis"] for record in records]
+    shards = _shards([record["eventID"] for record in records])
+    sequences = [own["sequenceNumber"] for own in kinesis]
+    groups = [own["partitionKey"] for own in kinesis]
+    arrivals = [round(own["approximateArrivalTimestamp"] * MILLIS) for own in kinesis]
+    data = [own["data"] for own in kinesis]
+    _sequence(min(sequences, key=len))
+    _sequence(max(sequences, key=len))
+    if not "".join(sequences).encode().isdigit() or {*map(type, data)} != {str}:
+        raise TypeError("a sequence number or data that only the definition can judge")
+    if not all_plain_text([arn], shards, groups):
+        raise ValueError("text beyond ASCII")
+    return Delivery(
+        source="kinesis",
+        stream=name_of(arn),
+        shards=shards,
+        sequences=sequences,
+        groups=groups,
+        arrivals=all_micros(arrivals),
+        attributes=[None] * len(records),
+        bodies=list(map(pybase64.b64decode, data, repeat(None), repeat(object=True))),
+        source_arn=arn,
+    )
+
+
+def _shards(ids: list[str]) -> list[str]:
+    """Of which shard each event is: a Delivery's are of one."""
+    shard = ids[0].partition(":")[0]
+    if all(map(str.startswith, ids, repeat(f"{shard}:"))):
+        return [shard] * len(ids)
+    return [event_id.partition(":")[0] for event_id in ids]
+
+
+def exactly(records: list[dict[str, Any]]) -> Delivery:
+    """`read`, record by record: the definition, which says what is wrong with which."""
     delivery = Delivery("kinesis", "", [], [], [], [], [], [])
     arn = ""
     for number, record in enumerate(records):
@@ -36,17 +101,6 @@ def read(event: Any) -> Delivery:
             raise malformed(number, error) from None
         delivery.attributes.append(None)
     return Delivery(**{**vars(delivery), "stream": name_of(arn), "source_arn": arn})
-
-
-def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
-    """The answer: only the lowest sequence number to be retried, as Lambda checkpoints there.
-
-    Sequence numbers are compared as integers: their length varies, so text would sort wrongly.
-    """
-    retry = [delivery.sequences[index] for index in outcome.retry_indexes()]
-    return {
-        "batchItemFailures": [{"itemIdentifier": min(retry, key=int)}] if retry else [],
-    }
 
 
 def _sequence(number: Any) -> str:

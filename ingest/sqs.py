@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ingest.events import arrival_micros, malformed, name_of, records_of, text
+from ingest.events import (
+    ODD,
+    all_micros,
+    all_plain_text,
+    arrival_micros,
+    malformed,
+    name_of,
+    records_of,
+    text,
+)
 from ingest.limits import FIFO
 from transform.records import Delivery, Outcome
 
@@ -16,6 +25,58 @@ def read(event: Any) -> Delivery:
     Raises `EventError` for what no mapping sends.
     """
     records = records_of(event, "aws:sqs")
+    try:
+        return _ordinary(records)
+    except ODD:
+        return exactly(records)
+
+
+def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
+    """The answer: each message to be retried and no other.
+
+    In a FIFO queue also all that came behind one in its group, or they would overtake it.
+    """
+    retry = set(outcome.retry_indexes())
+    if delivery.stream.endswith(FIFO):
+        blocked: set[str | None] = set()
+        for index, group in enumerate(delivery.groups):
+            if index in retry or group in blocked:
+                blocked.add(group)
+                retry.add(index)
+    return {
+        "batchItemFailures": [{"itemIdentifier": delivery.sequences[i]} for i in sorted(retry)],
+    }
+
+
+def _ordinary(records: list[dict[str, Any]]) -> Delivery:
+    """A column at a time; raises one of `ODD` where a record is not as SQS ever sends it."""
+    (arn,) = {record["eventSourceARN"] for record in records}
+    systems = [record["attributes"] for record in records]
+    sequences = [record["messageId"] for record in records]
+    groups = [system.get("MessageGroupId") for system in systems]
+    receipts = [record.get("receiptHandle", "") for record in records]
+    attributes = [record.get("messageAttributes") for record in records]
+    if not all(sequences) or not all_plain_text([arn], sequences, receipts):
+        raise ValueError("text beyond ASCII, or a message without an id")
+    if not all_plain_text([group for group in groups if group is not None]):
+        raise ValueError("a group beyond ASCII")
+    return Delivery(
+        source="sqs",
+        stream=name_of(arn),
+        shards=[""] * len(records),
+        sequences=sequences,
+        groups=groups,
+        arrivals=all_micros([int(system["SentTimestamp"]) for system in systems]),
+        attributes=[_json(own) if own else None for own in attributes],
+        bodies=[record["body"].encode("utf-8", "surrogatepass") for record in records],
+        receipts=receipts,
+        receives=[int(system.get("ApproximateReceiveCount", 1)) for system in systems],
+        source_arn=arn,
+    )
+
+
+def exactly(records: list[dict[str, Any]]) -> Delivery:
+    """`read`, record by record: the definition, which says what is wrong with which."""
     delivery = Delivery("sqs", "", [], [], [], [], [], [])
     arn = ""
     for number, record in enumerate(records):
@@ -35,23 +96,6 @@ def read(event: Any) -> Delivery:
         delivery.shards.append("")
         delivery.attributes.append(_json(own) if own else None)
     return Delivery(**{**vars(delivery), "stream": name_of(arn), "source_arn": arn})
-
-
-def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
-    """The answer: each message to be retried and no other.
-
-    In a FIFO queue also all that came behind one in its group, or they would overtake it.
-    """
-    retry = set(outcome.retry_indexes())
-    if delivery.stream.endswith(FIFO):
-        blocked: set[str | None] = set()
-        for index, group in enumerate(delivery.groups):
-            if index in retry or group in blocked:
-                blocked.add(group)
-                retry.add(index)
-    return {
-        "batchItemFailures": [{"itemIdentifier": delivery.sequences[i]} for i in sorted(retry)],
-    }
 
 
 def _message_id(value: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -136,9 +137,14 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         deadline.check("hot")
         landed = landing.open_(wiring.bucket, done["landing_key"])
         contract = wiring.contracts.behind(wiring.bucket, landed, own)
-        rows = landed.rows(hot.columns_of(contract, landed.names))
+        columns, parts = hot.columns_of(contract, landed.names), None
+        if done["landing_rows"] <= hot.ROWS_AT_ONCE:
+            rows = landed.rows(columns)
+        else:
+            rows = landed.placed(hot.key_columns_of(contract))
+            parts = partial(landed.parts, columns, hot.ROWS_MAX)
         until = deadline.sooner(min(ENQUEUE_SECONDS, deadline.left / 4))
-        result = hot.write(wiring.hot_table, rows, contract, until, wiring.waiting)
+        result = hot.write(wiring.hot_table, rows, contract, until, wiring.waiting, parts)
         if result.written + result.refused != done["hot_rows"]:
             raise ConservationError(f"{result} of {done['hot_rows']} hot rows")
         account = state["account"]

@@ -16,9 +16,10 @@ that DynamoDB's numbers cannot hold are kept as text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -31,10 +32,12 @@ from sinks.table import Item, Key, Table, Waiting
 from sinks.writes import NEWEST_BY
 from transform.contract import Contract
 from transform.field_types import FieldType, utc_text
-from transform.records import DIGEST, DIGEST_BYTES
+from transform.records import DIGEST, DIGEST_BYTES, POSITION
 from transform.tables import hot_mask, repeated
 
 ROWS_MAX = 8_192  # whose puts are made at once
+ROWS_AT_ONCE = 20_000  # are held with all their columns; an ordinary Delivery has no more
+Parts = Callable[[], Iterable[pa.Table]]  # all rows again, a few thousand at a time
 LATEST = "latest"  # sort key of layout `latest`
 BEHIND = "~"  # sorts behind every digit, so `time + BEHIND` is behind all items of that time
 
@@ -63,12 +66,38 @@ def columns_of(contract: Contract, names: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys((*own, *puts.of_others(contract, names), *when, *more)))
 
 
-def write(
-    table: Table, rows: pa.Table, contract: Contract, deadline: Deadline, waiting: Waiting
+def key_columns_of(contract: Contract) -> list[str]:
+    """The landing columns that say which rows are hot, and which want one item.
+
+    Of those in `POSITION` only is asked which rows have the same.
+    """
+    when = contract.hot_when.names if contract.hot_when else ()
+    place: tuple[str, ...] = (*POSITION, "_sub", "_child")
+    if contract.record_id:
+        place = ()
+    elif contract.latest:
+        place = ("_record_id",)  # which the newest is told by
+    own = (contract.device, contract.event_time, "_digest")
+    return list(dict.fromkeys((*own, *place, *when, "_arrival", "_index")))
+
+
+def write(  # noqa: PLR0913, PLR0917  what, where, until when, and how it is read
+    table: Table,
+    rows: pa.Table,
+    contract: Contract,
+    deadline: Deadline,
+    waiting: Waiting,
+    parts: Parts | None = None,
 ) -> HotOutcome:
-    """Put the hot rows of a landing object; what the table will not take in time is told."""
+    """Put the hot rows of a landing object; what the table will not take in time is told.
+
+    With `parts`, from which items are made, `rows` need only `key_columns_of` the contract.
+    """
     mask = hot_mask(rows, contract)
-    wanted = Wanted.of(rows if pc.all(mask).as_py() else rows.filter(mask), contract)
+    if not pc.all(mask).as_py():
+        rows = rows.filter(mask)
+        parts = parts and partial(_filtered, parts, mask)
+    wanted = Wanted.of(rows, contract, parts)
     puts_ = wanted.puts()
     left = table.put_each(len(wanted), puts_, deadline, waiting, newest=contract.latest)
     places = pc.indices_nonzero(mask)
@@ -86,20 +115,19 @@ class Wanted:
     """The items that rows want: those of the rows at `places`, or of all where that is None.
 
     Repeats want one item, and so do all readings of a device in layout `latest`: its newest.
+    Of many rows `rows` has only what tells them apart; whole they come again, as `parts`.
     """
 
     rows: pa.Table
     contract: Contract
     places: pa.Array | None
+    parts: Parts | None = None
 
     @classmethod
-    def of(cls, rows: pa.Table, contract: Contract) -> Wanted:
-        if contract.latest:
-            return cls(rows, contract, _newest_of_each(key_attributes(rows, contract)))
-        parts = ("_digest",) if contract.record_id else ("_digest", "_record_id")  # of a key
-        if any(pc.count_distinct(rows[name]).as_py() == rows.num_rows for name in parts):
-            return cls(rows, contract, None)
-        return cls(rows, contract, _first_of_each(_same(rows, contract)))
+    def of(cls, rows: pa.Table, contract: Contract, parts: Parts | None = None) -> Wanted:
+        if contract.latest or not any(_differ(rows[name]) for name in _telling(rows, contract)):
+            return cls(rows, contract, _wanted(rows, contract), parts)
+        return cls(rows, contract, None, parts)
 
     def __len__(self) -> int:
         return self.rows.num_rows if self.places is None else len(self.places)
@@ -123,11 +151,27 @@ class Wanted:
         return pc.is_in(same, value_set=these)
 
     def _some(self) -> Iterator[pa.Table]:
-        for start in range(0, len(self), ROWS_MAX):
-            if self.places is None:
-                yield self.rows.slice(start, ROWS_MAX)
-            else:
-                yield self.rows.take(self.places.slice(start, ROWS_MAX))
+        if self.parts is None:
+            rows = self.rows if self.places is None else self.rows.take(self.places)
+            yield from _slices(rows)
+        elif self.places is None:
+            yield from self.parts()
+        else:
+            every = pa.array(range(self.rows.num_rows), pa.int64())
+            yield from _filtered(self.parts, pc.is_in(every, value_set=self.places))
+
+
+def _slices(rows: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, rows.num_rows, ROWS_MAX):
+        yield rows.slice(start, ROWS_MAX)
+
+
+def _filtered(parts: Parts, mask: pa.Array) -> Iterator[pa.Table]:
+    """Those rows of parts that a mask of all of them says."""
+    start = 0
+    for rows in parts():
+        yield rows.filter(mask.slice(start, rows.num_rows))
+        start += rows.num_rows
 
 
 def key_attributes(
@@ -159,29 +203,54 @@ def keys_of(rows: pa.Table, contract: Contract) -> list[Key]:
     return list(zip(keys["pk"].to_pylist(), places.to_pylist(), strict=True))
 
 
+def _telling(rows: pa.Table, contract: Contract) -> list[str]:
+    """Columns of which each alone tells items apart, where no two of its values are the same."""
+    alone = ("_digest",) if contract.record_id else ("_digest", "_record_id")
+    return [name for name in alone if name in rows.column_names]
+
+
+def _differ(column: pa.ChunkedArray) -> bool:
+    """Whether no two values are the same. A hash table is faster, and of many rows 100 MB."""
+    if len(column) <= ROWS_AT_ONCE:
+        return bool(pc.count_distinct(column).as_py() == len(column))
+    return bool(pc.all(_fresh([column], pc.sort_indices(column))).as_py())
+
+
 def _same(rows: pa.Table, contract: Contract) -> pa.Array:
-    """Equal for rows that want the same item, and for no others."""
-    keys = key_attributes(rows, contract)
-    return pc.binary_join_element_wise(keys["sk"], keys["pk"], "\0")
+    """A number of each row: equal for rows that want the same item, and for no others."""
+    order, fresh = _ordered(rows, contract)
+    return pc.cumulative_sum(fresh.cast(pa.int64())).take(pc.sort_indices(order))
 
 
-def _first_of_each(values: pa.Array) -> pa.Array:
-    """The places where a value comes for the first time."""
-    codes = values.dictionary_encode().indices  # counted up in the order of first appearance
-    before = pc.cumulative_max(codes)
-    fresh = pc.greater(codes.slice(1), before.slice(0, max(len(codes) - 1, 0)))
-    first = pa.array([True] * min(len(codes), 1), pa.bool_())
-    return pc.indices_nonzero(pa.concat_arrays([first, fresh]))
+def _wanted(rows: pa.Table, contract: Contract) -> pa.Array:
+    """The places of rows that stand for all that want the same item: of devices the newest."""
+    order, fresh = _ordered(rows, contract)
+    if contract.latest:
+        fresh = pa.concat_arrays(
+            [fresh.slice(1), pa.array([True] * min(len(fresh), 1), pa.bool_())]
+        )
+    places = order.filter(fresh)
+    return places.take(pc.sort_indices(places))
 
 
-def _newest_of_each(keys: dict[str, pa.Array]) -> pa.Array:
-    """The place of each partition key's row that is last in time."""
-    order = [("pk", "ascending"), (NEWEST_BY, "ascending")]
-    sorted_ = pc.sort_indices(pa.table(keys), sort_keys=order)
-    devices = keys["pk"].take(sorted_)
-    ends = pc.not_equal(devices.slice(0, max(len(devices) - 1, 0)), devices.slice(1))
-    last = pa.array([True] * min(len(devices), 1), pa.bool_())
-    return sorted_.filter(pa.concat_arrays([ends, last]))
+def _ordered(rows: pa.Table, contract: Contract) -> tuple[pa.Array, pa.Array]:
+    """Places in the order of items and time, and which of them begin another item."""
+    names = [contract.device, contract.event_time, "_digest"]
+    if not contract.record_id:
+        told = "_record_id" in rows.column_names
+        names += ["_record_id"] if told else [*POSITION, "_sub", "_child"]
+    order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in names])
+    apart = names[:1] if contract.latest else names
+    return order, _fresh([rows.column(name) for name in apart], order)
+
+
+def _fresh(columns: Sequence[pa.ChunkedArray], order: pa.Array) -> pa.Array:
+    """Which rows, in an order, differ from the one before in any of these columns."""
+    fresh = repeated(value=False, kind=pa.bool_(), count=max(len(order) - 1, 0))
+    for column in columns:
+        values = whole(column).take(order)
+        fresh = pc.or_(fresh, pc.not_equal(values.slice(0, len(fresh)), values.slice(1)))
+    return pa.concat_arrays([pa.array([True] * min(len(order), 1), pa.bool_()), fresh])
 
 
 def _hex(digests: pa.Array) -> pa.Array:

@@ -6,6 +6,7 @@ the rejected and the marks of what a rule dropped are queried with the same tool
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from sinks import parquet
 from sinks.bucket import Bucket
 from sinks.deadline import Deadline
 from transform.contract import Contract
-from transform.records import Batch, ConservationError
+from transform.records import POSITION, Batch, ConservationError
 
 LANDING = "landing"
 QUARANTINE = "quarantine"
@@ -103,6 +104,14 @@ class Landing:
 
     def rows(self, columns: list[str]) -> pa.Table:
         return self.file.read(columns)
+
+    def placed(self, columns: list[str]) -> pa.Table:
+        """The same, where of positions only is asked which rows have the same: they are numbers."""
+        return self.file.read_coded(columns, POSITION)
+
+    def parts(self, columns: list[str], most: int) -> Iterator[pa.Table]:
+        """The same rows, at most so many at a time."""
+        return self.file.parts(columns, most)
 
 
 @dataclass(frozen=True)

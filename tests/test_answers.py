@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import copy
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest import kinesis, sqs
-from ingest.events import EventError, name_of
+from ingest.events import EventError, name_of, records_of
 from tests.support import SOME
 from transform.contract_file import load_contract
 from transform.envelope import JSON, open_record
@@ -257,6 +258,16 @@ def test_a_sequence_number_that_cannot_be_compared_is_found_out_before_the_work(
         kinesis.read({"Records": [kinesis_record(sequenceNumber=number)]})
 
 
+def test_an_empty_sequence_number_among_others_is_found_out():
+    with pytest.raises(EventError, match=r"Records\[1\] is malformed: '' is not a sequence number"):
+        kinesis.read({"Records": [kinesis_record(0), kinesis_record(1, sequenceNumber="")]})
+
+
+def test_data_is_text():
+    with pytest.raises(EventError, match="data is bytes, not text"):
+        kinesis.read({"Records": [kinesis_record(data=b"e30=")]})
+
+
 def test_a_sequence_number_too_long_to_be_compared_is_found_out_before_the_work():
     with pytest.raises(EventError, match="sequence number of 130 digits"):
         kinesis.read({"Records": [kinesis_record(sequenceNumber="9" * 130)]})
@@ -272,6 +283,50 @@ def test_a_time_beyond_any_number_is_refused_by_its_place():
     record = sqs_record(attributes={"SentTimestamp": float("inf")})
     with pytest.raises(EventError, match=r"Records\[0\] is malformed"):
         sqs.read({"Records": [record]})
+
+
+odd = st.one_of(
+    st.sampled_from(
+        ["", "abc", "\u0663", "\ud800", "Gr\u00fc\u00dfe", "a:b", "9" * 130, "aGk=\n", "ab"]
+    ),
+    st.sampled_from([None, True, 0, -1, 7, 0.5, 1e15, 1e300, float("nan"), float("inf")]),
+    st.sampled_from([[], ["1"], {}, {"get": 1}]),
+)
+KINESIS_PLACES = [("kinesis",), ("eventID",), ("eventSourceARN",)] + [
+    ("kinesis", key)
+    for key in ("sequenceNumber", "partitionKey", "data", "approximateArrivalTimestamp")
+]
+SQS_PLACES = [
+    *(("messageId",), ("body",), ("receiptHandle",), ("messageAttributes",), ("eventSourceARN",)),
+    *(("attributes",), ("attributes", "SentTimestamp"), ("attributes", "MessageGroupId")),
+    ("attributes", "ApproximateReceiveCount"),
+]
+
+
+@settings(SOME, max_examples=1_000)
+@given(st.data())
+def test_columns_are_read_as_record_by_record(data: st.DataObject):
+    source, make, places = data.draw(
+        st.sampled_from([(kinesis, kinesis_record, KINESIS_PLACES), (sqs, sqs_record, SQS_PLACES)])
+    )
+    records = [make(number) for number in range(data.draw(st.integers(0, 3)))]
+    for record in records:
+        if data.draw(st.booleans()):
+            *way, key = data.draw(st.sampled_from(places))
+            place = record[way[0]] if way else record
+            place[key] = data.draw(odd)
+            if data.draw(st.booleans()):
+                del place[key]
+    name = records[0]["eventSource"] if records else ""
+    event = {"Records": records}
+    assert told(lambda: source.read(event)) == told(lambda: source.exactly(records_of(event, name)))
+
+
+def told(read: Callable[[], Delivery]) -> Any:
+    try:
+        return repr(read())
+    except EventError as error:
+        return str(error)
 
 
 # What readers keep

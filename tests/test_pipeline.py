@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transform import pipeline
@@ -257,8 +257,12 @@ def test_each_record_is_judged_by_its_own_arrival():
 # Origin
 
 
+TO_COME = b'{"id": "d", "at": 1794448994001, "place": "here", "seq": 1, "flag": true}'
+
+
 @SOME
 @given(arriving)
+@example([(TO_COME, [(TO_COME, False)]), (b"{}", [(b"{}", False)])])  # refused late, and at once
 def test_every_row_leads_back_to_its_bytes(found):
     raw = delivered([body for body, _ in found], first=7)
     batch = TRANSFORM.apply(raw, RAW_KEY)

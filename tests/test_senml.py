@@ -220,7 +220,7 @@ def test_packed_and_wrapped_packs():
     ):
         opened = open_record(body, None, None, "sqs", envelope, 5)
         assert [json.loads(one)["n"] for one in opened.bodies] == expected * count
-        assert opened.children == list(range(2 * count))
+        assert list(opened.children) == list(range(2 * count))
 
 
 def test_what_comes_of_a_pack_is_bounded_by_its_size():

@@ -3,12 +3,15 @@
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from transform.contract_file import load_contract
+from transform.field_types import any_utc_text, utc_text
 from transform.plan import Plan
+from transform.records import UTC_MICROS
 from transform.timestamps import (
     DIGITS_MAX,
     EARLIEST,
@@ -16,7 +19,9 @@ from transform.timestamps import (
     LATEST,
     MICROSECOND,
     TimestampError,
+    parse_json_timestamp,
     parse_timestamp,
+    reader_of,
 )
 
 MANY = settings(max_examples=300, deadline=None)
@@ -274,3 +279,97 @@ def test_in_a_message_a_moment_is_a_number_or_the_same_number_quoted(decoder, bo
     row, _ = decoder.decode(body.encode())
     at = [field.name for field in decoder.fields].index("event_time")
     assert row[at] == (micros or 1_594_598_735_772_000)
+
+
+def read_by(parse, text):
+    """The moment, or in what words there is none."""
+    try:
+        return parse(text)
+    except TimestampError as error:
+        return str(error)
+
+
+def assert_readers_agree(text, form):
+    exact = read_by(lambda it: parse_json_timestamp(it, form), text)
+    assert read_by(reader_of(form), text) == exact
+    assert read_by(reader_of(form, required=False), text) == (None if not text else exact)
+
+
+@pytest.mark.parametrize("form", ["epoch_millis", "epoch_seconds", "iso8601"])
+def test_nothing_is_a_moment_only_where_none_is_required(form):
+    for nothing in (b"", b"null"):
+        assert reader_of(form, required=False)(nothing) is None
+        with pytest.raises(TimestampError):
+            reader_of(form)(nothing)
+
+
+numbers = st.one_of(
+    st.integers(-(10**18), 10**18).map(str),
+    st.tuples(st.integers(0, 10**15), st.text("0123456789", max_size=8)).map(
+        lambda parts: f"{parts[0]}.{parts[1]}"
+    ),
+    st.decimals(-(10**13), 10**13, allow_nan=False).map(str),
+    st.text("0123456789.-+eE\u0661", max_size=18),
+)
+
+
+@MANY
+@given(numbers, st.sampled_from(["epoch_millis", "epoch_seconds", "iso8601"]), st.booleans())
+def test_the_reader_of_a_format_reads_numbers_as_exactly(number, form, quoted):
+    assert_readers_agree((f'"{number}"' if quoted else number).encode(), form)
+
+
+def digits(count):
+    return st.integers(0, 10**count - 1).map(f"{{:0{count}d}}".format)
+
+
+years = digits(4) | st.sampled_from(["0000", "0001", "9999", "2024", "2026"])
+days = st.tuples(years, digits(2) | st.just("02"), digits(2) | st.just("29")).map("-".join)
+hours = st.integers(0, 29).map("{:02d}".format)
+sixties = st.integers(0, 69).map("{:02d}".format)
+fractions = st.sampled_from(["", ".", ","]).flatmap(
+    lambda mark: st.text("0123456789", max_size=8).map(lambda part: mark + part)
+)
+offsets = st.one_of(
+    st.sampled_from(["Z", "z", "", "+", "+00:00", "-00:00", "+24:00", "+01:00:30", "+0100", "-08"]),
+    st.tuples(st.sampled_from("+-"), hours, st.just(":"), sixties).map("".join),
+)
+iso_texts = st.tuples(
+    days,
+    st.sampled_from("TTTt "),
+    hours,
+    st.just(":"),
+    sixties,
+    st.just(":"),
+    sixties,
+    fractions,
+    offsets,
+).map("".join)
+
+
+@settings(MANY, max_examples=2_000)
+@given(iso_texts)
+@example("0001-01-01T00:00:00+00:01")
+@example("9999-12-31T23:59:59.999999-00:01")
+@example("2026-11-24T24:00:00Z")
+@example("2026-11-24T10:00:00+01:60")
+@example("2026-11-24T10:00:00+24:00")
+@example("2026-02-29T10:00:00Z")
+@example("2026-W48-2T10:00:00Z")
+def test_the_reader_of_iso_text_reads_as_exactly(text):
+    for form in ("iso8601", "epoch_millis"):
+        assert_readers_agree(f'"{text}"'.encode(), form)
+
+
+@MANY
+@given(st.lists(st.none() | st.integers(EARLIEST, LATEST), max_size=5))
+@example([EARLIEST, LATEST, None])
+def test_judged_moments_have_the_text_that_any_has(micros):
+    column = pa.array(micros, UTC_MICROS)
+    texts = utc_text(column)
+    assert texts == any_utc_text(column)
+    assert texts == utc_text(column.cast(pa.int64()))
+    read = [
+        None if text is None else parse_timestamp(text, "iso8601") for text in texts.to_pylist()
+    ]
+    assert read == micros

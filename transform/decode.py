@@ -8,7 +8,6 @@ fast reader may refuse what the slow one accepts, never the other way round (a p
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,11 +20,9 @@ from transform.contract import Explode, Field, Tree, Unknown, Where, tree_of
 from transform.exact_reader import Row
 from transform.field_types import Value
 from transform.records import Rejection
-from transform.timestamps import TimestampFormat, parse_json_timestamp
+from transform.timestamps import reader_of
 from transform.typed_reader import struct_of
 from transform.units import Conversion
-
-NOTHING = (b"", b"null")  # an absent timestamp's text, and a null one's
 
 
 class _Alias(NamedTuple):
@@ -50,12 +47,12 @@ class Decoder:
     max_body_bytes: int
     _completed: tuple[Field, ...]
     _inputs: tuple[Field, ...]
-    _typed: msgspec.json.Decoder[Any]
-    _values: Callable[[Any], tuple[Any, ...]]
+    _typed: Callable[[bytes], Any]
+    _values: Callable[[Any], Row]
     _tree: Tree
     _skips: bool
     _open: bool
-    _times: tuple[tuple[int, TimestampFormat, bool], ...]
+    _times: tuple[tuple[int, Callable[[bytes], int | None]], ...]
     _mixed: tuple[tuple[int, Conversion], ...]
     _aliases: tuple[_Alias, ...]
     _needed: tuple[int, ...]
@@ -89,12 +86,16 @@ class Decoder:
             max_body_bytes=max_body_bytes,
             _completed=own,
             _inputs=inputs,
-            _typed=msgspec.json.Decoder(struct),
-            _values=_getter([reach[name] for name in names]),
+            _typed=msgspec.json.Decoder(struct).decode,
+            _values=_getter(reach[name] for name in names),
             _tree=tree,
             _skips=skips,
             _open=skips or bool(aliases),
-            _times=tuple((i, f.format, f.required) for i, f in enumerate(inputs) if f.format),
+            _times=tuple(
+                (i, reader_of(f.format, required=f.required))
+                for i, f in enumerate(inputs)
+                if f.format
+            ),
             _mixed=tuple((i, f.conversion) for i, f in enumerate(own) if f.mixed and f.conversion),
             _aliases=aliases,
             _needed=tuple(i for i, f in enumerate(own) if f.aliases and f.required),
@@ -104,24 +105,22 @@ class Decoder:
 
     def decode(self, body: bytes) -> tuple[Row, str | None] | Rejection:
         """The row of a message and its `_rescued` JSON, or why there is none."""
+        row = self.fast(body) if len(body) <= self.max_body_bytes else None
+        return (row, None) if row is not None else self.odd(body)
+
+    def odd(self, body: bytes) -> tuple[Row, str | None] | Rejection:
+        """`decode` of a message that is too large, or that the fast reader has refused."""
         if len(body) > self.max_body_bytes:
             detail = f"{len(body)} bytes; the contract takes {self.max_body_bytes}"
             return Rejection("envelope", "too_large", detail)
-        row = self.fast(body)
-        return (row, None) if row is not None else self.slow(body)
+        return self.slow(body)
 
     def fast(self, body: bytes) -> Row | None:
         """The row of an ordinary message; `None` for every other, whatever is the matter."""
         try:
-            row: list[Any] = list(self._values(self._typed.decode(body)))
-            for i, form, required in self._times:
-                text = bytes(row[i])
-                if text in NOTHING:
-                    if required:
-                        return None
-                    row[i] = None
-                else:
-                    row[i] = parse_json_timestamp(text, form)
+            row: Row = self._values(self._typed(body))
+            for i, read in self._times:
+                row[i] = read(bytes(row[i]))
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
         if self._open:
@@ -135,7 +134,10 @@ class Decoder:
         if self._device < 0:
             return row
         device = row[self._device]
-        return row if isinstance(device, str) and exact_reader.fits_key(device) else None
+        if not isinstance(device, str):
+            return None
+        ordinary = 0 < len(device) <= exact_reader.SURE_CHARACTERS
+        return row if ordinary or exact_reader.fits_key(device) else None
 
     def _settled(self, row: Row, body: bytes) -> Row | None:
         """The row with what the typed decoder leaves open, None where it is not ordinary."""
@@ -201,8 +203,10 @@ def _has_more(tree: Tree) -> bool:
     )
 
 
-def _getter(ways: list[str]) -> Callable[[Any], tuple[Any, ...]]:
-    if not ways:
-        return lambda _: ()
-    get = operator.attrgetter(*ways)
-    return get if len(ways) > 1 else lambda message: (get(message),)
+def _getter(ways: Iterable[str]) -> Callable[[Any], Row]:
+    """What takes a message's values at some ways through it, as a new row.
+
+    Compiled, it takes a third of an attrgetter's time; the ways are made of `struct_of`'s names.
+    """
+    values = ", ".join(f"message.{way}" for way in ways)
+    return eval(f"lambda message: [{values}]", {})  # type: ignore[no-any-return]  # noqa: S307

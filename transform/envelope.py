@@ -11,7 +11,9 @@ here are functions of body, attributes and contract.
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
@@ -62,15 +64,15 @@ class Unopened(NamedTuple):
 
 @dataclass
 class Opened:
-    """The messages of one source record, in order; all lists but the last are as long.
+    """The messages of one source record, in order; all columns but the last are as long.
 
     `subs` is the message's place in its aggregate (0 for a plain record), `children` its place in
     what the member holds. `rejects` have places of their own among them.
     """
 
     bodies: list[bytes] = field(default_factory=list)
-    subs: list[int] = field(default_factory=list)
-    children: list[int] = field(default_factory=list)
+    subs: array[int] = field(default_factory=lambda: array("i"))
+    children: array[int] = field(default_factory=lambda: array("i"))
     groups: list[str | None] = field(default_factory=list)
     attributes: list[Attributes | None] = field(default_factory=list)
     rejects: list[Unopened] = field(default_factory=list)
@@ -266,8 +268,8 @@ class _Walk:
     def _add(self, bodies: list[bytes], attributes: Attributes | None) -> None:
         count, opened = len(bodies), self.opened
         opened.bodies += bodies
-        opened.subs += [self.sub] * count
-        opened.children += range(self.child, self.child + count)
+        opened.subs.extend(repeat(self.sub, count))
+        opened.children.extend(range(self.child, self.child + count))
         opened.groups += [self.group] * count
         opened.attributes += [attributes] * count
         self.child += count
@@ -282,8 +284,8 @@ def _each_its_message(members: list[tuple[str, bytes]], attributes: Attributes |
     count = len(members)
     return Opened(
         bodies=[data for _, data in members],
-        subs=list(range(count)),
-        children=[0] * count,
+        subs=array("i", range(count)),
+        children=array("i", bytes(4 * count)),
         groups=[key for key, _ in members],
         attributes=[attributes] * count,
     )

@@ -29,6 +29,7 @@ from transform.timestamps import TimestampError, parse_json_timestamp
 
 DEVICE_ID_MAX_BYTES = 1_024  # a DynamoDB partition key holds 2,048, and the day is added to it
 UTF8_BYTES_MAX = 4  # of a character
+SURE_CHARACTERS = DEVICE_ID_MAX_BYTES // UTF8_BYTES_MAX  # of a device id, whichever they are
 DETAIL_MAX_CHARACTERS = 200
 SHOWN_MAX_BYTES = 40  # of a value, in a detail
 HIDDEN = "not shown"  # instead of the value of a redacted or hashed field
@@ -107,7 +108,7 @@ def device_wrong(device: str) -> tuple[Reason, str] | None:
 
 def fits_key(device: str) -> bool:
     """Whether a device id can be a DynamoDB key, with the day behind it."""
-    if len(device) * UTF8_BYTES_MAX <= DEVICE_ID_MAX_BYTES:
+    if len(device) <= SURE_CHARACTERS:
         return device != ""
     return len(device.encode()) <= DEVICE_ID_MAX_BYTES
 

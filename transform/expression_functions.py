@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from transform import expression_kernels as kernels
 from transform.expression_kernels import Values, settled
-from transform.field_types import FieldType, utc_text
+from transform.field_types import FieldType, any_utc_text
 from transform.timestamps import TimestampError, parse_timestamp
 
 DECIMALS_MAX = 15  # of a double's 15 to 17 significant digits
@@ -187,7 +187,7 @@ FUNCTIONS: Mapping[str, tuple[Signature, ...]] = {
         Signature(("int64",), "string", kernels.number_to_text),
         Signature(("float64",), "string", kernels.float_to_text),
         Signature(("bool",), "string", kernels.number_to_text),
-        Signature(("timestamp",), "string", utc_text),
+        Signature(("timestamp",), "string", any_utc_text),
     ),
     "timestamp": (
         Signature((_TEXT,), "timestamp", _moment, _iso),

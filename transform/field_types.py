@@ -27,7 +27,18 @@ ARROW_TYPES: Mapping[FieldType, pa.DataType] = {
 def utc_text(moments: pa.Array) -> pa.Array:
     """Moments, or their microseconds, as ISO text: `2026-11-24T02:03:04.000005Z`.
 
-    Not by strftime: it looks a zone up, even UTC, in files that a Lambda image may lack.
+    They are of the years 1 to 9999, and so their dates of ten characters.
     """
-    text = pc.cast(pc.cast(moments, pa.timestamp("us")), pa.string())
-    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
+    return pc.binary_join_element_wise(
+        pc.binary_replace_slice(_text(moments), 10, 11, "T"), "Z", ""
+    )
+
+
+def any_utc_text(moments: pa.Array) -> pa.Array:
+    """`utc_text` of moments that nobody has judged yet."""
+    return pc.binary_join_element_wise(pc.replace_substring(_text(moments), " ", "T"), "Z", "")
+
+
+def _text(moments: pa.Array) -> pa.Array:
+    """Not by strftime: it looks a zone up, even UTC, in files that a Lambda image may lack."""
+    return pc.cast(pc.cast(moments, pa.timestamp("us")), pa.string())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,14 +13,15 @@ import pyarrow.compute as pc
 from transform.contract import Contract
 from transform.envelope import rows_max
 from transform.exact_reader import Row
-from transform.records import DIGEST_BYTES, DROPPED_SCHEMA, QUARANTINE_SCHEMA, Rejection
-from transform.tables import MICROS, Origin, column_of, record_ids, repeated
+from transform.records import DIGEST, DIGEST_BYTES, DROPPED_SCHEMA, QUARANTINE_SCHEMA, Rejection
+from transform.tables import INDEX, MICROS, ROWS_MAX, Origin, Shared, column_of, record_ids
 from transform.verbs import SKEW, Rows, Verbs
-
-ROWS_MAX = 8_192  # held as Python values: of 500 fields each, eight times an Arrow column's memory
 
 WAITING = 9  # values of a row that is no column yet
 NO_DROPS, NO_REJECTS = DROPPED_SCHEMA.empty_table(), QUARANTINE_SCHEMA.empty_table()
+
+Part = dict[str, pa.Array]
+"""Some thousand elements, by the names of their columns; `_index` is the place in `raw`."""
 
 Place = tuple[int, int, int, str | None]
 """Where an element was: index in the Delivery, sub, child; and its partition key or group."""
@@ -29,37 +31,34 @@ class Drops:
     """Elements that a rule dropped."""
 
     def __init__(self) -> None:
-        self.rules: list[str] = []
-        self.index: list[int] = []
-        self.sub: list[int] = []
-        self.child: list[int] = []
+        self.parts: list[Part] = []
+        self._waiting: list[Any] = []
 
     def add(self, rule: str, index: int, sub: int, child: int, _group: str | None) -> None:
-        self.rules.append(rule)
-        self.index.append(index)
-        self.sub.append(sub)
-        self.child.append(child)
+        self._waiting += (rule, index, sub, child)
+        if len(self._waiting) == ROWS_MAX * 4:
+            self.fold()
+
+    def fold(self) -> None:
+        """What waits becomes columns."""
+        if not self._waiting:
+            return
+        rules, *places = (self._waiting[number::4] for number in range(4))
+        self._waiting = []
+        self.parts.append({"_rule": pa.array(rules, pa.string()), **_placed(places)})
 
     def table(self, origin: Origin) -> pa.Table:
         """The marks (`DROPPED_SCHEMA`)."""
-        if not self.rules:
-            return NO_DROPS
-        columns = origin.lineage(self.index, self.sub, self.child)
-        columns["_rule"] = pa.array(self.rules, pa.string())
-        names = DROPPED_SCHEMA.names
-        return pa.table([columns[name] for name in names], schema=DROPPED_SCHEMA)
+        return _table(_traced(self.parts, origin), DROPPED_SCHEMA) if self.parts else NO_DROPS
 
 
 class Rejects:
     """Rejected elements, whole, each with its reason."""
 
     def __init__(self) -> None:
-        self.rejections: list[Rejection] = []
-        self.bodies: list[bytes] = []
-        self.index: list[int] = []
-        self.sub: list[int] = []
-        self.child: list[int] = []
-        self.groups: list[str | None] = []
+        self.parts: list[Part] = []
+        self._waiting: list[Any] = []
+        self._shared = Shared()
 
     def add(  # noqa: PLR0913, PLR0917  a `Place`, and what was there
         self,
@@ -70,30 +69,39 @@ class Rejects:
         child: int,
         group: str | None,
     ) -> None:
-        self.rejections.append(rejection)
-        self.bodies.append(body)
-        self.index.append(index)
-        self.sub.append(sub)
-        self.child.append(child)
-        self.groups.append(group)
+        self._waiting += (rejection, body, index, sub, child, group)
+        if len(self._waiting) == ROWS_MAX * 6:
+            self.fold()
+
+    def fold(self) -> None:
+        """What waits becomes columns: a reject as Python values takes ten times their memory."""
+        if not self._waiting:
+            return
+        found: Any = (self._waiting[number::6] for number in range(6))
+        rejections, bodies, *places, groups = found
+        self._waiting = []
+        digests = [hashlib.blake2b(b, digest_size=DIGEST_BYTES).digest() for b in bodies]
+        self.parts.append(
+            {
+                "_step": self._texts([r.step for r in rejections]),
+                "_reason": self._texts([r.reason for r in rejections]),
+                "_field": self._texts([r.field for r in rejections]),
+                "_detail": self._texts([r.detail for r in rejections]),
+                "_body": pa.array(bodies, pa.binary()),
+                "_partition_key": self._texts(groups),
+                "_digest": pa.array(digests, DIGEST),
+                **_placed(places),
+            }
+        )
 
     def table(self, origin: Origin) -> pa.Table:
         """The quarantine table (`QUARANTINE_SCHEMA`)."""
-        if not self.bodies:
-            return NO_REJECTS
-        digests = [hashlib.blake2b(b, digest_size=DIGEST_BYTES).digest() for b in self.bodies]
-        columns: dict[str, pa.Array] = {
-            "_step": pa.array([r.step for r in self.rejections], pa.string()),
-            "_reason": pa.array([r.reason for r in self.rejections], pa.string()),
-            "_field": pa.array([r.field for r in self.rejections], pa.string()),
-            "_detail": pa.array([r.detail for r in self.rejections], pa.string()),
-            "_body": pa.array(self.bodies, pa.binary()),
-            "_partition_key": pa.array(self.groups, pa.string()),
-            "_digest": pa.array(digests, pa.binary(DIGEST_BYTES)),
-        }
-        columns |= origin.lineage(self.index, self.sub, self.child)
-        names = QUARANTINE_SCHEMA.names
-        return pa.table([columns[name] for name in names], schema=QUARANTINE_SCHEMA)
+        return _table(_traced(self.parts, origin), QUARANTINE_SCHEMA) if self.parts else NO_REJECTS
+
+    def _texts(self, values: list[str | None]) -> pa.Array:
+        if len(values) == ROWS_MAX and values.count(values[0]) == ROWS_MAX:
+            return self._shared.column(values[0], pa.string(), ROWS_MAX)
+        return pa.array(values, pa.string())
 
 
 class Good:
@@ -109,14 +117,8 @@ class Good:
     ) -> None:
         self.contract, self._verbs = contract, verbs
         self._arrivals, self._rejects, self._drops = arrivals, rejects, drops
-        self._names = [f.name for f in contract.fields]
         self._waiting: list[Any] = []  # flat: the garbage collector would follow a tuple for each
-        self._parts: list[dict[str, pa.Array]] = []
-        self._rescued: list[str | None] = []
-        self._digests: list[bytes] = []
-        self.index: list[int] = []
-        self._sub: list[int] = []
-        self._child: list[int] = []
+        self.parts: list[Part] = []
 
     def add(  # noqa: PLR0913, PLR0917  what a row is, called for each
         self,
@@ -143,9 +145,10 @@ class Good:
         values, rescued, digests, came, readings, *places = found
         self._waiting.clear()
         own = zip(self.contract.fields, zip(*values, strict=True), strict=True)
+        placed = _placed(places[:3])
         rows = Rows(
             columns={spec.name: column_of(column, spec.type) for spec, column in own},
-            arrivals=self._arrivals.take(pa.array(places[0], pa.int32())),
+            arrivals=self._arrivals.take(placed[INDEX]),
             readings=pa.array(readings, pa.int64()),
         )
         self._verbs.apply(rows)
@@ -153,38 +156,32 @@ class Good:
             self._rejects.add(rejection, came[number], *(of[number] for of in places))
         for number, rule in rows.dropped.items():
             self._drops.add(rule, *(of[number] for of in places))
+        part = rows.columns | placed
+        part["_rescued"] = pa.array(rescued, pa.string())
+        part["_digest"] = pa.array(digests, DIGEST)
         kept = rows.kept()
-        columns = rows.columns
         if kept is not None:
             taken = pa.array(kept, pa.int32())
-            columns = {name: column.take(taken) for name, column in columns.items()}
-            rescued, digests, *places = (
-                [of[n] for n in kept] for of in (rescued, digests, *places)
-            )
-        self._parts.append(columns)
-        self._rescued += rescued
-        self._digests += digests
-        self.index += places[0]
-        self._sub += places[1]
-        self._child += places[2]
+            part = {name: column.take(taken) for name, column in part.items()}
+        if kept != []:
+            self.parts.append(part)
 
     def table(self, origin: Origin, schema: pa.Schema) -> pa.Table:
         """The rows with all that they carry, under a schema that may have more fields."""
-        columns: dict[str, pa.Array | pa.ChunkedArray] = {
-            name: _joined([part[name] for part in self._parts]) for name in (*self._names, SKEW)
-        }
-        count = len(self.index)
-        columns |= origin.lineage(self.index, self._sub, self._child)
-        columns["_rescued"] = pa.array(self._rescued, pa.string())
-        columns["_digest"] = pa.array(self._digests, pa.binary(DIGEST_BYTES))
+        return _table([self._whole(part, origin, schema) for part in self.parts], schema)
+
+    def _whole(self, part: Part, origin: Origin, schema: pa.Schema) -> Part:
+        shared, count = origin.shared, len(part[INDEX])
+        columns = part | origin.lineage(part, in_order=True)
         latest = self.contract.max_lateness_seconds
-        never = repeated(value=False, kind=pa.bool_(), count=count)
+        never = shared.column(False, pa.bool_(), count)  # noqa: FBT003  the value
         columns["_late"] = never if latest is None else pc.greater(columns[SKEW], latest * MICROS)
-        columns["_schema"] = repeated(self.contract.version, pa.int32(), count)
+        columns["_schema"] = shared.column(self.contract.version, pa.int32(), count)
         columns["_record_id"] = record_ids(columns, self.contract)
         for field in schema:
-            columns.setdefault(field.name, pa.nulls(count, field.type))
-        return pa.table([columns[name] for name in schema.names], schema=schema)
+            if field.name not in columns:
+                columns[field.name] = shared.column(None, field.type, count)
+        return columns
 
 
 class Numbers:
@@ -216,6 +213,18 @@ class Numbers:
         return index, sub, child, group
 
 
-def _joined(parts: list[pa.Array]) -> pa.Array | pa.ChunkedArray:
-    """An ordinary Delivery's columns are of one chunk."""
-    return parts[0] if len(parts) == 1 else pa.chunked_array(parts)
+def _placed(places: Sequence[Sequence[int]]) -> Part:
+    """Where a part's elements were, as columns."""
+    names = (INDEX, "_sub", "_child")
+    return {name: pa.array(of, pa.int32()) for name, of in zip(names, places, strict=True)}
+
+
+def _traced(parts: Sequence[Part], origin: Origin) -> list[Part]:
+    return [part | origin.lineage(part) for part in parts]
+
+
+def _table(parts: Sequence[Part], schema: pa.Schema) -> pa.Table:
+    """Parts with all their columns, one behind the other. An ordinary Delivery's is one."""
+    names = schema.names
+    tables = [pa.table([part[name] for name in names], schema=schema) for part in parts]
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,18 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import Contract
-from transform.envelope import Unopened, all_plain, open_record, plain
+from transform.envelope import Envelope, Unopened, all_plain, open_record, plain
 from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
-from transform.records import (
-    DIGEST_BYTES,
-    Batch,
-    Counts,
-    Generation,
-    Rejection,
-)
-from transform.tables import Origin, hot_mask, landing_schema, sampled
+from transform.records import DIGEST_BYTES, Batch, Counts, Generation, Rejection
+from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
@@ -98,14 +91,11 @@ class Transform:
         """
         judged = _Judged(self, raw)
         judged.run()
-        elements_of = Counter(judged.drops.index)
-        elements_of.update(judged.rejects.index)
-        for good in judged.good.values():
-            elements_of.update(good.index)
-        origin = Origin(raw, raw_key, first, self.generation, self.contract.name, elements_of)
+        own = self.generation, self.contract.name
+        origin = Origin(raw, raw_key, first, *own, judged.indexes())
         parts, left_out = [], [judged.drops.table(origin)]
         for good in judged.good.values():
-            if not good.index:
+            if not good.parts:
                 continue
             part = good.table(origin, self.schema)
             if good.contract.sample is not None:
@@ -120,7 +110,7 @@ class Transform:
             rows=rows,
             rejects=rejects,
             drops=drops,
-            counts=_counts(raw.num_rows, rows, rejects, drops),
+            counts=counts_of(origin, rows, rejects, drops),
             hot_rows=int(pc.sum(hot_mask(rows, self.contract)).as_py() or 0),
         )
 
@@ -135,8 +125,9 @@ class Transform:
         groups = raw.column("_partition_key").to_pylist()
         for index, body in enumerate(raw.column("_body").to_pylist()):
             rejects.add(rejection, body, index, 0, 0, groups[index])
+        rejects.fold()
         none = Generation(self.epoch, 0, "unread")
-        origin = Origin(raw, raw_key, first, none, self.contract.name, Counter(rejects.index))
+        origin = Origin(raw, raw_key, first, none, self.contract.name, None)
         return Batch(
             rows=self.schema.empty_table(),
             rejects=rejects.table(origin),
@@ -154,6 +145,7 @@ class _Judged:
         self._raw = raw
         arrivals = raw.column("_arrival").combine_chunks().cast(pa.int64())
         self.rejects, self.drops = Rejects(), Drops()
+        self._plain = _all_plain(raw, rules.contract.envelope)
         self.good = {
             plan: Good(plan.contract, verbs, arrivals, self.rejects, self.drops)
             for plan, verbs in rules.verbs.items()
@@ -165,21 +157,36 @@ class _Judged:
             self._simply(only)
         else:
             self._by_plan()
-        for good in self.good.values():
-            good.fold()
+        for gathered in self.everything():
+            gathered.fold()
+
+    def indexes(self) -> pa.ChunkedArray | None:
+        """The places in `raw` of all that was found, None where each record came to one."""
+        only = self._rules.plans.only
+        if self._plain and only is not None and only.simple:
+            return None
+        parts = (part for of in self.everything() for part in of.parts)
+        return pa.chunked_array([part[INDEX] for part in parts], pa.int32())
+
+    def everything(self) -> list[Good | Rejects | Drops]:
+        """What the elements came to. The last two are added to as rows are folded."""
+        return [*self.good.values(), self.rejects, self.drops]
 
     def _simply(self, plan: Plan) -> None:
         """The path of an ordinary record: its decoded values are its row."""
-        decode, good, rejects = plan.message.decode, self.good[plan], self.rejects
-        digest = hashlib.blake2b
+        message, add = plan.message, self.good[plan].add
+        fast, most, digest = message.fast, message.max_body_bytes, hashlib.blake2b
         for body, _, index, sub, child, group, unopened in self._messages():
-            found = unopened or decode(body)
-            if isinstance(found, Rejection):
-                rejects.add(found, body, index, sub, child, group)
-                continue
-            row, rescued = found
+            row = None if unopened or len(body) > most else fast(body)
+            rescued = None
+            if row is None:
+                found = unopened or message.odd(body)
+                if isinstance(found, Rejection):
+                    self.rejects.add(found, body, index, sub, child, group)
+                    continue
+                row, rescued = found
             name = digest(body, digest_size=DIGEST_BYTES).digest()
-            good.add(row, rescued, name, body, 0, index, sub, child, group)
+            add(row, rescued, name, body, 0, index, sub, child, group)
 
     def _by_plan(self) -> None:
         """Messages that say how they are to be read, or that come to several rows."""
@@ -223,10 +230,9 @@ class _Judged:
 
     def _messages(self) -> Iterable[_Message]:
         """Every message, those of one source record at a time, and what cannot be opened."""
-        raw, envelope = self._raw, self._rules.contract.envelope
-        attributes = raw.column("_attributes")
-        if attributes.null_count < len(attributes) or not all_plain(raw.column("_body"), envelope):
+        if not self._plain:
             return self._opened()
+        raw = self._raw
         bodies, groups = (raw.column(name).to_pylist() for name in ("_body", "_partition_key"))
         none, zero = repeat(None), repeat(0)
         return zip(bodies, none, count(), zero, zero, groups, none, strict=False)
@@ -249,8 +255,22 @@ class _Judged:
                 continue
             of = open_record(body, group, outer, source, envelope, fields, arrivals[index])
             places = (repeat(index), of.subs, of.children, of.groups)
-            found = zip(of.bodies, of.attributes, *places, repeat(None), strict=False)
+            found = zip(_taken(of.bodies), of.attributes, *places, repeat(None), strict=False)
             yield from _with_rejects(found, index, of.rejects) if of.rejects else found
+
+
+def _all_plain(raw: pa.Table, envelope: Envelope) -> bool:
+    """Whether every source record is a message as it is, of which nothing else is said."""
+    attributes = raw.column("_attributes")
+    said = attributes.null_count < len(attributes)
+    return not said and all_plain(raw.column("_body"), envelope)
+
+
+def _taken(bodies: list[bytes]) -> Iterator[bytes]:
+    """Bodies in their order, none of which is held any longer: they may be most of the memory."""
+    bodies.reverse()
+    while bodies:
+        yield bodies.pop()
 
 
 def _with_rejects(
@@ -275,14 +295,3 @@ def _in_order(parts: Sequence[pa.Table]) -> pa.Table:
         return parts[0]
     together = pa.concat_tables(parts)
     return together.sort_by([(name, "ascending") for name in ("_index", "_sub", "_child")])
-
-
-def _counts(received: int, rows: pa.Table, rejects: pa.Table, drops: pa.Table) -> Counts:
-    """Source records by the worst of their rows: quarantined, delivered, dropped."""
-    good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
-    fallen = _without(dropped, pa.concat_arrays((good, bad)))
-    return Counts(received, len(_without(good, bad)), len(fallen), len(bad))
-
-
-def _without(some: pa.Array, others: pa.Array) -> pa.Array:
-    return some.filter(pc.invert(pc.is_in(some, others))) if len(some) and len(others) else some

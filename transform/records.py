@@ -153,7 +153,7 @@ class Delivery:
                 pa.array(self.shards, pa.string()),
                 pa.array(self.sequences, pa.string()),
                 pa.array(self.groups, pa.string()),
-                pa.array(self.arrivals, pa.int64()).cast(UTC_MICROS),
+                pa.array(self.arrivals, UTC_MICROS),
                 pa.array(self.attributes, pa.string()),
                 pa.array(self.bodies, pa.binary()),
             ],

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
-from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Generation
+from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
 
+INDEX = "_index"  # in a part still the place in `raw`, in a table that in the raw object
+ROWS_MAX = 8_192  # of a part: of 500 fields each, as Python values eight times a column's memory
 MICROS = 1_000_000
 SAMPLE_BYTES = 8  # of a digest of the record id, as a number, against the part that is kept
+
+
+class Shared:
+    """Columns that say one thing: those of a full part are made once, for every part."""
+
+    def __init__(self) -> None:
+        self._full: dict[tuple[object, pa.DataType], pa.Array] = {}
+
+    def column(self, value: object, kind: pa.DataType, count: int) -> pa.Array:
+        if not ROWS_MAX // 2 < count <= ROWS_MAX:
+            return repeated(value, kind, count)
+        full = self._full.get((value, kind))
+        if full is None:
+            full = self._full[value, kind] = repeated(value, kind, ROWS_MAX)
+        return full.slice(0, count)
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a batch's records come from, and under which rules.
 
-    `elements_of` says how many rows each of them came to, by its place in `raw`.
+    `indexes` has every row's place in `raw`, whatever became of it; it is None where each record
+    came to one.
     """
 
     raw: pa.Table
@@ -29,28 +48,64 @@ class Origin:
     first: int
     generation: Generation
     contract: str
-    elements_of: Mapping[int, int]
+    indexes: pa.ChunkedArray | None
+    shared: Shared = field(default_factory=Shared)
 
     def lineage(
-        self, index: Sequence[int], sub: Sequence[int], child: Sequence[int]
+        self, part: Mapping[str, pa.Array], *, in_order: bool = False
     ) -> dict[str, pa.Array]:
-        """Position, arrival, origin and generation of the given elements, as columns."""
-        count, generation = len(index), self.generation
-        taken = self.raw.select(["_stream", "_shard", "_sequence", "_arrival"])
-        taken = taken.take(pa.array(index, pa.int32())).combine_chunks()
-        elements_of = self.elements_of
-        return {
-            **{name: taken.column(name).combine_chunks() for name in taken.column_names},
-            "_contract": repeated(self.contract, pa.string(), count),
-            "_raw": repeated(self.raw_key, pa.string(), count),
-            "_index": pa.array([self.first + i for i in index], pa.int32()),
-            "_sub": pa.array(sub, pa.int32()),
-            "_child": pa.array(child, pa.int32()),
-            "_elements": pa.array([elements_of[i] for i in index], pa.int32()),
-            "_epoch": repeated(generation.epoch, pa.int32(), count),
-            "_version": repeated(generation.version, pa.int64(), count),
-            "_generation": repeated(generation.digest, pa.string(), count),
+        """Position, arrival, origin and generation of a part's elements, as columns.
+
+        `in_order` are those that stand as they came.
+        """
+        index, generation = part[INDEX], self.generation
+        values = {
+            "_contract": (self.contract, pa.string()),
+            "_raw": (self.raw_key, pa.string()),
+            "_epoch": (generation.epoch, pa.int32()),
+            "_version": (generation.version, pa.int64()),
+            "_generation": (generation.digest, pa.string()),
         }
+        return {
+            **self._positions(index, in_order=in_order),
+            **{name: self.shared.column(*value, len(index)) for name, value in values.items()},
+            "_index": pc.add(index, pa.scalar(self.first, pa.int32())),
+            "_sub": part["_sub"],
+            "_child": part["_child"],
+            "_elements": self._elements(index),
+        }
+
+    def _elements(self, index: pa.Array) -> pa.Array:
+        if self.indexes is None:
+            return self.shared.column(1, pa.int32(), len(index))
+        known, counts = self._counted
+        return counts.take(pc.index_in(index, value_set=known))
+
+    def _positions(self, index: pa.Array, *, in_order: bool) -> dict[str, pa.Array]:
+        """Position and arrival; of a part that is of one source record, shared with its others."""
+        if self._is_of_one(index):
+            row = self._placed.slice(index[0].as_py(), 1)
+            columns = zip(row.schema, row.columns, strict=True)
+            return {f.name: self.shared.column(c[0], f.type, len(index)) for f, c in columns}
+        every = in_order and self.indexes is None and len(index) == self.raw.num_rows
+        taken = self._placed if every else self._placed.take(index)
+        return {name: taken.column(name).combine_chunks() for name in taken.column_names}
+
+    def _is_of_one(self, index: pa.Array) -> bool:
+        if self.indexes is None or len(index) <= ROWS_MAX // 2:
+            return False
+        span = pc.min_max(index)
+        return bool(span["min"] == span["max"])
+
+    @cached_property
+    def _placed(self) -> pa.Table:
+        return self.raw.select(["_stream", "_shard", "_sequence", "_arrival"])
+
+    @cached_property
+    def _counted(self) -> tuple[pa.Array, pa.Array]:
+        """Places in `raw`, and to how many rows each came."""
+        counted = pc.value_counts(self.indexes)
+        return counted.field("values"), counted.field("counts").cast(pa.int32())
 
     def marks(self, rows: pa.Table, rule: str) -> pa.Table:
         """Rows as marks of what a rule dropped (`DROPPED_SCHEMA`)."""
@@ -95,16 +150,26 @@ def record_ids(columns: Mapping[str, pa.Array], contract: Contract) -> pa.Array:
     return joined if contract.record_id else pc.binary_join_element_wise("@", joined, "")
 
 
+def counts_of(origin: Origin, rows: pa.Table, rejects: pa.Table, drops: pa.Table) -> Counts:
+    """Source records by the worst of their rows: quarantined, delivered, dropped."""
+    if origin.indexes is None:
+        return Counts(origin.raw.num_rows, rows.num_rows, drops.num_rows, rejects.num_rows)
+    good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
+    fallen = _without(dropped, pa.concat_arrays((good, bad)))
+    return Counts(origin.raw.num_rows, len(_without(good, bad)), len(fallen), len(bad))
+
+
 def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     """Which rows the hot table keeps: those that the contract wants hot.
 
     What was past its TTL already when it arrived is not among them.
     """
-    mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
-    if contract.hot_ttl_seconds is not None:
-        arrival = rows.column("_arrival").cast(pa.int64())
-        age = pc.subtract(arrival, rows.column(contract.event_time).cast(pa.int64()))
-        mask = pc.less(age, contract.hot_ttl_seconds * MICROS)
+    if contract.hot_ttl_seconds is None:
+        mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
+    else:
+        age = pc.subtract(rows.column("_arrival"), rows.column(contract.event_time))
+        ttl = pa.scalar(contract.hot_ttl_seconds * MICROS, pa.duration("us"))
+        mask = pc.less(age, ttl)
     if contract.hot_when is not None:
         named = {name: rows.column(name) for name in contract.hot_when.names}
         wanted = contract.hot_when.evaluate(named, rows.num_rows)
@@ -112,22 +177,22 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     return mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask
 
 
-def sampled(rows: pa.Table, part: float) -> pa.Array:
+def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
     """Which rows are in the sample: a function of the record id, so repeats share their fate."""
     below = part * 256**SAMPLE_BYTES
-    return pa.array(
-        [
-            int.from_bytes(hashlib.blake2b(name, digest_size=SAMPLE_BYTES).digest()) < below
-            for name in rows.column("_record_id").cast(pa.binary()).to_pylist()
-        ],
-        pa.bool_(),
-    )
+
+    def within(names: pa.Array) -> pa.Array:
+        hashes = (hashlib.blake2b(n, digest_size=SAMPLE_BYTES) for n in names.to_pylist())
+        return pa.array([int.from_bytes(h.digest()) < below for h in hashes], pa.bool_())
+
+    names = rows.column("_record_id").cast(pa.binary())
+    return pa.chunked_array([within(chunk) for chunk in names.chunks], pa.bool_())
 
 
 def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     """A field's values as its column; timestamps in microseconds."""
     if kind == "timestamp":
-        return pa.array(values, pa.int64()).cast(UTC_MICROS)
+        return pa.array(values, UTC_MICROS)
     return pa.array(values, ARROW_TYPES[kind])
 
 
@@ -135,7 +200,20 @@ def repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
     return pa.repeat(pa.scalar(value, kind), count)
 
 
+def _without(some: pa.Array, others: pa.Array) -> pa.Array:
+    return some.filter(pc.invert(pc.is_in(some, others))) if len(some) and len(others) else some
+
+
 def _id_part(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
+        if not _may_hold(column, b"%", b"/"):
+            return column
         return pc.replace_substring(pc.replace_substring(column, "%", "%25"), "/", "%2F")
     return utc_text(column) if column.type == UTC_MICROS else column.cast(pa.string())
+
+
+def _may_hold(column: pa.Array, *letters: bytes) -> bool:
+    """Whether any of these is in a column's text, or near it; sooner than a kernel says it."""
+    text = column.buffers()[2]
+    data = text.to_pybytes() if text is not None else b""
+    return any(letter in data for letter in letters)

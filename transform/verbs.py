@@ -218,9 +218,11 @@ def _future(contract: Contract) -> Step:
     name, seconds = contract.event_time, contract.max_future_seconds
 
     def step(rows: Rows) -> None:
-        skew = pc.subtract(rows.arrivals, rows.columns[name].cast(pa.int64()))
+        skew = pc.subtract(rows.arrivals, rows.columns[name].view(pa.int64()))
         rows.columns[SKEW] = skew
-        ahead = pc.less(skew, -seconds * MICROS)
+        least = pc.min(skew).as_py()
+        if least is None or least >= -seconds * MICROS:
+            return
 
         def why(place: int) -> Rejection:
             return Rejection(
@@ -231,7 +233,7 @@ def _future(contract: Contract) -> Step:
                 name,
             )
 
-        rows.reject(ahead, why)
+        rows.reject(pc.less(skew, -seconds * MICROS), why)
 
     return step
 
