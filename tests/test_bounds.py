@@ -23,7 +23,10 @@ ROOT = Path(__file__).parent.parent
 ADDRESS_SPACE_MB = 6_000  # so that what is out of all proportion dies rather than takes the machine
 RUNTIME_MB = 80  # of Lambda's own, and of what a deployed function imports more than these do
 INGEST_MB = TOPOLOGY.ingest_stream.memory_mb - RUNTIME_MB
-STAGE_MB = 256  # of a stage's peak; a function has 1,769, for its vCPU
+STAGE_MB = 256  # of a stage's peak; Transform's function has 1,769, for its vCPU
+OPENED_MB = (
+    680  # ... of zstd: five bodies of 32 MB, opened and set aside whole, are 160 MB of quarantine
+)
 READINGS_MB = 480  # ... where a list of readings repeats 20 fields of its message in each row
 STAGE_CPU_SECONDS = 20  # a stage's timeout; the worst takes a third of it
 
@@ -87,8 +90,9 @@ def test_the_worst_shapes_fit_and_are_named(shape: str):
     assert len(transform.get("detail", "")) <= DETAIL_MAX_CHARACTERS
     assert told["hot"]["written"] == transform["hot_rows"] >= 2
     assert told["ingest"]["peak_mb"] < INGEST_MB
+    most = OPENED_MB if "zstd" in shape else STAGE_MB
     for stage in ("transform", "hot"):
-        assert told[stage]["peak_mb"] < STAGE_MB
+        assert told[stage]["peak_mb"] < most, told
         assert told[stage]["cpu_seconds"] < STAGE_CPU_SECONDS
 
 
