@@ -24,9 +24,7 @@ ADDRESS_SPACE_MB = 6_000  # so that what is out of all proportion dies rather th
 RUNTIME_MB = 80  # of Lambda's own, and of what a deployed function imports more than these do
 INGEST_MB = TOPOLOGY.ingest_stream.memory_mb - RUNTIME_MB
 STAGE_MB = 256  # of a stage's peak; Transform's function has 1,769, for its vCPU
-OPENED_MB = (
-    680  # ... of zstd: five bodies of 32 MB, opened and set aside whole, are 160 MB of quarantine
-)
+OPENED_MB = 680  # ... of zstd: five opened bodies of 32 MB each are quarantined whole
 READINGS_MB = 480  # ... where a list of readings repeats 20 fields of its message in each row
 STAGE_CPU_SECONDS = 20  # a stage's timeout; the worst takes a third of it
 
