@@ -83,15 +83,29 @@ def _id(rejects: pa.Table, rows: pa.Array, first: dict[str, Any]) -> str:
     """The same elements, judged alike by the same rules, have the same id, told whenever."""
     contract = rejects.column("_contract")[0].as_py()
     named = hashlib.blake2b(json.dumps([first, contract]).encode(), digest_size=ID_BYTES)
-    elements = rejects.select(ELEMENT)
-    if len(rows) < rejects.num_rows:
-        elements = elements.take(rows)
-    order = pc.sort_indices(elements, sort_keys=[(name, "ascending") for name in ELEMENT])
+    columns = [_coded(rejects.column(name)).take(rows) for name in ELEMENT]
+    elements = pa.table(columns, names=list(ELEMENT))
+    ranks = pa.table([_ranks(column) for column in columns], names=list(ELEMENT))
+    order = pc.sort_indices(ranks, sort_keys=[(name, "ascending") for name in ELEMENT])
     for start in range(0, len(order), NAMED_ROWS):
         some = elements.take(order.slice(start, NAMED_ROWS))
         texts = [column.cast(pa.string()) for column in some.columns]
         named.update("\n".join(pc.binary_join_element_wise(*texts, "/").to_pylist()).encode())
     return named.hexdigest()
+
+
+def _coded(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece; texts, each of which many rows have, by their numbers."""
+    if pa.types.is_string(column.type):
+        column = column.dictionary_encode()
+    return column.combine_chunks()
+
+
+def _ranks(column: pa.Array) -> pa.Array:
+    """Numbers in the order of a coded column's values."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return pc.sort_indices(pc.sort_indices(column.dictionary)).take(column.indices)
 
 
 def _example(row: dict[str, Any], contract: Contract) -> dict[str, Any]:

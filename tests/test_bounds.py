@@ -23,7 +23,9 @@ ROOT = Path(__file__).parent.parent
 ADDRESS_SPACE_MB = 6_000  # so that what is out of all proportion dies rather than takes the machine
 RUNTIME_MB = 80  # of Lambda's own, and of what a deployed function imports more than these do
 INGEST_MB = TOPOLOGY.ingest_stream.memory_mb - RUNTIME_MB
-STAGE_MB = TOPOLOGY.transform.memory_mb - RUNTIME_MB
+STAGE_MB = 256  # of a stage's peak; Transform's function has 1,769, for its vCPU
+OPENED_MB = 680  # ... of zstd: five opened bodies of 32 MB each are quarantined whole
+READINGS_MB = 480  # ... where a list of readings repeats 20 fields of its message in each row
 STAGE_CPU_SECONDS = 20  # a stage's timeout; the worst takes a third of it
 
 WORST: dict[str, dict[str, int]] = {
@@ -52,7 +54,7 @@ WORST: dict[str, dict[str, int]] = {
     "lines of empty objects": {"too_many_elements": 1},
     "blank lines": {"missing_field": 2},
     "gzip of as many lines as are opened": {},
-    "gzip of as many bad lines as are opened": {"not_finite": 550_000},
+    "gzip of as many bad lines as are opened": {"not_finite": 366_666},
     "empty members": {"too_many_elements": 1},
     "empty members, huge key": {"too_many_elements": 1},
     "empty members in many aggregates": {"too_many_elements": 4_500},
@@ -86,8 +88,9 @@ def test_the_worst_shapes_fit_and_are_named(shape: str):
     assert len(transform.get("detail", "")) <= DETAIL_MAX_CHARACTERS
     assert told["hot"]["written"] == transform["hot_rows"] >= 2
     assert told["ingest"]["peak_mb"] < INGEST_MB
+    most = OPENED_MB if "zstd" in shape else STAGE_MB
     for stage in ("transform", "hot"):
-        assert told[stage]["peak_mb"] < STAGE_MB
+        assert told[stage]["peak_mb"] < most, told
         assert told[stage]["cpu_seconds"] < STAGE_CPU_SECONDS
 
 
@@ -109,7 +112,7 @@ def test_lists_of_readings_fit_with_all_that_is_made_of_them():
     for shape, told in costs("--verbs", *READINGS).items():
         assert told["transform"]["reasons"] == READINGS[shape]
         for stage in {"transform", "hot"} & told.keys():
-            assert told[stage]["peak_mb"] < STAGE_MB, told
+            assert told[stage]["peak_mb"] < READINGS_MB, told
             assert told[stage]["cpu_seconds"] < STAGE_CPU_SECONDS, told
 
 

@@ -21,12 +21,12 @@ import resource
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from botocore.exceptions import ClientError
 
 from ingest import kinesis, stages
@@ -398,8 +398,9 @@ class Measure:
             self._keep(done["landing_key"])
         if key := done["quarantine_key"]:
             rows = landing.read(self.wiring.bucket, key, ["_reason", "_detail"])
-            told["reasons"] = Counter(rows.column("_reason").to_pylist())
-            told["detail"] = max(rows.column("_detail").to_pylist(), key=len)
+            reasons = pc.value_counts(rows.column("_reason")).to_pylist()
+            told["reasons"] = {one["values"]: one["counts"] for one in reasons}
+            told["detail"] = max(pc.unique(rows.column("_detail")).to_pylist(), key=len)
         return told
 
     def hot(self, archived: dict[str, Any], done: dict[str, Any]) -> dict[str, Any]:

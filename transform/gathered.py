@@ -18,6 +18,7 @@ from transform.tables import INDEX, MICROS, ROWS_MAX, Origin, Shared, column_of,
 from transform.verbs import SKEW, Rows, Verbs
 
 WAITING = 9  # values of a row that is no column yet
+BYTES_MAX = 4_194_304  # of rejected bodies that are no column yet
 NO_DROPS, NO_REJECTS = DROPPED_SCHEMA.empty_table(), QUARANTINE_SCHEMA.empty_table()
 
 Part = dict[str, pa.Array]
@@ -58,6 +59,7 @@ class Rejects:
     def __init__(self) -> None:
         self.parts: list[Part] = []
         self._waiting: list[Any] = []
+        self._bytes = 0
         self._shared = Shared()
 
     def add(  # noqa: PLR0913, PLR0917  a `Place`, and what was there
@@ -70,7 +72,8 @@ class Rejects:
         group: str | None,
     ) -> None:
         self._waiting += (rejection, body, index, sub, child, group)
-        if len(self._waiting) == ROWS_MAX * 6:
+        self._bytes += len(body)
+        if len(self._waiting) == ROWS_MAX * 6 or self._bytes > BYTES_MAX:
             self.fold()
 
     def fold(self) -> None:
@@ -79,7 +82,7 @@ class Rejects:
             return
         found: Any = (self._waiting[number::6] for number in range(6))
         rejections, bodies, *places, groups = found
-        self._waiting = []
+        self._waiting, self._bytes = [], 0
         digests = [hashlib.blake2b(b, digest_size=DIGEST_BYTES).digest() for b in bodies]
         self.parts.append(
             {
