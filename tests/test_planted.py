@@ -36,7 +36,7 @@ import transform.pipeline
 from infra.simulation.many import Found, many
 from sinks.distinct import Tables
 from sinks.errors import SinkError
-from transform.records import DIGEST_BYTES, Delivery, Outcome
+from transform.records import DIGEST_BYTES, Batch, Delivery, Outcome
 
 SEEDS_MAX = 500
 CHUNK_SEEDS = 10
@@ -148,18 +148,21 @@ def repeats_by_id_alone(patch: pytest.MonkeyPatch) -> None:
 
 def identity_from_the_messages_bytes(patch: pytest.MonkeyPatch) -> None:
     """A reading's digest is of the whole record it came in: in another batch it is another one."""
-    real = transform.pipeline._Judged.run
+    real = transform.pipeline.Transform.apply
 
-    def run(judged: Any) -> None:
-        real(judged)
-        bodies = judged._raw.column("_body").to_pylist()
-        for good in judged.good.values():
-            good._digests[:] = [
-                hashlib.blake2b(bodies[index], digest_size=DIGEST_BYTES).digest()
-                for index in good.index
-            ]
+    def apply(rules: Any, raw: pa.Table, raw_key: str, first: int = 0) -> Batch:
+        batch = real(rules, raw, raw_key, first)
+        bodies = raw.column("_body").to_pylist()
+        digests = [
+            hashlib.blake2b(bodies[index - first], digest_size=DIGEST_BYTES).digest()
+            for index in batch.rows.column("_index").to_pylist()
+        ]
+        place = batch.rows.schema.get_field_index("_digest")
+        field = batch.rows.schema.field(place)
+        rows = batch.rows.set_column(place, field, pa.array(digests, field.type))
+        return dataclasses.replace(batch, rows=rows)
 
-    patch.setattr(transform.pipeline._Judged, "run", run)
+    patch.setattr(transform.pipeline.Transform, "apply", apply)
 
 
 def two_fates_for_one_position(patch: pytest.MonkeyPatch) -> None:
