@@ -174,7 +174,7 @@ class Good:
         rows = Rows(
             columns={spec.name: column_of(column, spec.type) for spec, column in own},
             arrivals=self._arrivals.take(placed[INDEX]),
-            readings=pa.array(readings, pa.int64()),
+            readings=readings,
         )
         self._verbs.apply(rows)
         for number, rejection in rows.rejected.items():

@@ -24,7 +24,7 @@ from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
 from transform.records import DIGEST_BYTES, Batch, Counts, Generation, Rejection
-from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled
+from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled, whole
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
@@ -145,7 +145,7 @@ class _Judged:
     def __init__(self, rules: Transform, raw: pa.Table) -> None:
         self._rules = rules
         self._raw = raw
-        arrivals = raw.column("_arrival").combine_chunks().view(pa.int64())
+        arrivals = whole(raw.column("_arrival")).view(pa.int64())
         self.rejects, self.drops = Rejects(), Drops()
         self._plain = _all_plain(raw, rules.contract.envelope)
         self.good = {
