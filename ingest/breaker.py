@@ -103,6 +103,10 @@ class Sample:
     @classmethod
     def of(cls, contract: str, batch: Batch, keys_max: int, since_micros: int = 0) -> Sample:
         """What arrived from `since_micros` on. Nothing else counts: each attempt finds the same."""
+        every = (batch.rows, batch.rejects, batch.drops)
+        records = sum(_since(rows, since_micros).num_rows for rows in every)
+        if not batch.rejects.num_rows:
+            return cls(contract, records)
         rejects = _since(batch.rejects, since_micros)
         keys, reasons = set[str](), Counter[str]()
         for part in rejects.select(COUNTED).to_batches(max_chunksize=PART_ROWS):
@@ -113,10 +117,7 @@ class Sample:
             reasons.update(f"{reason} ({at})" if at else str(reason) for reason, at in blamed)
         return cls(
             contract,
-            records=sum(
-                _since(rows, since_micros).num_rows
-                for rows in (batch.rows, batch.rejects, batch.drops)
-            ),
+            records=records,
             rejected=rejects.num_rows,
             keys=frozenset(keys),
             reasons=Counter(dict(reasons.most_common(REASONS_MAX))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 ARRIVAL_MAX_MILLIS = 253_402_300_799_999  # the last moment of the year 9999
@@ -27,6 +28,8 @@ def records_of(event: Any, source: str) -> list[dict[str, Any]]:
             f"the event has no list `Records`; this function is for an event source mapping of "
             f"{source}"
         )
+    if _all_of(records, source):
+        return records
     for number, record in enumerate(records):
         found = record.get("eventSource") if isinstance(record, dict) else None
         if found != source:
@@ -35,6 +38,17 @@ def records_of(event: Any, source: str) -> list[dict[str, Any]]:
     if len(arns) > 1:
         raise EventError(f"the event mixes sources: {sorted(arns)}")
     return records
+
+
+def _all_of(records: list[Any], source: str) -> bool:
+    """Whether all are of the one source, and one ARN, as columns. False says nothing."""
+    try:
+        sources = {*map(itemgetter("eventSource"), records)}
+        arns = {*map(itemgetter("eventSourceARN"), records)}
+    except (KeyError, TypeError):
+        return False
+    one = len(arns) == 1 and isinstance(next(iter(arns)), str)
+    return one and sources == {source} and {*map(type, records)} == {dict}
 
 
 def malformed(number: int, error: Exception) -> EventError:

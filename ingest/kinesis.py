@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import pybase64
@@ -49,13 +50,13 @@ def respond(delivery: Delivery, outcome: Outcome) -> dict[str, Any]:
 
 def _ordinary(records: list[dict[str, Any]]) -> Delivery:
     """A column at a time; raises one of `ODD` where a record is not as Kinesis ever sends it."""
-    (arn,) = {record["eventSourceARN"] for record in records}
-    kinesis = [record["kinesis"] for record in records]
-    shards = _shards([record["eventID"] for record in records])
-    sequences = [own["sequenceNumber"] for own in kinesis]
-    groups = [own["partitionKey"] for own in kinesis]
+    (arn,) = {*map(itemgetter("eventSourceARN"), records)}
+    kinesis = list(map(itemgetter("kinesis"), records))
+    shards = _shards(list(map(itemgetter("eventID"), records)))
+    sequences = list(map(itemgetter("sequenceNumber"), kinesis))
+    groups = list(map(itemgetter("partitionKey"), kinesis))
     arrivals = [round(own["approximateArrivalTimestamp"] * MILLIS) for own in kinesis]
-    data = [own["data"] for own in kinesis]
+    data = list(map(itemgetter("data"), kinesis))
     _sequence(min(sequences, key=len))
     _sequence(max(sequences, key=len))
     if not "".join(sequences).encode().isdigit() or {*map(type, data)} != {str}:

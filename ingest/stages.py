@@ -54,7 +54,8 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
         rows = raw.read(wiring.bucket, state["raw_key"])
         if rows.num_rows != state["archived"]:
             raise ConservationError(f"raw holds {rows.num_rows} of {state['archived']} records")
-        rows = rows.slice(state["first"], state["received"])
+        if (state["first"], state["received"]) != (0, rows.num_rows):
+            rows = rows.slice(state["first"], state["received"])
         batch = _batch(state, rules, rows)
         back, told = _judged(state, rules, wiring, batch)
         if not back:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import orjson
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricResolution, MetricUnit
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 
 from ingest.breaker import Finding
@@ -164,24 +164,20 @@ def flush(values: Mapping[Metric, float] | Mapping[RepairMetric, float]) -> None
     if is_metrics_disabled():
         return
     made = {
-        name: {
-            "Unit": _UNITS.get(name, MetricUnit.Count).value,
-            "StorageResolution": MetricResolution.Standard.value,
-            "Value": [float(value)],
-        }
+        name: {"Unit": _UNITS.get(name, "Count"), "Value": [float(value)]}
         for name, value in values.items()
     }
     print(orjson.dumps(metrics.serialize_metric_set(made)).decode())  # noqa: T201  whence they are read
 
 
 _UNITS = {
-    "Bytes": MetricUnit.Bytes,
-    "LandingBytes": MetricUnit.Bytes,
+    "Bytes": MetricUnit.Bytes.value,
+    "LandingBytes": MetricUnit.Bytes.value,
     **dict.fromkeys(
         (
             *("IteratorAge", "Freshness", "ArchiveDuration", "TransformDuration"),
             *("HotDuration", "TotalDuration", "RepairDuration"),
         ),
-        MetricUnit.Milliseconds,
+        MetricUnit.Milliseconds.value,
     ),
 }

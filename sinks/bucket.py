@@ -93,7 +93,7 @@ class Bucket:
         """
         hour = datetime.fromtimestamp(arrival_micros // 1_000_000, UTC)
         digest = hashlib.sha256(data).hexdigest()
-        key = f"{prefix}/{hour:%Y-%m-%d}/{hour:%H}/{digest}.parquet"
+        key = f"{prefix}/{hour:%Y-%m-%d/%H}/{digest}.parquet"
         self.put_absent(key, data, deadline)
         return key
 

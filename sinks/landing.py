@@ -125,6 +125,6 @@ def _put(bucket: Bucket, prefix: str, table: pa.Table, deadline: Deadline) -> _O
     if not table.num_rows:
         return _Object()
     data, rows = parquet.write(table)
-    earliest = pc.min(table.column("_arrival")).cast(pa.int64()).as_py()
+    earliest = pc.min(table.column("_arrival")).value
     key = bucket.put_once(prefix, earliest, data, deadline)
     return _Object(key, rows, len(data))

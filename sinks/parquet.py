@@ -49,7 +49,7 @@ class File:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._file = pq.ParquetFile(pa.BufferReader(data))
+        self._file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         self._threads = len(data) > THREADS_FROM_BYTES
 
     @property
@@ -103,16 +103,15 @@ def write(table: pa.Table) -> Written:
     """
     sink = pa.BufferOutputStream()
     footers: list[Any] = []
-    kept = table.schema.names
-    large = frozenset(n for n in kept if n in SINGULAR and table[n].nbytes >= ZSTD_FROM_BYTES)
-    with pq.ParquetWriter(
-        sink,
-        table.schema,
-        metadata_collector=footers,
-        **_settings(table.schema, large, many=table.num_rows >= DICTIONARY_FROM_ROWS),
-    ) as writer:
+    schema = table.schema
+    large = frozenset(
+        n for n in schema.names if n in SINGULAR and table[n].nbytes >= ZSTD_FROM_BYTES
+    )
+    many = table.num_rows >= DICTIONARY_FROM_ROWS
+    settings, metadata = _layout(_Schema(schema), large, many=many)
+    with pq.ParquetWriter(sink, schema, metadata_collector=footers, **settings) as writer:
         writer.write_table(table)
-        if metadata := _metadata(table.schema):
+        if metadata:
             writer.add_key_value_metadata(metadata)
     return Written(sink.getvalue().to_pybytes(), footers[0].num_rows)
 
@@ -127,7 +126,27 @@ def decode(data: bytes, columns: list[str] | None = None) -> pa.Table:
     return File(data).read(columns)
 
 
+class _Schema:
+    """A schema, with its metadata, as a key. Its own hash takes as long as to write two columns."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.own = schema
+
+    def __hash__(self) -> int:
+        return len(self.own)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Schema) and bool(self.own.equals(other.own, check_metadata=True))
+
+
 @lru_cache(64)
+def _layout(
+    schema: _Schema, large: frozenset[str], *, many: bool
+) -> tuple[dict[str, Any], dict[bytes, bytes]]:
+    """How a table is written, and what its file says beside its columns."""
+    return _settings(schema.own, large, many=many), _metadata(schema.own)
+
+
 def _settings(schema: pa.Schema, large: frozenset[str], *, many: bool) -> dict[str, Any]:
     """How a table's columns are written; `large` are singular ones, `many` is said of its rows."""
     compressed = {f.name: "zstd" if f.name in large else "snappy" for f in schema if _packs(f.type)}

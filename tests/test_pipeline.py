@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests import support
 from transform import pipeline
 from transform.contract_file import load_contract, parse_contract
 from transform.kpl import aggregate, is_aggregate
@@ -517,3 +518,28 @@ def test_the_real_messages_arrive_to_the_last_digit():
         {(message["device_id"], at) for message, at in zip(exact, micros, strict=True)}
     )
     assert len(set(rows.column("_digest").to_pylist())) == len(set(bodies))
+
+
+def test_records_read_many_at_a_time_are_as_those_read_one_by_one():
+    """Where a part ends, where what is read at once does, and beside what is not ordinary."""
+    broken = {0, 1, 1_023, 1_024, 2_047, 5_000, 8_191, 8_192, 8_193, 8_194, 9_999}
+    ahead = {7, 1_025, 8_196}  # ordinary to the reader, and rejected for its time
+    unknown = {2, 1_022, 1_026, 8_195, 9_998}
+
+    def body(number: int) -> bytes:
+        moment = support.NOON + 86_400 * SECOND * (number in ahead)
+        more = {"unheard": number} if number in unknown else {}
+        return b"{" if number in broken else support.reading(moment=moment, seq=number, **more)
+
+    bodies = [body(number) for number in range(10_000)]
+    rules = Transform(load_contract("telemetry"))
+    many = rules.apply(support.delivery(bodies).table(), RAW_KEY)
+    one = rules.apply(support.delivery([*bodies, bodies[3] + b"\n"]).table(), RAW_KEY)
+    assert many.counts == Counts(received=10_000, delivered=9_986, dropped=0, quarantined=14)
+    assert many.rows.equals(one.rows.slice(0, 9_986))
+    assert many.rejects.equals(one.rejects)
+    assert many.hot_rows + 1 == one.hot_rows
+    assert many.rows.column("_rescued").null_count == 9_986 - len(unknown)
+    parts = [len(part) for part in many.rows.column("_index").chunks]
+    assert parts[:-1] == [len(part) for part in one.rows.column("_index").chunks][:-1]
+    assert len(parts) == 2

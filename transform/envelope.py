@@ -14,10 +14,7 @@ import re
 from array import array
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Literal, NamedTuple
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from transform.compressed import decompressed, is_compressed
 from transform.encoded import ENCODED_CHARACTERS_MIN, decoded
@@ -26,6 +23,9 @@ from transform.records import Rejection, Source
 from transform.senml import resolved
 from transform.sequences import SPACE, elements_of
 from transform.wrapped import Attributes, Wrapper, attributes_of, unwrapped
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LAYERS_MAX = 4  # of compression and base64: base64 of gzip in an aggregate is two
 OPENED_BYTES_ALWAYS = 16_384  # from a source record of any size; 10,000 of them are in a Delivery
@@ -95,7 +95,7 @@ def all_plain(bodies: pa.ChunkedArray, envelope: Envelope) -> bool:
     """Whether all of these are plain, as columns. False says nothing."""
     if envelope.unwrap or envelope.body != "json":
         return False
-    if not pc.all(pc.starts_with(bodies, b"{"), min_count=0).as_py():
+    if not all(map(bytes.startswith, bodies.to_pylist(), repeat(b"{"))):
         return False
     texts = (chunk.buffers()[2] for chunk in bodies.chunks)
     return not any(text is not None and b"\n" in text.to_pybytes() for text in texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, count, repeat
 from typing import Any
 
 import pyarrow as pa
@@ -140,6 +141,27 @@ class Good:
         if len(self._waiting) == ROWS_MAX * WAITING:
             self.fold()
 
+    def extend(
+        self,
+        rows: Sequence[Row | None],
+        digests: Sequence[bytes],
+        came: Sequence[bytes],
+        index: int,
+        groups: Sequence[str | None],
+    ) -> None:
+        """`add` of rows that are each all of its source record, the first at `index`."""
+        start = 0
+        while start < len(rows):
+            end = start + ROWS_MAX - len(self._waiting) // WAITING
+            columns = (of[start:end] for of in (rows, digests, came, groups))
+            own, names, bodies, keys = columns
+            none, zero, places = repeat(None), repeat(0), count(index + start)
+            every = zip(own, none, names, bodies, zero, places, zero, zero, keys, strict=False)
+            self._waiting += chain.from_iterable(every)
+            start = end
+            if len(self._waiting) == ROWS_MAX * WAITING:
+                self.fold()
+
     def fold(self) -> None:
         """Judge the rows that wait, as columns, and keep what is left."""
         if not self._waiting:
@@ -152,7 +174,7 @@ class Good:
         rows = Rows(
             columns={spec.name: column_of(column, spec.type) for spec, column in own},
             arrivals=self._arrivals.take(placed[INDEX]),
-            readings=pa.array(readings, pa.int64()),
+            readings=readings,
         )
         self._verbs.apply(rows)
         for number, rejection in rows.rejected.items():
@@ -174,16 +196,16 @@ class Good:
         return _table([self._whole(part, origin, schema) for part in self.parts], schema)
 
     def _whole(self, part: Part, origin: Origin, schema: pa.Schema) -> Part:
-        shared, count = origin.shared, len(part[INDEX])
+        shared, rows = origin.shared, len(part[INDEX])
         columns = part | origin.lineage(part, in_order=True)
         latest = self.contract.max_lateness_seconds
-        never = shared.column(False, pa.bool_(), count)  # noqa: FBT003  the value
+        never = shared.column(False, pa.bool_(), rows)  # noqa: FBT003  the value
         columns["_late"] = never if latest is None else pc.greater(columns[SKEW], latest * MICROS)
-        columns["_schema"] = shared.column(self.contract.version, pa.int32(), count)
+        columns["_schema"] = shared.column(self.contract.version, pa.int32(), rows)
         columns["_record_id"] = record_ids(columns, self.contract)
         for field in schema:
             if field.name not in columns:
-                columns[field.name] = shared.column(None, field.type, count)
+                columns[field.name] = shared.column(None, field.type, rows)
         return columns
 
 

@@ -24,7 +24,7 @@ from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
 from transform.records import DIGEST_BYTES, Batch, Counts, Generation, Rejection
-from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled
+from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled, whole
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
@@ -34,6 +34,8 @@ CODE_VERSION = (0, 3, 0)
 TYPE_RULE = "choose"  # by which a message of another type is dropped
 EXPLODE_RULE = "explode"  # ... and one whose list is empty
 SAMPLE_RULE = "sample"  # ... and what is not in the sample
+
+ROWS_AT_ONCE = 1_024  # read before they are added to a part
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Transform:
             rejects=rejects,
             drops=drops,
             counts=counts_of(origin, rows, rejects, drops),
-            hot_rows=int(pc.sum(hot_mask(rows, self.contract)).as_py() or 0),
+            hot_rows=hot_mask(rows, self.contract).true_count,
         )
 
     def unread(self, raw: pa.Table, raw_key: str, first: int, why: str) -> Batch:
@@ -143,7 +145,7 @@ class _Judged:
     def __init__(self, rules: Transform, raw: pa.Table) -> None:
         self._rules = rules
         self._raw = raw
-        arrivals = raw.column("_arrival").combine_chunks().cast(pa.int64())
+        arrivals = whole(raw.column("_arrival")).view(pa.int64())
         self.rejects, self.drops = Rejects(), Drops()
         self._plain = _all_plain(raw, rules.contract.envelope)
         self.good = {
@@ -153,10 +155,12 @@ class _Judged:
 
     def run(self) -> None:
         only = self._rules.plans.only
-        if only is not None and only.simple:
-            self._simply(only)
-        else:
+        if only is None or not only.simple:
             self._by_plan()
+        elif self._plain:
+            self._plainly(only)
+        else:
+            self._simply(only)
         for gathered in self.everything():
             gathered.fold()
 
@@ -172,21 +176,44 @@ class _Judged:
         """What the elements came to. The last two are added to as rows are folded."""
         return [*self.good.values(), self.rejects, self.drops]
 
+    def _plainly(self, plan: Plan) -> None:
+        """The path of an ordinary record: its decoded values are its row, many at a time."""
+        bodies, groups = (self._raw.column(n).to_pylist() for n in ("_body", "_partition_key"))
+        fast, most, digest = plan.message.fast, plan.message.max_body_bytes, hashlib.blake2b
+        for start in range(0, len(bodies), ROWS_AT_ONCE):
+            some = bodies[start : start + ROWS_AT_ONCE]
+            rows = [None if len(body) > most else fast(body) for body in some]
+            names = [digest(body, digest_size=DIGEST_BYTES).digest() for body in some]
+            odd = [] if all(rows) else [n for n, row in enumerate(rows) if row is None]
+            low = 0
+            for n in (*odd, len(some)):
+                own = groups[start + low : start + n]
+                self.good[plan].extend(rows[low:n], names[low:n], some[low:n], start + low, own)
+                if n < len(some):
+                    self._oddly(plan, some[n], None, (start + n, 0, 0, groups[start + n]))
+                low = n + 1
+
     def _simply(self, plan: Plan) -> None:
-        """The path of an ordinary record: its decoded values are its row."""
-        message, add = plan.message, self.good[plan].add
-        fast, most, digest = message.fast, message.max_body_bytes, hashlib.blake2b
+        """The same of messages that had to be found first, one by one."""
+        add, digest = self.good[plan].add, hashlib.blake2b
+        fast, most = plan.message.fast, plan.message.max_body_bytes
         for body, _, index, sub, child, group, unopened in self._messages():
             row = None if unopened or len(body) > most else fast(body)
-            rescued = None
             if row is None:
-                found = unopened or message.odd(body)
-                if isinstance(found, Rejection):
-                    self.rejects.add(found, body, index, sub, child, group)
-                    continue
-                row, rescued = found
+                self._oddly(plan, body, unopened, (index, sub, child, group))
+                continue
             name = digest(body, digest_size=DIGEST_BYTES).digest()
-            add(row, rescued, name, body, 0, index, sub, child, group)
+            add(row, None, name, body, 0, index, sub, child, group)
+
+    def _oddly(self, plan: Plan, body: bytes, unopened: Rejection | None, place: Place) -> None:
+        """A message that the fast reader did not take: its row, or why there is none."""
+        found = unopened or plan.message.odd(body)
+        if isinstance(found, Rejection):
+            self.rejects.add(found, body, *place)
+            return
+        row, rescued = found
+        name = hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest()
+        self.good[plan].add(row, rescued, name, body, 0, *place)
 
     def _by_plan(self) -> None:
         """Messages that say how they are to be read, or that come to several rows."""

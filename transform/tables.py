@@ -89,7 +89,7 @@ class Origin:
             return {f.name: self.shared.column(c[0], f.type, len(index)) for f, c in columns}
         every = in_order and self.indexes is None and len(index) == self.raw.num_rows
         taken = self._placed if every else self._placed.take(index)
-        return {name: taken.column(name).combine_chunks() for name in taken.column_names}
+        return {name: whole(taken.column(name)) for name in taken.column_names}
 
     def _is_of_one(self, index: pa.Array) -> bool:
         if self.indexes is None or len(index) <= ROWS_MAX // 2:
@@ -174,7 +174,7 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
         named = {name: rows.column(name) for name in contract.hot_when.names}
         wanted = contract.hot_when.evaluate(named, rows.num_rows)
         mask = pc.and_(mask, pc.fill_null(wanted, fill_value=False))
-    return mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask
+    return whole(mask) if isinstance(mask, pa.ChunkedArray) else mask
 
 
 def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
@@ -194,6 +194,11 @@ def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     if kind == "timestamp":
         return pa.array(values, UTC_MICROS)
     return pa.array(values, ARROW_TYPES[kind])
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece; what is in one already is not copied."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:

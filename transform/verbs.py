@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,7 +39,7 @@ class Rows:
 
     columns: dict[str, pa.Array]
     arrivals: pa.Array
-    readings: pa.Array
+    readings: Sequence[int]
     rejected: dict[int, Rejection] = field(default_factory=dict)
     dropped: dict[int, str] = field(default_factory=dict)
 
@@ -65,7 +66,11 @@ class Rows:
 
     def named(self) -> dict[str, pa.Array]:
         """What expressions can name."""
-        return {**self.columns, ARRIVAL: self.arrivals.cast(UTC_MICROS), READING: self.readings}
+        return {**self.columns, ARRIVAL: self.arrivals.cast(UTC_MICROS), READING: self._places}
+
+    @cached_property
+    def _places(self) -> pa.Array:
+        return pa.array(self.readings, pa.int64())
 
 
 Step = Callable[[Rows], None]
