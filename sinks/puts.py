@@ -9,6 +9,7 @@ a quote and numbers of unusual size, are found by one look at the column and wri
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from transform.field_types import utc_text
 from transform.tables import MICROS
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
-PLAIN_MIN, PLAIN_MAX = 1e-4, 1e9  # magnitudes of floats that Arrow writes as Python's repr does
+PLAIN_MIN, PLAIN_MAX = 1e-4, 1e9  # magnitudes of floats that JSON has as Python's repr does
 ZERO_SECONDS = -62_135_596_800  # since 1970: the first moment of the year 1, before all others
 ESCAPED = r'[\x00-\x1f"\\]'  # what a JSON string may not hold as it is
 
@@ -144,13 +145,7 @@ class _Numbers:
     @classmethod
     def of(cls, column: pa.Array) -> _Numbers:
         """As Python's repr has them."""
-        size = pc.abs(column)
-        values = column.cast(pa.string())
-        integral = pc.equal(pc.floor(column), column)
-        some = values.filter(integral)
-        if len(some):
-            pointed = pc.binary_join_element_wise(some, ".0", "")
-            values = pc.replace_with_mask(values, integral, pointed)
+        size, values = pc.abs(column), _in_json(column)
         span = pc.min_max(size)
         if span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX:
             return cls(values, None)
@@ -180,6 +175,13 @@ class _Numbers:
             text.add(name, "N", self.values)
         else:
             text.add_either(name, self.held, self.values)
+
+
+def _in_json(column: pa.Array) -> pa.Array:
+    """Floats as orjson writes them: twice as fast as Arrow, and a whole one with its `.0`."""
+    numbers = struct.unpack_from(f"{len(column)}d", column.buffers()[1], 8 * column.offset)
+    values = pc.split_pattern(pa.array([orjson.dumps(numbers)[1:-1]], pa.string()), ",").values
+    return pc.if_else(column.is_valid(), values, None) if column.null_count else values
 
 
 def _within(size: pa.Array, low: float, high: float) -> pa.Array:
