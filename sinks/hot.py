@@ -62,7 +62,8 @@ def columns_of(contract: Contract, names: Sequence[str] = ()) -> list[str]:
     """
     when = contract.hot_when.names if contract.hot_when else ()
     own = [f.name for f in contract.hot_columns]
-    more = ("_rescued", "_record_id", "_digest", "_arrival", "_index")
+    place = () if contract.record_id else ("_record_id",)
+    more = ("_rescued", *place, "_digest", "_arrival", "_index")
     return list(dict.fromkeys((*own, *puts.of_others(contract, names), *when, *more)))
 
 

@@ -146,10 +146,11 @@ class _Numbers:
     def of(cls, column: pa.Array) -> _Numbers:
         """As Python's repr has them."""
         size, values = pc.abs(column), _in_json(column)
-        span = pc.min_max(size)
-        if span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX:
+        if _plain(size):
             return cls(values, None)
         zero = pc.equal(size, 0.0)
+        if _plain(pc.if_else(zero, 1.0, size)):  # zero is as plain as one
+            return cls(values, None)
         odd = pc.invert(pc.or_(zero, _within(size, PLAIN_MIN, PLAIN_MAX)))
         own = [repr(value) for value in column.filter(odd).to_pylist()]
         values = pc.replace_with_mask(values, odd, pa.array(own, pa.string()))
@@ -182,6 +183,12 @@ def _in_json(column: pa.Array) -> pa.Array:
     numbers = struct.unpack_from(f"{len(column)}d", column.buffers()[1], 8 * column.offset)
     values = pc.split_pattern(pa.array([orjson.dumps(numbers)[1:-1]], pa.string()), ",").values
     return pc.if_else(column.is_valid(), values, None) if column.null_count else values
+
+
+def _plain(size: pa.Array) -> bool:
+    """Whether all magnitudes are of those that are written in the same way everywhere."""
+    span = pc.min_max(size)
+    return bool(span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX)
 
 
 def _within(size: pa.Array, low: float, high: float) -> pa.Array:
