@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from sinks import puts
 from sinks.deadline import Deadline
-from sinks.puts import whole
+from sinks.puts import scalar, whole
 from sinks.table import Item, Key, Table, Waiting
 from sinks.writes import NEWEST_BY
 from transform.contract import Contract
@@ -62,7 +62,8 @@ def columns_of(contract: Contract, names: Sequence[str] = ()) -> list[str]:
     """
     when = contract.hot_when.names if contract.hot_when else ()
     own = [f.name for f in contract.hot_columns]
-    more = ("_rescued", "_record_id", "_digest", "_arrival", "_index")
+    place = () if contract.record_id else ("_record_id",)
+    more = ("_rescued", *place, "_digest", "_arrival", "_index")
     return list(dict.fromkeys((*own, *puts.of_others(contract, names), *when, *more)))
 
 
@@ -185,11 +186,11 @@ def key_attributes(
     parts = [time, _hex(whole(rows.column("_digest")))]
     if not contract.record_id:
         parts.append(whole(rows.column("_record_id")))
-    device, place = whole(rows[contract.device]), pc.binary_join_element_wise(*parts, "#")
+    device, place = whole(rows[contract.device]), pc.binary_join_element_wise(*parts, scalar("#"))
     if contract.latest:
         return {"pk": device, "sk": repeated(LATEST, pa.string(), len(device)), NEWEST_BY: place}
     day = pc.utf8_slice_codeunits(time, 0, 10)
-    return {"pk": pc.binary_join_element_wise(device, day, "#"), "sk": place}
+    return {"pk": pc.binary_join_element_wise(device, day, scalar("#")), "sk": place}
 
 
 def _times(rows: pa.Table, contract: Contract) -> pa.Array:

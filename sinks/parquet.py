@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -60,12 +60,17 @@ class File:
     @property
     def names(self) -> list[str]:
         """The file's columns."""
-        return self._file.schema_arrow.names  # type: ignore[no-any-return]
+        return self._schema.names  # type: ignore[no-any-return]
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
         """The file's own key-value metadata."""
-        return self._file.schema_arrow.metadata or {}
+        return self._schema.metadata or {}
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        """Arrow's: made anew from the footer each time that pyarrow is asked for it."""
+        return self._file.schema_arrow
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """The file's rows, or some columns of them.

@@ -9,8 +9,10 @@ a quote and numbers of unusual size, are found by one look at the column and wri
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
 import pyarrow as pa
@@ -21,7 +23,7 @@ from transform.field_types import utc_text
 from transform.tables import MICROS
 
 NUMBER_MIN, NUMBER_MAX = 1e-130, 9.99e125  # magnitudes a DynamoDB number can have, but for zero
-PLAIN_MIN, PLAIN_MAX = 1e-4, 1e9  # magnitudes of floats that Arrow writes as Python's repr does
+PLAIN_MIN, PLAIN_MAX = 1e-4, 1e9  # magnitudes of floats that JSON has as Python's repr does
 ZERO_SECONDS = -62_135_596_800  # since 1970: the first moment of the year 1, before all others
 ESCAPED = r'[\x00-\x1f"\\]'  # what a JSON string may not hold as it is
 
@@ -42,7 +44,7 @@ def texts(
         text.add(
             "expires_at",
             "N",
-            pc.add(seconds, contract.hot_ttl_seconds + ZERO_SECONDS).cast(pa.string()),
+            pc.add(seconds, scalar(contract.hot_ttl_seconds + ZERO_SECONDS)).cast(pa.string()),
         )
     names = [f.name for f in contract.hot_columns] + of_others(contract, rows.column_names)
     if contract.hot_fields is None:
@@ -78,6 +80,12 @@ def escaped(column: pa.Array) -> pa.Array:
     return pc.replace_with_mask(column, odd, pa.array(made, pa.binary()).cast(pa.string()))
 
 
+@lru_cache(4_096)
+def scalar(value: str | int) -> pa.Scalar:
+    """A literal as Arrow has it: to make one takes half as long as a look at a hundred rows."""
+    return pa.scalar(value)
+
+
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """A column in one piece."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
@@ -100,7 +108,8 @@ class _Text:
             self.parts += [self.open + begin, values]
             self.open = end
         else:
-            self._some(pc.binary_join_element_wise(begin, values, end, ""))
+            parts = (scalar(begin), values, scalar(end), scalar(""))
+            self._some(pc.binary_join_element_wise(*parts))
 
     def add_either(self, name: str, number: pa.Array, values: pa.Array) -> None:
         """The same of numbers, and of text where they are none."""
@@ -118,8 +127,11 @@ class _Text:
         return separator
 
     def joined(self, end: str) -> list[bytes]:
+        parts = (*self.parts, self.open + end, "")
         made = pc.binary_join_element_wise(
-            *self.parts, self.open + end, "", null_handling="replace", null_replacement=""
+            *(scalar(part) if isinstance(part, str) else part for part in parts),
+            null_handling="replace",
+            null_replacement="",
         )
         return made.cast(pa.binary()).to_pylist()  # type: ignore[no-any-return]
 
@@ -144,17 +156,12 @@ class _Numbers:
     @classmethod
     def of(cls, column: pa.Array) -> _Numbers:
         """As Python's repr has them."""
-        size = pc.abs(column)
-        values = column.cast(pa.string())
-        integral = pc.equal(pc.floor(column), column)
-        some = values.filter(integral)
-        if len(some):
-            pointed = pc.binary_join_element_wise(some, ".0", "")
-            values = pc.replace_with_mask(values, integral, pointed)
-        span = pc.min_max(size)
-        if span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX:
+        size, values = pc.abs(column), _in_json(column)
+        if _plain(size):
             return cls(values, None)
         zero = pc.equal(size, 0.0)
+        if _plain(pc.if_else(zero, 1.0, size)):  # zero is as plain as one
+            return cls(values, None)
         odd = pc.invert(pc.or_(zero, _within(size, PLAIN_MIN, PLAIN_MAX)))
         own = [repr(value) for value in column.filter(odd).to_pylist()]
         values = pc.replace_with_mask(values, odd, pa.array(own, pa.string()))
@@ -182,14 +189,27 @@ class _Numbers:
             text.add_either(name, self.held, self.values)
 
 
+def _in_json(column: pa.Array) -> pa.Array:
+    """Floats as orjson writes them: twice as fast as Arrow, and a whole one with its `.0`."""
+    numbers = struct.unpack_from(f"{len(column)}d", column.buffers()[1], 8 * column.offset)
+    values = pc.split_pattern(pa.array([orjson.dumps(numbers)[1:-1]], pa.string()), ",").values
+    return pc.if_else(column.is_valid(), values, None) if column.null_count else values
+
+
+def _plain(size: pa.Array) -> bool:
+    """Whether all magnitudes are of those that are written in the same way everywhere."""
+    span = pc.min_max(size)
+    return bool(span["min"].as_py() >= PLAIN_MIN and span["max"].as_py() <= PLAIN_MAX)
+
+
 def _within(size: pa.Array, low: float, high: float) -> pa.Array:
     return pc.and_(pc.greater_equal(size, low), pc.less_equal(size, high))
 
 
 def _seconds(moments: pa.Array) -> pa.Array:
     """Whole seconds since `ZERO_SECONDS`, rounded down: Arrow's division rounds towards zero."""
-    micros = pc.subtract(moments.cast(pa.int64()), ZERO_SECONDS * MICROS)
-    return pc.divide(micros, MICROS)
+    micros = pc.subtract(moments.cast(pa.int64()), scalar(ZERO_SECONDS * MICROS))
+    return pc.divide(micros, scalar(MICROS))
 
 
 def _data(column: pa.Array) -> memoryview:

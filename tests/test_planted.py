@@ -258,8 +258,8 @@ def half_of_the_rejects_told(patch: pytest.MonkeyPatch) -> None:
     """An event counts its examples for all there are."""
     real = ingest.feed._event
 
-    def event(rows: Any, contract: Any) -> Any:
-        return real(rows.slice(0, 1), contract)
+    def event(rejects: Any, rows: Any, contract: Any) -> Any:
+        return real(rejects, rows[:1], contract)
 
     patch.setattr(ingest.feed, "_event", event)
 

@@ -44,6 +44,8 @@ class Connection:
             self._socket = _open(endpoint, patience, authorities)
         except (OSError, ValueError) as error:
             raise Broken(f"connect to {endpoint.host}: {_said(error)}") from error
+        self._coming = select.poll()
+        self._coming.register(self._socket, select.POLLIN)
 
     def send(self, head: bytes, body: bytes, patience: Patience) -> None:
         """Send a request. A peer that hangs up meanwhile may have answered: `receive` tells."""
@@ -51,7 +53,7 @@ class Connection:
             self._until = time.monotonic() + patience.read
         self._patience = patience
         try:
-            self._socket.settimeout(patience.read)
+            self._wait(patience.read)
             if len(body) <= SMALL_BYTES:
                 self._socket.sendall(head + body)
             else:
@@ -75,21 +77,24 @@ class Connection:
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return False
         try:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            return not poll.poll(0)
-        except (OSError, ValueError):
+            return self._socket.fileno() >= 0 and not self._coming.poll(0)
+        except OSError:
             return False
 
     def close(self) -> None:
         self._socket.close()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait so long from now on. To tell the socket what it knows is a system call each time."""
+        if self._socket.gettimeout() != seconds:
+            self._socket.settimeout(seconds)
 
     def _more(self) -> bytes:
         seconds = self._patience.read
         if self._patience.whole:  # what has come is read all the same, however late it is read
             seconds = max(min(seconds, self._until - time.monotonic()), 0)
         try:
-            self._socket.settimeout(seconds)
+            self._wait(seconds)
             return self._socket.recv(RECEIVE_BYTES)
         except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
             raise Broken(f"no answer within {self._patience.read:g} s") from None

@@ -10,6 +10,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sinks.wire.credentials import Credentials
 
@@ -18,7 +19,12 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 
 def stamp(now: float) -> str:
     """A moment as X-Amz-Date says it."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    return _stamp(int(now))
+
+
+@lru_cache(1)
+def _stamp(seconds: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 
 @dataclass(frozen=True, repr=False)
