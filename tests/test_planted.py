@@ -230,7 +230,7 @@ def hot_items_named_by_arrival(patch: pytest.MonkeyPatch) -> None:
     """A hot item's key has the moment its record arrived: a repeat is another item."""
     real = sinks.hot.key_attributes
 
-    def key_attributes(rows: Any, contract: Any) -> Any:
+    def key_attributes(rows: Any, contract: Any, _time: Any = None) -> Any:
         place = rows.schema.get_field_index(contract.event_time)
         moved = rows.set_column(place, contract.event_time, rows.column("_arrival"))
         return real(moved, contract)
