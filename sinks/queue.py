@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 BATCH_MESSAGES_MAX = 10  # SendMessageBatch: messages a call
 BATCH_BYTES_MAX = 262_144  # SendMessageBatch: of all bodies together; some endpoints take 1 MiB
-RETENTION_MAX_SECONDS = 1_209_600  # SQS: 14 days
 
 _COUNTS = (
     "ApproximateNumberOfMessages",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 import socket
@@ -37,7 +38,9 @@ from infra.local.fasttable.process import FastTable
 from infra.local.fasttable.server import Server, serve
 from infra.local.fasttable.store import STALE_MIN
 from infra.local.proxy import Answer, Forward, Proxy, Request
-from infra.local.signature import SignatureError, Signer, verify, with_signed_body
+from infra.local.signature import SignatureError, verify, with_signed_body
+from sinks.wire import signature
+from sinks.wire.credentials import Credentials as Own
 from tests.support import answer, client, create_table, loopback
 
 HERE = ("test", "test")
@@ -524,6 +527,27 @@ def test_the_same_conditions_hold_and_leave_the_same_items(url: str, writes: lis
 
 # ---- Signatures ----
 
+
+class Signer:
+    """Requests of a service's JSON protocol, signed as the transport signs them."""
+
+    def __init__(self, service: str, region: str, key_id: str, secret: str) -> None:
+        self._signer, self._own = signature.Signer(service, region), Own(key_id, secret)
+
+    def post(self, host: str, target: str, body: bytes, now: datetime) -> Request:
+        headers = {
+            "content-type": "application/x-amz-json-1.0",
+            "host": host,
+            "x-amz-date": signature.stamp(now.timestamp()),
+            "x-amz-target": target,
+        }
+        how = self._signer.signing(self._own, "POST", "/", headers, headers["x-amz-date"])
+        headers["authorization"] = how.authorization(hashlib.sha256(body).hexdigest())
+        headers["content-length"] = str(len(body))
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        return Request("", "\r\n".join(["POST / HTTP/1.1", *lines, "", ""]).encode(), body)
+
+
 SIGNER = Signer("dynamodb", "us-east-1", *HERE)
 
 
@@ -595,8 +619,8 @@ def test_our_signatures_are_botocores() -> None:
     auth = SigV4Auth(Credentials(*HERE), "dynamodb", "us-east-1")
     asked.headers["X-Amz-Date"] = made.headers["x-amz-date"]
     canonical = auth.canonical_request(asked)
-    signature = auth.signature(auth.string_to_sign(asked, canonical), asked)
-    assert made.headers["authorization"].endswith(f"Signature={signature}")
+    told = auth.signature(auth.string_to_sign(asked, canonical), asked)
+    assert made.headers["authorization"].endswith(f"Signature={told}")
 
 
 NOW = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)

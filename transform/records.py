@@ -57,9 +57,6 @@ DIGEST = pa.binary(DIGEST_BYTES)
 POSITION = ("_stream", "_shard", "_sequence")
 """The columns that name a source record, the same in raw, landing and quarantine."""
 
-ORIGIN = ("_raw", "_index", "_sub", "_child")
-"""The columns that lead from a row back to its bytes."""
-
 RAW_SCHEMA = pa.schema(
     [
         pa.field("_source", pa.string(), nullable=False),  # kinesis or sqs

@@ -1,19 +1,19 @@
-"""AWS Signature Version 4 of a request as it is on the wire: made, and verified."""
+"""AWS Signature Version 4 of a request as it is on the wire: verified, and made anew."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from urllib.parse import parse_qsl, quote
 
 from infra.local.proxy import Request, with_body
+from sinks.wire.signature import ALGORITHM, signing_key
 
-ALGORITHM = "AWS4-HMAC-SHA256"
 SKEW = timedelta(minutes=5)  # how far a request's time may be from ours
 TIME = "%Y%m%dT%H%M%SZ"
 ALWAYS_SIGNED = frozenset({"host", "x-amz-date"})
@@ -77,40 +77,6 @@ def with_signed_body(request: Request, body: bytes, secret: str) -> Request:
     return replace(changed, head=changed.head.replace(old.encode(), new.encode()))
 
 
-@dataclass(frozen=True)
-class Signer:
-    """Makes requests of one service's JSON protocol, signed."""
-
-    service: str
-    region: str
-    key_id: str
-    secret: str
-
-    def post(self, host: str, target: str, body: bytes, now: datetime) -> Request:
-        """A request for `target`, as in `DynamoDB_20120810.GetItem`."""
-        signed = {
-            "content-type": "application/x-amz-json-1.0",
-            "host": host,
-            "x-amz-date": f"{now:{TIME}}",
-            "x-amz-target": target,
-        }
-        scope = (f"{now:%Y%m%d}", self.region, self.service)
-        bare = Request("", _head(signed), body)
-        made = _signature(bare, self.secret, scope, list(signed))
-        credential = "/".join([self.key_id, *scope, "aws4_request"])
-        authorization = (
-            f"{ALGORITHM} Credential={credential}, SignedHeaders={';'.join(signed)}, "
-            f"Signature={made}"
-        )
-        unsigned = {"authorization": authorization, "content-length": str(len(body))}
-        return replace(bare, head=_head({**signed, **unsigned}))
-
-
-def _head(headers: Mapping[str, str]) -> bytes:
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join(["POST / HTTP/1.1", *lines, "", ""]).encode("latin-1")
-
-
 def _check_time(text: str, day: str, now: datetime) -> None:
     at = _moment(text)
     if at is None:
@@ -171,9 +137,4 @@ def _query(query: str) -> str:
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
-@lru_cache(maxsize=8)  # a day, a region or two
-def _key(secret: str, day: str, region: str, service: str) -> bytes:
-    key = f"AWS4{secret}".encode()
-    for part in (day, region, service, "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return key
+_key = lru_cache(maxsize=8)(signing_key)  # a day, a region or two

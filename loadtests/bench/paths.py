@@ -12,7 +12,6 @@ from loadtests.bench import equality
 from loadtests.bench.local import Endpoint, Worker
 from loadtests.bench.traffic import Traffic, traffic
 
-SIZES = (100, 1_000, 7_000)
 FORMS = ("plain", "KPL")
 BASELINE = "baseline"
 PLANTED_SHARE = 0.03  # of the records of the events that are compared; none in those measured

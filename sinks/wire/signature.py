@@ -83,8 +83,14 @@ class Signer:
         kept_secret, kept_day, key = self._kept
         if kept_secret == secret and kept_day == day:
             return key
-        key = f"AWS4{secret}".encode()
-        for part in (day, self._region, self._service, "aws4_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
+        key = signing_key(secret, day, self._region, self._service)
         self._kept = secret, day, key
         return key
+
+
+def signing_key(secret: str, day: str, region: str, service: str) -> bytes:
+    """What a secret signs with on one day, in one region, for one service."""
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
