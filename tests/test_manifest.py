@@ -8,18 +8,20 @@ import pyarrow as pa
 import pytest
 
 from infra.doubles.s3 import S3
-from infra.doubles.world import Calm, World
+from infra.doubles.world import Calm
 from sinks.bucket import Bucket
 from sinks.lake import manifest
 from sinks.lake.manifest import ABSORBED, File, Manifest, Partition, Seal
 
 FILE = File("lake/telemetry/data/2026-11-24/12/a.parquet", 10, 1_000, 5, 9, ("g1",))
-HOUR = Partition(498_000, 10, 9, 1, "00ff00ff00ff00ff", (FILE,), seal=Seal(7, 8, True, 0))
+HOUR = Partition(
+    498_000, 10, 9, 1, "00ff00ff00ff00ff", (FILE,), seal=Seal(7, 8, exact=True, missing=0)
+)
 
 
 @pytest.fixture
 def bucket() -> Bucket:
-    s3 = S3(World(Calm()))
+    s3 = S3(Calm())
     s3.create_bucket(Bucket="b")
     return Bucket(s3, "b")  # type: ignore[arg-type]  a double at the client's level
 
