@@ -119,7 +119,7 @@ class _Compaction:
 
     def _hour(self, hour: int) -> Partition:
         old = self._lake.by_hour.get(hour)
-        if old is None or self._outgrown(old) or self.resolution.anew(hour):
+        if old is None or self._outgrown(old) or self.resolution.anew({hour}):
             self.anew += 1
             return self._made_anew(hour, old)
         return self._added_to(hour, old)
@@ -131,7 +131,7 @@ class _Compaction:
     def _made_anew(self, hour: int, old: Partition | None) -> Partition:
         told = Told()
         standing, repeats = self._files("data", hour), self._files("repeats", hour)
-        for part in parted(self.resolution.everything(hour), self._schema, told):
+        for part in parted(self.resolution.everything({hour}), self._schema, told):
             standing.write(part.standing)
             repeats.write(part.repeats)
         standing.close()
@@ -152,18 +152,18 @@ class _Compaction:
         told, again = Told(), Told()
         standing, repeats = self._files("data", hour), self._files("repeats", hour)
         new_ids: dict[str, int] = defaultdict(int)
-        for part in parted(self.resolution.added(hour), self._schema, told):
+        for part in parted(self.resolution.added({hour}), self._schema, told):
             standing.write(part.standing)
             repeats.write(part.repeats)
             for name in part.standing.column("_record_id").to_pylist():
                 new_ids[name] += 1
-        for part in parted(self.resolution.repeated(hour), self._schema, again):
+        for part in parted(self.resolution.repeated({hour}), self._schema, again):
             repeats.write(part.standing)
             repeats.write(part.repeats)
         standing.close()
         repeats.close()
         self.repeats += told.repeats + again.rows + again.repeats
-        known = self.resolution.known(hour) if new_ids else {}
+        known = self.resolution.known({hour}) if new_ids else {}
         ids = sum(name not in known for name in new_ids)
         conflicts = sum(
             known.get(name, 0) < 2 and known.get(name, 0) + count > 1  # noqa: PLR2004  two of one id

@@ -49,16 +49,15 @@ def snapshot(work: Workspace, contract: Contract) -> Snapshot:
 def of(work: Workspace, contract: Contract, lake: Manifest, fresh: Sequence[Object]) -> Snapshot:
     """The records of a lake and of objects that it has not taken in."""
     found = Resolution(work, contract, lake, fresh)
-    schema = found.schema
-    standing = [schema.empty_table()]
-    anew = set()
-    for hour in found.hours:
-        whole = found.anew(hour)
-        rows = found.everything(hour) if whole else found.added(hour)
-        standing += [part.standing for part in parted(rows, schema, Told())]
-        anew |= {hour} if whole else set()
+    anew = found.anew(found.hours)
+    rows = [found.everything(anew)] if anew else []
+    rows += [found.added(grown)] if (grown := set(found.hours) - anew) else []
+    standing = [
+        found.schema.empty_table(),
+        *(part.standing for each in rows for part in parted(each, found.schema, Told())),
+    ]
     files = tuple(file for part in lake.partitions if part.hour not in anew for file in part.files)
-    return Snapshot(lake, files, pa.concat_tables(standing), schema, tuple(found.hours))
+    return Snapshot(lake, files, pa.concat_tables(standing), found.schema, tuple(found.hours))
 
 
 def sealed(work: Workspace, contract: Contract) -> Snapshot:

@@ -7,7 +7,7 @@ again as a whole: what is new is added to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sinks import distinct, parquet
 from sinks.lake.contest import ENDS, Contest, Span
-from sinks.lake.manifest import Absorbed, Manifest
+from sinks.lake.manifest import Absorbed, File, Manifest
 from sinks.lake.plan import Object
 from sinks.lake.workspace import Workspace
 from transform.contract import Contract
@@ -51,11 +51,11 @@ class Resolution:
         shift = _FROM_YEAR_ONE * HOUR_MICROS
         self._hour = f"(({micros} + {shift}) // {HOUR_MICROS} - {_FROM_YEAR_ONE})"
         self._survey()
-        self._stray()
+        self._work.db.register("no_rows", self.schema.empty_table())
         marks = [one.key for one in fresh if not one.landed]
         self._contest = Contest(work, lake, self._spans(), marks)
         self._losing = self._contest.hours(self._hour)
-        self._gathered: int | None = None
+        self._gathered: frozenset[int] | None = None
 
     @property
     def rows_of(self) -> dict[str, int]:
@@ -98,87 +98,103 @@ class Resolution:
         found = dict(self._work.rows(sql))
         return Origins(int(sum(found.values())), tuple(sorted(found)))
 
-    def anew(self, hour: int) -> bool:
-        """Whether an hour must be made anew, because a row of it that stands does not stay."""
-        partition = self._lake.by_hour.get(hour)
-        if partition is None or not partition.files or hour in self._losing:
-            return True
-        self._gather(hour)
-        earliest = distinct.EARLIEST.split(", ")
-        fresh, held = (", ".join(f"{t}.{name}" for name in earliest) for t in ("f", "h"))
-        standing = self._standing(hour, f"{IDENTITY}, {distinct.EARLIEST}")
-        return bool(
-            self._work.number(f"""
-                SELECT count(*) FROM gathered f JOIN ({standing}) h USING ({IDENTITY})
-                WHERE ({fresh}) < ({held})
-            """)
-        )
+    def anew(self, hours: Collection[int]) -> set[int]:
+        """Which of some hours must be made anew: a row of them that stands does not stay."""
+        held = {hour for hour in hours if (part := self._lake.by_hour.get(hour)) and part.files}
+        asked = held - self._losing
+        return (set(hours) - asked) | self._preceded(asked)
 
-    def everything(self, hour: int) -> pa.RecordBatchReader:
-        """All rows of an hour that is made anew, in order, with its repeats."""
-        partition = self._lake.by_hour.get(hour)
-        held = (*partition.files, *partition.repeats) if partition else ()
-        sources = [*self._fresh(hour), self._work.read((file.key for file in held), _ALL)]
-        return self._ordered(sources, self._contest.without)
+    def everything(self, hours: Collection[int]) -> pa.RecordBatchReader:
+        """All rows of hours that are made anew, in order, with their repeats."""
+        held = self._work.read((file.key for file in self._held(hours)), _ALL)
+        return self._ordered([*self._fresh(hours), held], self._contest.without)
 
-    def added(self, hour: int) -> pa.RecordBatchReader:
-        """What is to be added to an hour that is not made anew, in order, with its repeats."""
-        self._gather(hour)
-        return self._ordered(
-            [f"FROM gathered ANTI JOIN ({self._standing(hour, IDENTITY)}) USING ({IDENTITY})"]
-        )
+    def added(self, hours: Collection[int]) -> pa.RecordBatchReader:
+        """What is to be added to hours that are not made anew, in order, with its repeats."""
+        self._gather(hours)
+        standing = self._standing(hours, IDENTITY)
+        return self._ordered([f"FROM gathered ANTI JOIN ({standing}) USING ({IDENTITY})"])
 
-    def repeated(self, hour: int) -> pa.RecordBatchReader:
-        """What repeats rows that stand in such an hour and is not held itself, in order."""
-        self._gather(hour)
-        partition = self._lake.by_hour[hour]
-        held = (file.key for file in (*partition.files, *partition.repeats))
-        elements = self._work.read(held, distinct.ELEMENT)
+    def repeated(self, hours: Collection[int]) -> pa.RecordBatchReader:
+        """What repeats rows that stand in such hours and is not held itself, in order."""
+        self._gather(hours)
+        standing = self._standing(hours, IDENTITY)
+        elements = self._work.read((file.key for file in self._held(hours)), distinct.ELEMENT)
         return self._ordered(
             [
-                f"FROM gathered SEMI JOIN ({self._standing(hour, IDENTITY)}) USING ({IDENTITY}) "
+                f"FROM gathered SEMI JOIN ({standing}) USING ({IDENTITY}) "
                 f"ANTI JOIN ({elements}) USING ({distinct.ELEMENT})"
             ]
         )
 
-    def known(self, hour: int) -> dict[str, int]:
-        """Record ids of such an hour's fresh rows that stand in it, and for how many digests."""
-        self._gather(hour)
+    def known(self, hours: Collection[int]) -> dict[str, int]:
+        """Record ids of such hours' fresh rows that stand in them, and for how many digests."""
+        self._gather(hours)
         found = self._work.rows(f"""
-            SELECT _record_id, count(*) FROM ({self._standing(hour, IDENTITY)})
+            SELECT _record_id, count(*) FROM ({self._standing(hours, IDENTITY)})
             SEMI JOIN gathered USING (_record_id) GROUP BY ALL
         """)
         return dict(found)
 
-    def _standing(self, hour: int, columns: str) -> str:
-        return self._work.read((f.key for f in self._lake.by_hour[hour].files), columns)
+    def _preceded(self, hours: Collection[int]) -> set[int]:
+        """Hours in which a fresh row came before its twin that stands."""
+        if not hours:
+            return set()
+        self._gather(hours)
+        earliest = distinct.EARLIEST.split(", ")
+        fresh, held = (", ".join(f"{t}.{name}" for name in earliest) for t in ("f", "h"))
+        standing = self._standing(hours, f"{IDENTITY}, {distinct.EARLIEST}, {self._hour} AS hour")
+        found = self._work.rows(f"""
+            SELECT DISTINCT hour FROM gathered f JOIN ({standing}) h USING ({IDENTITY})
+            WHERE ({fresh}) < ({held})
+        """)
+        return {hour for (hour,) in found}
 
-    def _gather(self, hour: int) -> None:
-        """Table `gathered`: an hour's fresh rows, those that lose left out."""
-        if self._gathered == hour:
+    def _standing(self, hours: Collection[int], columns: str) -> str:
+        files = (file for hour in sorted(hours) for file in self._lake.by_hour[hour].files)
+        return self._work.read((file.key for file in files), columns)
+
+    def _held(self, hours: Collection[int]) -> Iterator[File]:
+        """What the lake has of some hours, repeats too."""
+        for hour in sorted(hours):
+            if partition := self._lake.by_hour.get(hour):
+                yield from (*partition.files, *partition.repeats)
+
+    def _gather(self, hours: Collection[int]) -> None:
+        """Table `gathered`: fresh rows of some hours, those that lose left out."""
+        wanted = frozenset(hours)
+        if self._gathered == wanted:
             return
-        rows = " UNION ALL BY NAME ".join(filter(None, self._fresh(hour)))
+        rows = " UNION ALL BY NAME ".join(filter(None, ["FROM no_rows", *self._fresh(wanted)]))
         self._work.db.execute(
             f"CREATE OR REPLACE TABLE gathered AS FROM ({rows}) {self._contest.without}"
         )
-        self._gathered = hour
+        self._gathered = wanted
 
-    def _fresh(self, hour: int) -> list[str]:
-        """Fresh rows of an hour: of the objects whose home it is, and of all others."""
-        paths = self._work.keys_of(
-            path
-            for (path,) in self._work.rows(
-                f"SELECT path FROM homes WHERE home = {hour} ORDER BY path"
-            )
+    def _fresh(self, hours: Collection[int]) -> list[str]:
+        """Fresh rows of some hours.
+
+        Of one: of the objects whose home it is, and of all others together; of more: of all objects
+        that have any.
+        """
+        if len(hours) == 1:
+            (hour,) = hours
+            strays = f"SELECT * EXCLUDE (_hour) FROM strays WHERE _hour = {hour}"
+            others = strays if self._strays else ""
+            paths = self._paths(f"SELECT path FROM homes WHERE home = {hour} ORDER BY path")
+            return [self._work.read(paths, _ALL, f"{self._hour} = {hour}"), others]
+        wanted = ", ".join(map(str, sorted(hours))) or "NULL"
+        paths = self._paths(
+            f"SELECT DISTINCT path FROM survey WHERE hour IN ({wanted}) ORDER BY path"
         )
-        return [
-            self._work.read(paths, _ALL, f"{self._hour} = {hour}"),
-            f"SELECT * EXCLUDE (_hour) FROM strays WHERE _hour = {hour}" if self._strays else "",
-        ]
+        return [self._work.read(paths, _ALL, f"{self._hour} IN ({wanted})")]
+
+    def _paths(self, sql: str) -> list[str]:
+        """Keys of the objects at the paths that a query finds."""
+        return self._work.keys_of(path for (path,) in self._work.rows(sql))
 
     def _ordered(self, sources: Iterable[str], without: str = "") -> pa.RecordBatchReader:
         schema = self.schema
-        self._work.db.register("no_rows", schema.empty_table())
         rows = " UNION ALL BY NAME ".join(filter(None, ["FROM no_rows", *sources]))
         names = ", ".join(f'"{name}"' for name in schema.names)
         contract = self._contract
@@ -206,26 +222,26 @@ class Resolution:
             found[names[path]].append(Span(*span))
         return found
 
-    def _stray(self) -> None:
+    @cached_property
+    def _strays(self) -> bool:
         """Tables `homes`, the hour that an object has most rows of, and `strays`, all its others.
 
-        So an object is read for its home, and once for all other hours together.
+        So an object is read for its home, and once for all other hours together. Whether any has.
         """
         self._work.db.execute("""
             CREATE TABLE homes AS
             SELECT path, arg_max(hour, (n, hour)) AS home, count(*) > 1 AS mixed
             FROM (SELECT path, hour, sum(rows) AS n FROM survey GROUP BY ALL) GROUP BY path
         """)
-        found = self._work.rows("SELECT path FROM homes WHERE mixed ORDER BY path")
-        self._strays = bool(found)
-        if found:
-            rows = self._work.read(
-                self._work.keys_of(path for (path,) in found), f"*, {self._hour} AS _hour"
-            )
-            self._work.db.execute(f"""
-                CREATE TABLE strays AS SELECT r.* EXCLUDE (filename)
-                FROM ({rows}) r JOIN homes ON r.filename = homes.path WHERE _hour <> home
-            """)
+        mixed = self._paths("SELECT path FROM homes WHERE mixed ORDER BY path")
+        if not mixed:
+            return False
+        rows = self._work.read(mixed, f"*, {self._hour} AS _hour")
+        self._work.db.execute(f"""
+            CREATE TABLE strays AS SELECT r.* EXCLUDE (filename)
+            FROM ({rows}) r JOIN homes ON r.filename = homes.path WHERE _hour <> home
+        """)
+        return True
 
 
 def united(schemas: Sequence[pa.Schema]) -> pa.Schema:
