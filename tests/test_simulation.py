@@ -20,7 +20,7 @@ SEEDS = 120
 FAULTS = {*get_args(FaultKind), *get_args(EventKind)}
 DONE = {
     *("tripped", "resumed", "unread", "canary", "parked", "fifo"),
-    *("replay", "reprocess", "swept", "owed", "verified"),
+    *("replay", "reprocess", "swept", "owed", "verified", "compacted", "raced"),
     *(f"dropped by {rule}" for rule in (FILTER, EXPLODE, CHOOSE, SAMPLED)),
 }
 """What guards, operators and rules came to do."""

@@ -35,7 +35,7 @@ from infra.simulation.sources import (
     QueueSource,
     StreamSource,
 )
-from infra.simulation.weather import Weather
+from infra.simulation.weather import Patient, Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest.breaker import RejectLimits
 from ingest.limits import FIFO
@@ -115,17 +115,22 @@ class Account:
 
     def publish(self, version: int) -> None:
         """A version of the contract is put beside the others."""
-        registry.publish(self._calm(), contracts.contract(version, self.scenario.verbs))
+        registry.publish(self.calm(), contracts.contract(version, self.scenario.verbs))
 
     def use(self, version: int) -> None:
         """A version reads what names none. One that was never published cannot be used."""
         with suppress(registry.RegistryError):
-            registry.use(self._calm(), NAME, version)
+            registry.use(self.calm(), NAME, version)
 
-    def _calm(self) -> Bucket:
+    def calm(self) -> Bucket:
         """The bucket for whoever tries until it works."""
         calm: Any = S3(Calm(self.weather.clock), self.s3.buckets)
         return Bucket(calm, self.topology.bucket)
+
+    def patient(self) -> Bucket:
+        """The bucket for a command, whose client tries again."""
+        patient: Any = S3(Patient(self.weather), self.s3.buckets)
+        return Bucket(patient, self.topology.bucket)
 
     def expire(self) -> None:
         """Raw objects go, whoever still wants to read them."""

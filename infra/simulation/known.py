@@ -89,6 +89,29 @@ class Stores:
     executions: Sequence[Execution] = ()
 
 
+@dataclass(frozen=True, order=True)
+class Standing:
+    """A row that analysts count, in the order in which the earliest stands for its repeats."""
+
+    arrival: int
+    position: Position
+    place: Place
+    generation: str
+    origin: tuple[str, int]
+    identity: tuple[str, bytes]
+
+    @classmethod
+    def of(cls, row: Row) -> Standing:
+        return cls(
+            micros(row["_arrival"]),
+            position_of(row),
+            place_of(row),
+            row["_generation"],
+            (row["_raw"], row["_index"]),
+            (row["_record_id"], row["_digest"]),
+        )
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A position's one fate by law 5: the generation that counts, and its rows by place."""

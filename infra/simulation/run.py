@@ -14,17 +14,22 @@ from infra.esm.simulate import EPOCH
 from infra.simulation.account import Account
 from infra.simulation.drawn import Made
 from infra.simulation.known import Violation
+from infra.simulation.lake import Lake
 from infra.simulation.operators import Operators
 from infra.simulation.oracle import Oracle
 from infra.simulation.scenario import Event, Scenario
 from infra.simulation.scheduler import StuckError
 from infra.simulation.verdict import Verdict
+from infra.simulation.weather import EVEN
 from ingest import stages, telemetry
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks import control
 
 QUIET = QUIET_SECONDS + 1_000.0
 """Until a sweep looks at everything, by a clock that may be late."""
+QUIET_ORPHANS = 20 * 60.0 + 1_000.0
+"""Until a compaction takes in what no attempt told of, by such a clock."""
+ROWS_MAX = 7  # of a landing in which there are some dozens: a compaction comes to several commits
 KEPT = (KEPT_DAYS + 1) * 86_400.0
 SWEEPS_MAX = 5
 DRAIN_SECONDS = 24 * 3_600.0
@@ -65,6 +70,7 @@ class Simulation:
             account.mappings.switches,
             scenario.mend,
         )
+        self.lake = Lake(account, self.operators)
         self.oracle: Oracle | None = None
 
     def run(self) -> Report:
@@ -83,7 +89,7 @@ class Simulation:
             except StuckError as stuck:
                 violations.append(Violation("time stands still", str(stuck)))
         self.oracle = Oracle(self.account.known, self.account.stores())
-        verdict = Verdict(self.account, self.operators, self.oracle)
+        verdict = Verdict(self.account, self.operators, self.oracle, self.lake)
         violations += verdict.violations()
         return Report(
             self.scenario,
@@ -108,6 +114,10 @@ class Simulation:
                 self._operate(partial(self.operators.sweep, pause))
                 if not self.operators.swept:
                     break
+        if self.scenario.has_lake:
+            if self.account.weather.chance("two at once") < EVEN:
+                self.operators.begin(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS + 1.0))
+            self._operate(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS))
 
     def _operate(self, work: Callable[[], None]) -> None:
         self.operators.begin(work)
@@ -131,7 +141,7 @@ class Simulation:
                 self.account.known.groups.setdefault(made.key, []).append(record)
         self.account.known.made(record, made)
 
-    def _event(self, event: Event) -> None:
+    def _event(self, event: Event) -> None:  # noqa: C901  one case for each
         self.account.weather.note(f"event {event}")
         now = self.scheduler.now
         match event.kind:
@@ -139,6 +149,10 @@ class Simulation:
                 self._deploy(event)
             case "reprocess" | "replay" | "sweep":
                 self._command(event)
+            case "compact":
+                self.operators.begin(partial(self.lake.compact, int(event.value)))
+            case "read":
+                self.operators.begin(self.lake.read)
             case "split" | "merge":
                 self._reshard(event.kind)
             case "restart":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from infra.simulation.account import Account
 from infra.simulation.guards import overtaken, set_aside_by_the_world
 from infra.simulation.known import Violation
+from infra.simulation.lake import Lake
 from infra.simulation.operators import Operators
 from infra.simulation.oracle import Oracle
 from infra.simulation.proof import compared, proven
@@ -27,6 +28,7 @@ class Verdict:
     account: Account
     operators: Operators
     oracle: Oracle
+    lake: Lake
 
     def violations(self) -> Iterator[Violation]:
         """Everything that contradicts an invariant."""
@@ -41,12 +43,15 @@ class Verdict:
         tables = self.oracle.tables
         yield from set_aside_by_the_world(account.known, executions, tables, limits)
         yield from self._left()
+        if account.scenario.has_lake:
+            yield from self.lake.judge(self.oracle)
         if not account.scenario.seed % VERIFIED_EVERY and not account.expired:
             yield from self._proof()
 
     def did(self) -> Iterator[str]:
         """What guards, operators and the contract's rules came to do."""
         yield from self.operators.did
+        yield from self.lake.did
         for execution in self.account.machines.executions:
             if execution.status == "SUCCEEDED":
                 done = execution.output

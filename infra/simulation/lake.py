@@ -1,0 +1,172 @@
+"""The lake of a run: compacted and read while all goes on, and counted by hand.
+
+Law 5 over all objects is the oracle's own (`Oracle.standing`). Its rows are what the named reader
+must say at any moment, and what the lake's files must hold once everything is taken in.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from infra.simulation import contracts
+from infra.simulation.account import Account
+from infra.simulation.known import Row, Standing, Stores, Violation, micros
+from infra.simulation.operators import PAUSE_SECONDS, Operators
+from infra.simulation.oracle import Oracle
+from ingest.settings import Wiring
+from sinks import parquet
+from sinks.bucket import Bucket
+from sinks.lake import reader, work
+from sinks.lake.compact import Compacted
+from sinks.lake.work import Choice
+from sinks.lake.workspace import Limits, workspace
+
+MANIFEST = f"lake/{contracts.NAME}/manifest.json"
+SOURCES = ("landing/", "quarantine/", "dropped/")
+COMPACTIONS_MAX = 2
+HOUR_MICROS = 3_600_000_000
+ONE_THREAD = Limits(fetchers=1)  # effects are seen in tasks alone
+WORD_BYTES = 8
+
+
+class Lake:
+    """The lake of an account. `violations` are what readers found, `did` how often they could."""
+
+    def __init__(self, account: Account, operators: Operators) -> None:
+        self.account, self.operators = account, operators
+        self.violations: list[Violation] = []
+        self.did: list[str] = []
+
+    def compact(self, rows_max: int, pause: float = 0.0) -> None:
+        """Take in all there is, after a while, so many rows at a time.
+
+        A compaction may fail or die, and is run again; then the next one on the schedule does it.
+        """
+        choice = Choice(rows_max, orphans=True, limits=ONE_THREAD)
+
+        def command(wiring: Wiring) -> list[Compacted]:
+            bucket, table = self.account.patient(), wiring.ledger_table
+            return list(work.run(bucket, table, wiring.contract, choice, wiring.clock))
+
+        self.account.scheduler.sleep(pause)
+        for _ in range(COMPACTIONS_MAX):
+            if self.operators.once("compact", command):
+                self.did.append("compacted")
+                return
+            self.account.scheduler.sleep(PAUSE_SECONDS)
+
+    def read(self) -> None:
+        """Read as an analyst does, beside all else; where the world refuses, when it is calm.
+
+        What it must say is known where nothing landed meanwhile.
+        """
+        account = self.account
+        before = self._sources()
+        told = self.operators.once("read", lambda _: self._told(account.patient()))
+        if told is None:
+            before, told = self._sources(), self._told(account.calm())
+        if before == self._sources():
+            self.did.append("read")
+            stores = Stores(self._objects(), account.expired, {}, {}, ())
+            wanted = Oracle(account.known, stores).standing()
+            self.violations += _differ("a reader says otherwise", told, wanted)
+
+    def judge(self, oracle: Oracle) -> Iterator[Violation]:
+        """What is wrong with a lake that has taken in everything there is, and with its readers."""
+        yield from self.violations
+        lake = Held.of(self._objects())
+        landed = {key for key in oracle.tables if key.startswith(SOURCES)}
+        if landed != lake.absorbed:
+            yield Violation("the lake has not taken in all", str(sorted(landed ^ lake.absorbed)))
+        wanted = oracle.standing()
+        rows = [Standing.of(row) for rows in lake.hours.values() for row in rows]
+        yield from _differ("the lake holds other rows", rows, wanted)
+        yield from _differ("a reader says otherwise", self._told(self.account.calm()), wanted)
+        yield from lake.judge()
+
+    def _told(self, bucket: Bucket) -> list[Standing]:
+        """What the named reader says."""
+        deployed = self.account.lambdas.deployed
+        contract = contracts.contract(deployed.version, self.account.scenario.verbs)
+        with workspace(bucket, ONE_THREAD) as space:
+            found = reader.snapshot(space, contract)
+        rows = found.tail.to_pylist()
+        for file in found.files:
+            rows += parquet.decode(bucket.get(file.key)).to_pylist()
+        return [Standing.of(row) for row in rows]
+
+    def _objects(self) -> dict[str, bytes]:
+        held = self.account.s3.buckets[self.account.topology.bucket]
+        return {key: stored.data for key, stored in held.items()}
+
+    def _sources(self) -> set[str]:
+        """Which of the objects are there that a lake is made of."""
+        return {key for key in self._objects() if key.startswith(SOURCES)}
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lake as its objects are: the manifest that counts, and rows by event hour."""
+
+    manifest: Mapping[str, Any]
+    hours: Mapping[int, list[Row]]
+    absorbed: frozenset[str]
+
+    @classmethod
+    def of(cls, objects: Mapping[str, bytes]) -> Held:
+        if MANIFEST not in objects:
+            return cls({"partitions": []}, {}, frozenset())
+        root = msgspec.json.decode(objects[MANIFEST])
+        manifest = msgspec.json.decode(objects[root["manifest"]])
+        hours = {
+            part["hour"]: _rows(objects, [file["key"] for file in part["files"]])
+            for part in manifest["partitions"]
+        }
+        lists = _rows(objects, [one["key"] for one in manifest["absorbed"]])
+        return cls(manifest, hours, frozenset(row["key"] for row in lists))
+
+    def judge(self) -> Iterator[Violation]:
+        """Whether partitions are what the manifest says of them."""
+        for part in self.manifest["partitions"]:
+            rows = self.hours[part["hour"]]
+            if any(micros(row["event_time"]) // HOUR_MICROS != part["hour"] for row in rows):
+                yield Violation("a row in another hour", str(part["hour"]))
+            told = {name: part[name] for name in ("rows", "ids", "conflicts", "digest")}
+            if told != (counted := _counted(rows)):
+                yield Violation("a partition miscounts", f"{told}, not {counted}")
+
+
+def _rows(objects: Mapping[str, bytes], keys: Iterable[str]) -> list[Row]:
+    return [row for key in keys for row in parquet.decode(objects[key]).to_pylist()]
+
+
+def _counted(rows: Iterable[Row]) -> dict[str, Any]:
+    """What a manifest says of some rows, by hand."""
+    digests: dict[str, list[bytes]] = defaultdict(list)
+    for row in rows:
+        digests[row["_record_id"]].append(row["_digest"])
+    words = [
+        int.from_bytes(digest[at : at + WORD_BYTES], "little")
+        for own in digests.values()
+        for digest in own
+        for at in range(0, len(digest), WORD_BYTES)
+    ]
+    return {
+        "rows": sum(map(len, digests.values())),
+        "ids": len(digests),
+        "conflicts": sum(len(set(own)) > 1 for own in digests.values()),
+        "digest": f"{sum(words) % 2**64:016x}",
+    }
+
+
+def _differ(kind: str, told: Iterable[Standing], wanted: list[Standing]) -> Iterator[Violation]:
+    """Rows that are there and should not be, or the other way; each is there once."""
+    found = sorted(told)
+    if found != wanted:
+        odd = set(found) ^ set(wanted)
+        yield Violation(kind, f"{len(found)} rows for {len(wanted)}; {sorted(odd)[:2] or 'twice'}")
