@@ -49,7 +49,10 @@ BREAKER = RejectLimits(records_min=4, keys_min=2)
 
 
 class Account:
-    """One pipeline, as a scenario has it. `expired` are objects that a lifecycle rule removed."""
+    """One pipeline, as a scenario has it.
+
+    `expired` are objects that a lifecycle rule removed, `retired` those that the lake has instead.
+    """
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -58,6 +61,7 @@ class Account:
         self.weather = Weather(scenario, self.scheduler)
         self.known = Known(now=lambda: self.scheduler.now)
         self.expired: dict[str, bytes] = {}
+        self.retired: dict[str, bytes] = {}
         self._services()
         self._sources()
         if "versions" in scenario.verbs:
@@ -138,6 +142,11 @@ class Account:
         for key in [key for key in objects if key.startswith("raw/")]:
             self.expired[key] = objects.pop(key).data
 
+    @property
+    def gone(self) -> dict[str, bytes]:
+        """Objects that were there."""
+        return self.expired | self.retired
+
     def stores(self) -> Stores:
         """What lies in it."""
         objects = self.s3.buckets[self.topology.bucket]
@@ -145,7 +154,7 @@ class Account:
         done = [e for e in self.machines.executions if e.status == "SUCCEEDED"]
         return Stores(
             objects={key: stored.data for key, stored in objects.items()},
-            gone=self.expired,
+            gone=self.gone,
             hot=tables[self.topology.hot_table.name],
             ledger=tables[self.topology.ledger_table.name],
             succeeded=[execution.arn for execution in done],

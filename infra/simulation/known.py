@@ -91,14 +91,17 @@ class Stores:
 
 @dataclass(frozen=True, order=True)
 class Standing:
-    """A row that analysts count, in the order in which the earliest stands for its repeats."""
+    """A row that analysts count, in the order in which the earliest stands for its repeats.
+
+    Attempts that overlap write an element more than once: any of its origins is as good.
+    """
 
     arrival: int
     position: Position
     place: Place
     generation: str
-    origin: tuple[str, int]
     identity: tuple[str, bytes]
+    origin: tuple[str, int] = field(compare=False)
 
     @classmethod
     def of(cls, row: Row) -> Standing:
@@ -107,8 +110,8 @@ class Standing:
             position_of(row),
             place_of(row),
             row["_generation"],
-            (row["_raw"], row["_index"]),
             (row["_record_id"], row["_digest"]),
+            (row["_raw"], row["_index"]),
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from sinks import parquet
 from sinks.bucket import Bucket
 from sinks.lake import reader, work
 from sinks.lake.compact import Compacted
+from sinks.lake.retire import Retired, retire
 from sinks.lake.work import Choice
 from sinks.lake.workspace import Limits, workspace
 
@@ -60,6 +62,23 @@ class Lake:
                 return
             self.account.scheduler.sleep(PAUSE_SECONDS)
 
+    def retire(self, pause: float) -> None:
+        """Delete what nobody can need any more, after a while; somebody remembers what landed."""
+        self.account.scheduler.sleep(pause)
+        before = self._objects()
+
+        def command(wiring: Wiring) -> Retired:
+            now = datetime.fromtimestamp(wiring.clock(), UTC)
+            return retire(self.account.patient(), contracts.NAME, now)
+
+        done = self.operators.once("retire", command)
+        left = self._sources()
+        gone = {key for key in before if key.startswith(SOURCES) and key not in left}
+        self.account.retired |= {key: before[key] for key in gone}
+        self.did += ["retired"] * bool(gone)
+        if done is None or done.landing != len(gone):
+            self.violations.append(Violation("retired otherwise than told", f"{done} {gone}"))
+
     def read(self) -> None:
         """Read as an analyst does, beside all else; where the world refuses, when it is calm.
 
@@ -72,7 +91,7 @@ class Lake:
             before, told = self._sources(), self._told(account.calm())
         if before == self._sources():
             self.did.append("read")
-            stores = Stores(self._objects(), account.expired, {}, {}, ())
+            stores = Stores(self._objects(), account.gone, {}, {}, ())
             wanted = Oracle(account.known, stores).standing()
             self.violations += _differ("a reader says otherwise", told, wanted)
 
@@ -84,8 +103,9 @@ class Lake:
         if landed != lake.absorbed:
             yield Violation("the lake has not taken in all", str(sorted(landed ^ lake.absorbed)))
         wanted = oracle.standing()
-        rows = [Standing.of(row) for rows in lake.hours.values() for row in rows]
-        yield from _differ("the lake holds other rows", rows, wanted)
+        rows = [row for rows in lake.hours.values() for row in rows]
+        yield from _differ("the lake holds other rows", map(Standing.of, rows), wanted)
+        yield from _changed(rows, [row for _, row in oracle.landing])
         yield from _differ("a reader says otherwise", self._told(self.account.calm()), wanted)
         yield from lake.judge()
 
@@ -162,6 +182,19 @@ def _counted(rows: Iterable[Row]) -> dict[str, Any]:
         "conflicts": sum(len(set(own)) > 1 for own in digests.values()),
         "digest": f"{sum(words) % 2**64:016x}",
     }
+
+
+def _changed(rows: Iterable[Row], landed: Iterable[Row]) -> Iterator[Violation]:
+    """Rows that are not, column by column, as one of them landed."""
+    known = {_whole(row) for row in landed}
+    for row in rows:
+        if _whole(row) not in known:
+            yield Violation("a row of the lake never landed", str(row))
+
+
+def _whole(row: Row) -> tuple[tuple[str, Any], ...]:
+    """All that a row says: files have columns of other versions, null in it."""
+    return tuple(sorted((name, value) for name, value in row.items() if value is not None))
 
 
 def _differ(kind: str, told: Iterable[Standing], wanted: list[Standing]) -> Iterator[Violation]:

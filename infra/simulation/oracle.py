@@ -197,8 +197,7 @@ class Oracle:
         for _, row in self.landing:
             position, one = position_of(row), Standing.of(row)
             if position in self.chosen and one.generation == self.chosen[position].generation:
-                held = elements.setdefault((position, one.place), one)
-                elements[position, one.place] = min(held, one, key=lambda it: it.origin)
+                elements[position, one.place] = one
         found: dict[tuple[str, bytes], Standing] = {}
         for one in elements.values():
             found[one.identity] = min(found.get(one.identity, one), one)

@@ -24,6 +24,7 @@ from infra.simulation.weather import EVEN
 from ingest import stages, telemetry
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks import control
+from sinks.lake import retire
 
 QUIET = QUIET_SECONDS + 1_000.0
 """Until a sweep looks at everything, by a clock that may be late."""
@@ -32,6 +33,7 @@ QUIET_ORPHANS = 20 * 60.0 + 1_000.0
 ROWS_MAX = 7  # of a landing in which there are some dozens: a compaction comes to several commits
 KEPT = (KEPT_DAYS + 1) * 86_400.0
 SWEEPS_MAX = 5
+LANDED = retire.LANDED.total_seconds()
 DRAIN_SECONDS = 24 * 3_600.0
 """After the last fault: a message may be invisible for 18 minutes some twenty times."""
 
@@ -115,9 +117,19 @@ class Simulation:
                 if not self.operators.swept:
                     break
         if self.scenario.has_lake:
-            if self.account.weather.chance("two at once") < EVEN:
-                self.operators.begin(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS + 1.0))
-            self._operate(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS))
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Everything becomes part of the lake, by one compaction or two at once.
+
+        Then, mostly, so much time passes that what landed is not needed any more.
+        """
+        chance = self.account.weather.chance
+        if chance("two at once") < EVEN:
+            self.operators.begin(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS + 1.0))
+        self._operate(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS))
+        if chance("retire") < EVEN:
+            self._operate(lambda: self.lake.retire(LANDED + 1_000.0))
 
     def _operate(self, work: Callable[[], None]) -> None:
         self.operators.begin(work)
