@@ -448,7 +448,7 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("contract", "demo", "hot", "ingest", "quarantine", "query"),
+        *("catalog", "contract", "demo", "hot", "ingest", "quarantine", "query"),
         *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 
