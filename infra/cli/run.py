@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.charts import ChartError, NoCharts
 from infra.cli import INTERRUPTED
 from infra.contracts.samples import SampleError
 from infra.lake import QueryError
@@ -32,10 +33,11 @@ class Paused(RuntimeError):
     """The breaker has stopped what the command waits for; the message says why and what to do."""
 
 
-WRONG = (ContractError, QueryError, ProducerError, SampleError, WrongTable)
+WRONG = (ChartError, ContractError, QueryError, ProducerError, SampleError, WrongTable)
 UNABLE = (
     EmulatorError,
     LambdaError,
+    NoCharts,
     StateError,
     SinkError,
     preflight.PreflightError,
