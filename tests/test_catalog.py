@@ -232,7 +232,7 @@ class Duck:
         self.db.register("telemetry_manifests", pa.Table.from_pylist(rows))
 
     def ask(self, name: str) -> list[tuple[Any, ...]]:
-        unnested = "(SELECT unnest(partitions) AS p FROM newest)"
+        unnested = "(SELECT unnest(partitions) AS p FROM _newest)"
         asked: dict[str, Query] = {q.name: q for q in queries([TELEMETRY], unnested)}
         found = self.db.sql(asked[f"telemetry_{name}"].sql).to_arrow_table()
         return [tuple(row.values()) for row in plain(found)]
@@ -255,6 +255,24 @@ def test_what_landed_since_is_added_and_nothing_counts_twice(duck):
     assert sorted(row[2] for row in duck.ask("now")) == [1, 2, 3, 4]
     assert sorted(row[2] for row in duck.ask("landed")) == [1, 2, 3, 4]
     assert [row[:3] for row in duck.ask("rejects_by_reason")] == [("malformed_json", None, 1)]
+
+
+@pytest.mark.parametrize("name", ["records", "select", "ranked", "members"])
+def test_a_contract_may_be_called_anything(name):
+    """Here the lake and landing are empty: the words must only be understood."""
+    own = replace(TELEMETRY, name=name)
+    with duckdb.connect() as db:
+        for table, schema in (
+            (name, own.landing_schema()),
+            (f"{name}_landing", own.landing_schema()),
+            (f"quarantine_{name}", QUARANTINE_SCHEMA),
+            (f"dropped_{name}", DROPPED_SCHEMA),
+        ):
+            db.register(table, schema.empty_table())
+        for query in queries([own]):
+            assert sqlglot.parse_one(query.sql, dialect="trino")
+            if "UNNEST" not in query.sql:
+                assert db.sql(query.sql).to_arrow_table().num_rows <= 1
 
 
 def test_the_latest_of_each_device(duck):

@@ -127,7 +127,7 @@ def counted(
         return sorted(by_origin[origin] for origin in found)
 
     def members(table: str) -> list[Row]:
-        return rows(f"WITH {shared.members(tables, table, COLUMNS)} FROM members")
+        return rows(f"WITH {shared.members(tables, table, COLUMNS)} FROM _members")
 
     found = Counted(
         rows(tables.delivered()),
@@ -139,7 +139,7 @@ def counted(
     assert found == Counted(
         members("landing"),
         members("quarantine"),
-        rows(f"WITH {shared.records(tables, one_each)} FROM records"),
+        rows(f"WITH {shared.records(tables, one_each)} FROM _records"),
         members("dropped"),
     )
     return found

@@ -2,7 +2,7 @@
 
 It is the rule of `sinks/distinct.py`, which says why, once more: Trino knows neither QUALIFY nor
 SEMI JOIN nor `* EXCLUDE`, so each step is a table of a WITH clause and names its columns. A test
-holds the two together.
+holds the two together. Steps begin with an underscore, as no contract's tables do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sinks.distinct import EARLIEST, ELEMENT, GENERATION, POSITION, Tables
 def members(tables: Tables, table: str, columns: Sequence[str]) -> str:
     """Every element of one of the tables whose fate counts, once: the body of a WITH clause.
 
-    It ends with the table `members`.
+    It ends with the table `_members`.
     """
     names = ", ".join(map(quoted, columns))
     own = ", ".join(f"t.{quoted(name)}" for name in columns)
@@ -25,43 +25,43 @@ def members(tables: Tables, table: str, columns: Sequence[str]) -> str:
         for fate, name in enumerate((tables.landing, tables.dropped, tables.quarantine))
     )
     return f"""\
-elements AS (
+_fates AS (
     {fates}
-), judged AS (
+), _judged AS (
     SELECT {POSITION}, {GENERATION},
         CASE WHEN max(_fate) = 2 THEN 2 ELSE min(_fate) END AS _worst,
         count(DISTINCT ROW(_sub, _child)) FILTER (WHERE _fate = 0) AS _good,
         CASE WHEN count(DISTINCT ROW(_sub, _child)) >= max(_elements) THEN 1 ELSE 0 END AS _whole
-    FROM elements
+    FROM _fates
     GROUP BY {POSITION}, {GENERATION}
-), ranked AS (
+), _ranked AS (
     SELECT {POSITION}, _generation, row_number() OVER (
         PARTITION BY {POSITION}
         ORDER BY _whole DESC, _epoch DESC, _worst, _good DESC, _version DESC, _generation DESC
     ) AS _place
-    FROM judged
-), copies AS (
+    FROM _judged
+), _copies AS (
     SELECT {own}, row_number() OVER (
         PARTITION BY {", ".join(f"t.{name}" for name in ELEMENT.split(", "))}
         ORDER BY t._raw, t._index
     ) AS _copy
-    FROM {table} t JOIN ranked r ON {same} AND r._place = 1
-), members AS (
-    SELECT {names} FROM copies WHERE _copy = 1
+    FROM {table} t JOIN _ranked r ON {same} AND r._place = 1
+), _members AS (
+    SELECT {names} FROM _copies WHERE _copy = 1
 )"""
 
 
 def records(tables: Tables, columns: Sequence[str]) -> str:
-    """One row per identity, the earliest: a body of a WITH clause that ends with `records`."""
+    """One row per identity, the earliest: a body of a WITH clause that ends with `_records`."""
     names = ", ".join(map(quoted, columns))
     return f"""\
-{members(tables, tables.landing, columns)}, repeats AS (
+{members(tables, tables.landing, columns)}, _repeats AS (
     SELECT {names}, row_number() OVER (
         PARTITION BY _record_id, _digest ORDER BY {EARLIEST}
     ) AS _repeat
-    FROM members
-), records AS (
-    SELECT {names} FROM repeats WHERE _repeat = 1
+    FROM _members
+), _records AS (
+    SELECT {names} FROM _repeats WHERE _repeat = 1
 )"""
 
 

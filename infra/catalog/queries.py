@@ -17,7 +17,7 @@ from transform.contract import Contract
 
 EPOCH = "CAST('1970-01-01 00:00:00 UTC' AS timestamp with time zone)"
 PARTITION = "hour, rows, ids, conflicts, digest, seal"
-PARTITIONS = f"newest CROSS JOIN UNNEST(newest.partitions) AS p ({PARTITION})"
+PARTITIONS = f"_newest CROSS JOIN UNNEST(_newest.partitions) AS p ({PARTITION})"
 """Hours of the manifests that count, where an array of rows unnests into columns, as in Trino."""
 
 
@@ -33,13 +33,14 @@ class Query:
 def queries(versions: Sequence[Contract], partitions: str = PARTITIONS) -> list[Query]:
     """The queries of a contract with these versions, the newest last."""
     landing, quarantine, dropped, manifests = tables_of(versions)
-    lake = lake_name(versions[-1].name)
+    own = lake_name(versions[-1].name)
+    lake = quoted(own)  # it may be a word of SQL's
     mine = _Names(versions[-1], lake, manifests.name, partitions)
     tables = Tables(landing.name, quarantine.name, dropped.name)
     columns = [column.name for column in landing.columns]
     marks = [column.name for column in quarantine.columns]
     return [
-        Query(f"{lake}_{name}", about, sql.strip())
+        Query(f"{own}_{name}", about, sql.strip())
         for name, about, sql in (
             ("count", "How many records, exactly; ids less than records are conflicts", mine.count),
             ("rows_per_hour", "Records of each hour of event time, UTC", mine.per_hour),
@@ -94,19 +95,19 @@ ORDER BY hour
     def latest(self, columns: Sequence[str]) -> str:
         names = ", ".join(map(quoted, columns))
         return f"""
-WITH ranked AS (
+WITH _ranked AS (
     SELECT {names}, row_number() OVER (
         PARTITION BY {self.device} ORDER BY {self.time} DESC, _digest DESC
     ) AS _place
     FROM {self.lake}
 )
-SELECT {names} FROM ranked WHERE _place = 1
+SELECT {names} FROM _ranked WHERE _place = 1
 """
 
     @property
     def lateness(self) -> str:
         return f"""
-WITH told AS (
+WITH _told AS (
     SELECT CASE
         WHEN _skew < 0 THEN '0 before its event time'
         WHEN _skew < 60000000 THEN '1 within a minute'
@@ -116,7 +117,7 @@ WITH told AS (
     FROM {self.lake}
     WHERE _skew IS NOT NULL
 )
-SELECT arrived, count(*) AS records FROM told GROUP BY arrived ORDER BY arrived
+SELECT arrived, count(*) AS records FROM _told GROUP BY arrived ORDER BY arrived
 """
 
     @property
@@ -132,20 +133,20 @@ ORDER BY hour
     def sealed(self, columns: Sequence[str]) -> str:
         names = ", ".join(f"l.{quoted(name)}" for name in columns)
         return f"""
-WITH {self._newest}, sealed AS (
+WITH {self._newest}, _sealed AS (
     SELECT p.hour FROM {self.partitions}
     WHERE p.seal IS NOT NULL
     GROUP BY p.hour
-    HAVING count(*) = (SELECT count(*) FROM newest)
+    HAVING count(*) = (SELECT count(*) FROM _newest)
 )
 SELECT {names} FROM {self.lake} l
-JOIN sealed s ON s.hour = date_diff('hour', {EPOCH}, l.{self.time})
+JOIN _sealed s ON s.hour = date_diff('hour', {EPOCH}, l.{self.time})
 """
 
     @property
     def _newest(self) -> str:
         """Of two manifests of one version one lost a race. SQL cannot tell which: both are in."""
-        return f"""newest AS (
+        return f"""_newest AS (
     SELECT partitions FROM {self.manifests}
     WHERE version = (SELECT max(version) FROM {self.manifests})
 )"""
@@ -156,7 +157,7 @@ def _rejects(tables: Tables, columns: Sequence[str]) -> str:
 WITH {distinct.members(tables, tables.quarantine, columns)}
 SELECT _reason, _field, count(*) AS rejects, min(_arrival) AS first_seen,
     max(_arrival) AS last_seen
-FROM members
+FROM _members
 GROUP BY _reason, _field
 ORDER BY rejects DESC, _reason, _field
 """
@@ -164,7 +165,7 @@ ORDER BY rejects DESC, _reason, _field
 
 def _landed(tables: Tables, columns: Sequence[str]) -> str:
     names = ", ".join(map(quoted, columns))
-    return f"WITH {distinct.records(tables, columns)}\nSELECT {names} FROM records"
+    return f"WITH {distinct.records(tables, columns)}\nSELECT {names} FROM _records"
 
 
 def _now(tables: Tables, columns: Sequence[str], lake: str) -> str:
@@ -174,7 +175,7 @@ def _now(tables: Tables, columns: Sequence[str], lake: str) -> str:
 WITH {distinct.records(tables, columns)}
 SELECT {names} FROM {lake}
 UNION ALL
-SELECT {fresh} FROM records r
+SELECT {fresh} FROM _records r
 WHERE NOT EXISTS (
     SELECT 1 FROM {lake} l WHERE l._record_id = r._record_id AND l._digest = r._digest
 )
