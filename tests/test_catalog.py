@@ -200,11 +200,13 @@ class Duck:
         self.bucket = bucket
         self.until = Deadline(time.time() + 60, time.time)
 
-    def land(self, bodies: Sequence[bytes], first: int, rules: Contract = TELEMETRY) -> None:
+    def land(
+        self, bodies: Sequence[bytes], first: int, rules: Contract = TELEMETRY, epoch: int = 0
+    ) -> None:
         given = replace(
             delivery(bodies), sequences=[str(first + number) for number in range(len(bodies))]
         )
-        batch = Transform(rules, 0).apply(given.table(), f"raw/{first}")
+        batch = Transform(rules, epoch).apply(given.table(), f"raw/{first}/{epoch}")
         landing.write(self.bucket, rules, batch, self.until)
 
     def table(self, kind: str, schema: pa.Schema) -> pa.Table:
@@ -255,6 +257,32 @@ def test_what_landed_since_is_added_and_nothing_counts_twice(duck):
     assert sorted(row[2] for row in duck.ask("now")) == [1, 2, 3, 4]
     assert sorted(row[2] for row in duck.ask("landed")) == [1, 2, 3, 4]
     assert [row[:3] for row in duck.ask("rejects_by_reason")] == [("malformed_json", None, 1)]
+
+
+def test_what_was_reprocessed_or_settled_otherwise_since_counts_as_it_counts_now(duck):
+    duck.land([reading(seq=1), reading(seq=2), reading(seq=3)], 100)
+    duck.compact()
+    stricter = parse_contract(TELEMETRY.source.replace(b"max = 125", b"max = 20"), "x")
+    duck.land(
+        [reading(seq=1), reading(seq=2, readings={"temperature": 19})], 100, stricter, epoch=1
+    )
+    duck.land([b"{"], 102, NEWER)  # an attempt at what is delivered already
+    duck.register()
+    assert sorted((row[2], row[4]) for row in duck.ask("now")) == [(2, 19), (3, 21.5)]
+    assert [row[:3] for row in duck.ask("rejects_by_reason")] == [
+        ("out_of_range", "temperature", 1)
+    ]
+
+
+def test_a_lake_stands_for_landing_that_was_deleted(duck):
+    duck.land([reading(seq=1), reading(seq=2)], 100)
+    duck.compact()
+    for key in list(duck.bucket.keys("landing/")):
+        duck.bucket.client.delete_object(Bucket="b", Key=key)
+    duck.land([b"{", reading(seq=2), reading(seq=3)], 100, NEWER)
+    duck.register()
+    assert sorted(row[2] for row in duck.ask("now")) == [1, 2, 3]
+    assert duck.ask("rejects_by_reason") == []
 
 
 @pytest.mark.parametrize("name", ["records", "select", "ranked", "members"])

@@ -36,9 +36,13 @@ def queries(versions: Sequence[Contract], partitions: str = PARTITIONS) -> list[
     own = lake_name(versions[-1].name)
     lake = quoted(own)  # it may be a word of SQL's
     mine = _Names(versions[-1], lake, manifests.name, partitions)
-    tables = Tables(landing.name, quarantine.name, dropped.name)
     columns = [column.name for column in landing.columns]
     marks = [column.name for column in quarantine.columns]
+    landed = Tables(landing.name, quarantine.name, dropped.name)
+    # What landed is deleted some time after the lake has taken it in.
+    names = ", ".join(map(quoted, columns))
+    both = f"(SELECT {names} FROM {lake} UNION ALL SELECT {names} FROM {landing.name})"
+    every = Tables(both, quarantine.name, dropped.name)
     return [
         Query(f"{own}_{name}", about, sql.strip())
         for name, about, sql in (
@@ -48,16 +52,16 @@ def queries(versions: Sequence[Contract], partitions: str = PARTITIONS) -> list[
             ("lateness", "How long after their event time records arrived", mine.lateness),
             ("partitions", "Hours of the lake, and which are sealed as of when", mine.hours),
             ("sealed", "Records of sealed hours alone", mine.sealed(columns)),
-            ("rejects_by_reason", "What was rejected and why, each once", _rejects(tables, marks)),
-            ("landed", "One row per identity of what is in landing", _landed(tables, columns)),
-            ("now", NOW, _now(tables, columns, lake)),
+            ("rejects_by_reason", "What was rejected and why, each once", _rejects(every, marks)),
+            ("landed", "One row per identity of what is in landing", _records(landed, columns)),
+            ("now", NOW, _records(every, columns)),
         )
     ]
 
 
 NOW = (
-    "The lake and what landed since. Exact, unless a replay or reprocess since the last compaction "
-    "settled a record otherwise than the lake has it"
+    "The lake and what landed since, each record by its one fate. Exact, but for what comes after "
+    "compaction has deleted the objects beside which it counts: the next compaction settles that"
 )
 
 
@@ -163,20 +167,6 @@ ORDER BY rejects DESC, _reason, _field
 """
 
 
-def _landed(tables: Tables, columns: Sequence[str]) -> str:
+def _records(tables: Tables, columns: Sequence[str]) -> str:
     names = ", ".join(map(quoted, columns))
     return f"WITH {distinct.records(tables, columns)}\nSELECT {names} FROM _records"
-
-
-def _now(tables: Tables, columns: Sequence[str], lake: str) -> str:
-    names = ", ".join(map(quoted, columns))
-    fresh = ", ".join(f"r.{quoted(name)}" for name in columns)
-    return f"""
-WITH {distinct.records(tables, columns)}
-SELECT {names} FROM {lake}
-UNION ALL
-SELECT {fresh} FROM _records r
-WHERE NOT EXISTS (
-    SELECT 1 FROM {lake} l WHERE l._record_id = r._record_id AND l._digest = r._digest
-)
-"""
