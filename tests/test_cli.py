@@ -449,7 +449,7 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("catalog", "contract", "demo", "hot", "ingest", "quarantine", "query"),
+        *("catalog", "compact", "contract", "demo", "hot", "ingest", "quarantine", "query"),
         *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 

@@ -21,9 +21,11 @@ from sinks.table import Table
 from transform.contract_file import load_contract
 
 EXAMPLES = """\b
-Views: records     landing rows, one per identity     ledger  one row per attempt
-       quarantine  rejected records, bytes and reason raw     source records as they came
-       dropped     marks of what a rule dropped        device_clocks  each device's skew
+Views: records     landing and lake, one per identity ledger  one row per attempt
+       sealed      records of sealed hours            raw     source records as they came
+       quarantine  rejected records, bytes and reason partitions     hours of the lake
+       dropped     marks of what a rule dropped       freshness      how far a contract is
+       device_clocks  each device's skew
        and one named after each contract (telemetry, environment_sensors): its records alone
 
 \b
