@@ -23,6 +23,7 @@ from infra.parked import NOTHING, Parked, digest
 from sinks import contracts as kept_contracts
 from sinks import control, hot, landing, ledger, parquet, raw
 from sinks.bucket import Bucket
+from sinks.lake.manifest import Manifest
 from sinks.ledger import Attempt
 from sinks.table import Key, Table
 from transform.contract import Contract
@@ -160,14 +161,6 @@ class Rules:
         rules = Transform(current, told["epoch"], tuple(older), key)
         return rules if rules.generation.digest == generation else None
 
-    def behind(self, name: str, epoch: int, version: int, generation: str) -> Contract | None:
-        """The contract of a generation; where its code is not here, by version, or the newest."""
-        if (rules := self.of(epoch, generation)) is not None:
-            return rules.contract
-        named = (one for one in self.contracts.values() if one.name == name)
-        of_version = [one for one in named if one.version == version]
-        return of_version[-1] if of_version else self.contract("", name)
-
     def contract(self, digest_text: str, name: str) -> Contract | None:
         """The contract of this digest; without one, the newest used here of that name."""
         if digest_text in self.contracts:
@@ -262,15 +255,14 @@ def _placed(table: pa.Table, key: str, places: pa.Array, contract: Contract | No
     return pa.table(columns, schema=LANDING)
 
 
-def _of_lake(rules: Rules, name: str, key: str, file: parquet.File) -> pa.Table:
+def _of_lake(rules: Rules, lake: Manifest, key: str, file: parquet.File) -> pa.Table:
     """Rows of a file of the lake (`OF_LAKE`), by the contract of each one's generation."""
     table = file.read()
     number = pa.array(range(table.num_rows), pa.int64())
-    made = table.group_by(["_epoch", "_version", "_generation"]).aggregate([])
     found = [OF_LAKE.empty_table()]
-    for of in made.to_pylist():
-        contract = rules.behind(name, of["_epoch"], of["_version"], of["_generation"])
-        mask = pc.equal(table.column("_generation"), of["_generation"])
+    for generation in table.column("_generation").unique().to_pylist():
+        contract = rules.contract(lake.contracts.get(generation, ""), lake.contract)
+        mask = pc.equal(table.column("_generation"), generation)
         rows = table.filter(mask)
         own = _placed(rows, key, number.filter(mask.combine_chunks()), contract)
         found.append(own.append_column(OF_LAKE.field("_hour"), _hours(rows, contract)))

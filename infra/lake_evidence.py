@@ -49,8 +49,8 @@ PARTITIONS = pa.schema(
 )
 TAKEN = pa.schema([("contract", pa.string()), ("key", pa.string()), ("rows", pa.int64())])
 
-Reader = Callable[[str, str, parquet.File], pa.Table]
-"""Rows of a contract's file, by its name, the file's key and its bytes."""
+Reader = Callable[[Manifest, str, parquet.File], pa.Table]
+"""Rows of a lake's file, by its key and its bytes."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class _Reading:
         sound = hashlib.sha256(data).hexdigest() == file.key.rpartition("/")[2].partition(".")[0]
         told |= {"held_bytes": len(data), "sound": sound}
         try:
-            rows = self._reader(lake.contract, file.key, parquet.File(data))
+            rows = self._reader(lake, file.key, parquet.File(data))
         except (pa.ArrowException, OSError):
             return 0
         told["held_rows"] = rows.num_rows
