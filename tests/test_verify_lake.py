@@ -15,25 +15,13 @@ import pytest
 from infra.why import why
 from sinks import landing, parquet
 from sinks.lake import manifest, reader
-from sinks.lake.compact import compact
 from sinks.lake.manifest import Manifest
-from sinks.lake.plan import Object, Plan
+from sinks.lake.plan import Object
+from tests import lakes
 from tests.support import Cloud, reading
 from tests.test_verify import SHARD, STREAM, TELEMETRY, State, checks, found
 
 ID = "sensor-1/2026-11-24T12:00:00.000000Z"
-
-
-def compacted(state: State) -> Manifest:
-    plan = Plan(tuple(fresh_of(state)), 0)
-    return compact(state.cloud.bucket, TELEMETRY, plan).lake
-
-
-def retired(state: State) -> None:
-    """Landing objects that were taken in are gone."""
-    fresh = {one.key for one in fresh_of(state)}
-    for key in set(state.cloud.keys("landing/")) - fresh:
-        state.delete(key)
 
 
 def fresh_of(state: State) -> list[Object]:
@@ -46,9 +34,9 @@ def state(account: Cloud) -> State:
     """A lake of three records, one of them sent twice, and one that it has not taken in yet."""
     made = State(account)
     made.deliver(reading(seq=1), b"no", reading(seq=1), reading(seq=2))
-    compacted(made)
+    lakes.taken_in(made.cloud.bucket, TELEMETRY)
     made.deliver(reading(seq=2), reading(seq=3), first=103)
-    compacted(made)
+    lakes.taken_in(made.cloud.bucket, TELEMETRY)
     made.deliver(reading(seq=4), first=110)
     return made
 
@@ -69,7 +57,7 @@ def changed(state: State, key: str, change: Callable[[pa.Table], pa.Table]) -> N
 @pytest.mark.parametrize("gone", [0, 2])
 def test_a_lake_is_proven_with_what_it_was_made_of_and_alone(state: State, gone: int) -> None:
     if gone:
-        retired(state)
+        lakes.without_landing(state.cloud.bucket, TELEMETRY)
     report = state.verify()
     assert found(report) == set()
     assert report.counts["lake_rows"] == 3
@@ -80,8 +68,8 @@ def test_a_lake_is_proven_with_what_it_was_made_of_and_alone(state: State, gone:
 
 
 def test_hot_items_are_wanted_by_rows_of_the_lake_alone(state: State) -> None:
-    compacted(state)
-    retired(state)
+    lakes.taken_in(state.cloud.bucket, TELEMETRY)
+    lakes.without_landing(state.cloud.bucket, TELEMETRY)
     assert state.verify().proven
     (pk, sk) = min(state.cloud.items())
     key = {"pk": {"S": pk}, "sk": {"S": sk}}
@@ -101,8 +89,8 @@ def test_a_deleted_file(state: State) -> None:
 
 
 def test_a_deleted_file_whose_landing_is_gone_is_missed_by_its_records(state: State) -> None:
-    compacted(state)
-    retired(state)
+    lakes.taken_in(state.cloud.bucket, TELEMETRY)
+    lakes.without_landing(state.cloud.bucket, TELEMETRY)
     for key in state.cloud.keys("lake/telemetry/data/"):
         state.delete(key)
     told = {one[2] for one in found(state.verify()) if one[1] == "record"}
@@ -194,8 +182,8 @@ def test_why_says_in_which_file_of_the_lake_a_record_stands(state: State) -> Non
     assert again.elements[0]["lake"].startswith("lake/telemetry/repeats/2026-11-24/12/")
     [fresh] = why(state.stores(), f"{ID}/4")
     assert fresh.elements[0]["lake"] is None
-    compacted(state)
-    retired(state)
+    lakes.taken_in(state.cloud.bucket, TELEMETRY)
+    lakes.without_landing(state.cloud.bucket, TELEMETRY)
     [alone, _] = why(state.stores(), f"{ID}/1")
     assert alone.fate == "delivered"
     assert alone.elements[0]["object"] == alone.elements[0]["lake"]
