@@ -27,13 +27,13 @@ import pyarrow.compute as pc
 
 from sinks import puts
 from sinks.deadline import Deadline
-from sinks.puts import scalar, whole
 from sinks.table import Item, Key, Table, Waiting
 from sinks.writes import NEWEST_BY
+from transform.columns import repeated, scalar, whole
 from transform.contract import Contract
 from transform.field_types import FieldType, utc_text
 from transform.records import DIGEST, DIGEST_BYTES, POSITION
-from transform.tables import hot_mask, repeated
+from transform.tables import hot_mask
 
 ROWS_MAX = 8_192  # whose puts are made at once
 ROWS_AT_ONCE = 20_000  # are held with all their columns; an ordinary Delivery has no more
@@ -95,16 +95,15 @@ def write(  # noqa: PLR0913, PLR0917  what, where, until when, and how it is rea
     With `parts`, from which items are made, `rows` need only `key_columns_of` the contract.
     """
     mask = hot_mask(rows, contract)
-    if not pc.all(mask).as_py():
+    if mask.true_count < len(mask):
         rows = rows.filter(mask)
         parts = parts and partial(_filtered, parts, mask)
     wanted = Wanted.of(rows, contract, parts)
     puts_ = wanted.puts()
     left = table.put_each(len(wanted), puts_, deadline, waiting, newest=contract.latest)
-    places = pc.indices_nonzero(mask)
-    refused = places.filter(wanted.rows_of(left)).to_pylist() if left else []
+    refused = pc.indices_nonzero(mask).filter(wanted.rows_of(left)).to_pylist() if left else []
     return HotOutcome(
-        written=len(places) - len(refused),
+        written=mask.true_count - len(refused),
         refused=len(refused),
         items=len(wanted) - len(left),
         rows=tuple(refused),

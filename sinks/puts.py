@@ -12,12 +12,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import scalar, whole
 from transform.contract import Contract
 from transform.field_types import utc_text
 from transform.tables import MICROS
@@ -80,17 +80,6 @@ def escaped(column: pa.Array) -> pa.Array:
     return pc.replace_with_mask(column, odd, pa.array(made, pa.binary()).cast(pa.string()))
 
 
-@lru_cache(4_096)
-def scalar(value: str | int) -> pa.Scalar:
-    """A literal as Arrow has it: to make one takes half as long as a look at a hundred rows."""
-    return pa.scalar(value)
-
-
-def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
 @dataclass
 class _Text:
     """What the rows' texts are joined from: literals and columns in turns. `open` is a literal."""
@@ -133,7 +122,7 @@ class _Text:
             null_handling="replace",
             null_replacement="",
         )
-        return made.cast(pa.binary()).to_pylist()  # type: ignore[no-any-return]
+        return made.view(pa.binary()).to_pylist()  # type: ignore[no-any-return]
 
 
 def _add(text: _Text, name: str, column: pa.Array) -> None:
@@ -208,7 +197,7 @@ def _within(size: pa.Array, low: float, high: float) -> pa.Array:
 
 def _seconds(moments: pa.Array) -> pa.Array:
     """Whole seconds since `ZERO_SECONDS`, rounded down: Arrow's division rounds towards zero."""
-    micros = pc.subtract(moments.cast(pa.int64()), scalar(ZERO_SECONDS * MICROS))
+    micros = pc.subtract(moments.view(pa.int64()), scalar(ZERO_SECONDS * MICROS))
     return pc.divide(micros, scalar(MICROS))
 
 

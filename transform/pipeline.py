@@ -18,13 +18,14 @@ from itertools import count, repeat
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import whole
 from transform.contract import Contract
 from transform.envelope import Envelope, Unopened, all_plain, open_record, plain
 from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
 from transform.records import DIGEST_BYTES, Batch, Counts, Generation, Rejection
-from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled, whole
+from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
@@ -106,7 +107,7 @@ class Transform:
                 part = part.filter(mask)
             parts.append(part)
         rows = _in_order(parts) if parts else self.schema.empty_table()
-        drops = pa.concat_tables(left_out)
+        drops = left_out[0] if len(left_out) == 1 else pa.concat_tables(left_out)
         rejects = judged.rejects.table(origin)
         return Batch(
             rows=rows,

@@ -10,6 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import repeated, scalar, whole
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
@@ -69,7 +70,7 @@ class Origin:
         return {
             **self._positions(index, in_order=in_order),
             **{name: self.shared.column(*value, len(index)) for name, value in values.items()},
-            "_index": pc.add(index, pa.scalar(self.first, pa.int32())),
+            "_index": pc.add(index, scalar(self.first, pa.int32())) if self.first else index,
             "_sub": part["_sub"],
             "_child": part["_child"],
             "_elements": self._elements(index),
@@ -168,8 +169,7 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
         mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
     else:
         age = pc.subtract(rows.column("_arrival"), rows.column(contract.event_time))
-        ttl = pa.scalar(contract.hot_ttl_seconds * MICROS, pa.duration("us"))
-        mask = pc.less(age, ttl)
+        mask = pc.less(age, scalar(contract.hot_ttl_seconds * MICROS, pa.duration("us")))
     if contract.hot_when is not None:
         named = {name: rows.column(name) for name in contract.hot_when.names}
         wanted = contract.hot_when.evaluate(named, rows.num_rows)
@@ -194,15 +194,6 @@ def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     if kind == "timestamp":
         return pa.array(values, UTC_MICROS)
     return pa.array(values, ARROW_TYPES[kind])
-
-
-def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece; what is in one already is not copied."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(value, kind), count)
 
 
 def _without(some: pa.Array, others: pa.Array) -> pa.Array:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform import exact_reader
+from transform.columns import least
 from transform.contract import ARRIVAL, READING, Contract, Field, Filter, Lookup
 from transform.field_types import ARROW_TYPES
 from transform.lookups import KEY
@@ -225,8 +226,8 @@ def _future(contract: Contract) -> Step:
     def step(rows: Rows) -> None:
         skew = pc.subtract(rows.arrivals, rows.columns[name].view(pa.int64()))
         rows.columns[SKEW] = skew
-        least = pc.min(skew).as_py()
-        if least is None or least >= -seconds * MICROS:
+        soonest = least(skew)
+        if soonest is None or soonest >= -seconds * MICROS:
             return
 
         def why(place: int) -> Rejection:
