@@ -16,6 +16,7 @@ that DynamoDB's numbers cannot hold are kept as text.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -255,12 +256,12 @@ def _fresh(columns: Sequence[pa.ChunkedArray], order: pa.Array) -> pa.Array:
 
 def _hex(digests: pa.Array) -> pa.Array:
     """Digests as hexadecimal text."""
-    fixed = digests.cast(DIGEST)
+    fixed = digests if digests.type == DIGEST else digests.cast(DIGEST)
     _, data = fixed.buffers()
     low, high = (DIGEST_BYTES * n for n in (fixed.offset, fixed.offset + len(fixed)))
-    text = pa.py_buffer(memoryview(data)[low:high].hex().encode())
-    width = pa.binary(2 * DIGEST_BYTES)
-    return pa.FixedSizeBinaryArray.from_buffers(width, len(digests), [None, text]).cast(pa.string())
+    text = memoryview(data)[low:high].hex().encode()
+    ends = array("i", range(0, len(text) + 1, 2 * DIGEST_BYTES))
+    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(ends), pa.py_buffer(text))
 
 
 def between(

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 ZSTD_FROM_BYTES = 8_192  # of a column
 DICTIONARY_FROM_ROWS = 256
 THREADS_FROM_BYTES = 262_144  # below, to hand columns to threads takes longer than to read them
+ARROW_SCHEMA = b"ARROW:schema"  # where a Parquet file says its columns in Arrow's own form
 SINGULAR = frozenset(
     {"_record_id", "_sequence", "_attributes", "_body", "_detail", "_rescued"}
 )  # texts and bytes of which hardly two rows have the same
@@ -60,17 +61,13 @@ class File:
     @property
     def names(self) -> list[str]:
         """The file's columns."""
-        return self._schema.names  # type: ignore[no-any-return]
+        return self._file.metadata.schema.names  # type: ignore[no-any-return]
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
         """The file's own key-value metadata."""
-        return self._schema.metadata or {}
-
-    @cached_property
-    def _schema(self) -> pa.Schema:
-        """Arrow's: made anew from the footer each time that pyarrow is asked for it."""
-        return self._file.schema_arrow
+        said = self._file.metadata.metadata or {}
+        return {key: value for key, value in said.items() if key != ARROW_SCHEMA}
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """The file's rows, or some columns of them.
@@ -171,7 +168,7 @@ def _metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     """What a file says beside its columns: their units and descriptions in Arrow's own form."""
     said = dict(schema.metadata or {})
     if any(field.metadata for field in schema):
-        said[b"ARROW:schema"] = base64.b64encode(schema.serialize())
+        said[ARROW_SCHEMA] = base64.b64encode(schema.serialize())
     return said
 
 

@@ -257,7 +257,7 @@ class Contract:
                 f.name,
                 ARROW_TYPES[f.type],
                 nullable=not self.always(f),
-                metadata={"description": f.description, "unit": f.unit},
+                metadata={k: v for k, v in (("description", f.description), ("unit", f.unit)) if v},
             )
             for f in self.fields
         ]
