@@ -49,7 +49,8 @@ def texts(
     names = [f.name for f in contract.hot_columns] + of_others(contract, rows.column_names)
     if contract.hot_fields is None:
         names.append("_rescued")
-    columns = {name: whole(rows.column(name)) for name in names}
+    every = dict(zip(rows.column_names, rows.columns, strict=True))
+    columns = {name: whole(every[name]) for name in names}
     columns = {name: c for name, c in columns.items() if c.null_count < len(c)}
     numbers = _Numbers.of_each({n: c for n, c in columns.items() if pa.types.is_floating(c.type)})
     for name, column in columns.items():

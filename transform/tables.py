@@ -10,11 +10,12 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transform.columns import repeated, scalar, whole
+from transform.columns import below, repeated, scalar, whole
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
 
+SKEW = "_skew"
 INDEX = "_index"  # in a part still the place in `raw`, in a table that in the raw object
 ROWS_MAX = 8_192  # of a part: of 500 fields each, as Python values eight times a column's memory
 MICROS = 1_000_000
@@ -168,13 +169,20 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     if contract.hot_ttl_seconds is None:
         mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
     else:
-        age = pc.subtract(rows.column("_arrival"), rows.column(contract.event_time))
-        mask = pc.less(age, scalar(contract.hot_ttl_seconds * MICROS, pa.duration("us")))
+        mask = below(_ages(rows, contract), contract.hot_ttl_seconds * MICROS)
     if contract.hot_when is not None:
         named = {name: rows.column(name) for name in contract.hot_when.names}
         wanted = contract.hot_when.evaluate(named, rows.num_rows)
         mask = pc.and_(mask, pc.fill_null(wanted, fill_value=False))
     return whole(mask) if isinstance(mask, pa.ChunkedArray) else mask
+
+
+def _ages(rows: pa.Table, contract: Contract) -> pa.Array:
+    """Microseconds from event time to arrival; Hot does not read the column that has them."""
+    if SKEW in rows.column_names:
+        return whole(rows.column(SKEW))
+    ages = pc.subtract(rows.column("_arrival"), rows.column(contract.event_time))
+    return whole(ages).view(pa.int64())
 
 
 def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:

@@ -23,11 +23,11 @@ from transform.contract import ARRIVAL, READING, Contract, Field, Filter, Lookup
 from transform.field_types import ARROW_TYPES
 from transform.lookups import KEY
 from transform.records import UTC_MICROS, Reason, Rejection
+from transform.tables import SKEW
 from transform.timestamps import EARLIEST, LATEST
 
 MICROS = 1_000_000
 HASH_HEX_DIGITS = 32  # of an HMAC-SHA256: 128 bits tell every device of a fleet apart
-SKEW = "_skew"
 HIDDEN = exact_reader.HIDDEN
 
 
