@@ -212,9 +212,9 @@ class Good:
         columns["_late"] = never if latest is None else pc.greater(columns[SKEW], latest * MICROS)
         columns["_schema"] = shared.column(self.contract.version, pa.int32(), rows)
         columns["_record_id"] = record_ids(columns, self.contract)
-        for field in schema:
-            if field.name not in columns:
-                columns[field.name] = shared.column(None, field.type, rows)
+        for name in schema.names:
+            if name not in columns:
+                columns[name] = shared.column(None, schema.field(name).type, rows)
         return columns
 
 
