@@ -1,0 +1,1 @@
+"""`lake/`: what analysts query. Landing made compact, sorted, free of repeats, by event time."""
