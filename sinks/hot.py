@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -135,10 +136,12 @@ class Wanted:
 
     def puts(self) -> Iterator[bytes]:
         """The puts of the items, made a few thousand at a time."""
-        for rows in self._some():
-            time = _times(rows, self.contract)
-            keys = key_attributes(rows, self.contract, time)
-            yield from puts.texts(rows, self.contract, keys, time)
+        return chain.from_iterable(map(self._texts, self._some()))
+
+    def _texts(self, rows: pa.Table) -> list[bytes]:
+        time = _times(rows, self.contract)
+        keys = key_attributes(rows, self.contract, time)
+        return puts.texts(rows, self.contract, keys, time)
 
     def by_key(self) -> dict[Key, bytes]:
         """The puts, by `keys_of` the rows that they are about."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
 import pyarrow as pa
@@ -68,7 +69,7 @@ def of_others(contract: Contract, names: Sequence[str]) -> list[str]:
     if contract.hot_fields is not None:
         return []
     known = {f.name for f in contract.fields}
-    return [name for name in names if not name.startswith("_") and name not in known]
+    return [name for name in names if name not in known and not name.startswith("_")]
 
 
 def escaped(column: pa.Array) -> pa.Array:
@@ -91,9 +92,8 @@ class _Text:
 
     def add(self, name: str, kind: str, values: pa.Array) -> None:
         """An attribute with these texts as its value, where they are not null."""
-        quote = "" if kind == "BOOL" else '"'
-        begin = f'{self._next()}{orjson.dumps(name).decode()}:{{"{kind}":{quote}'
-        end = f"{quote}}}"
+        begin, end = _around(name, kind)
+        begin = self._next() + begin
         if values.null_count == 0:
             self.parts += [self.open + begin, values]
             self.open = end
@@ -124,6 +124,13 @@ class _Text:
             null_replacement="",
         )
         return made.view(pa.binary()).to_pylist()  # type: ignore[no-any-return]
+
+
+@lru_cache(4_096)
+def _around(name: str, kind: str) -> tuple[str, str]:
+    """What stands before and behind an attribute's value."""
+    quote = "" if kind == "BOOL" else '"'
+    return f'{orjson.dumps(name).decode()}:{{"{kind}":{quote}', f"{quote}}}"
 
 
 def _add(text: _Text, name: str, column: pa.Array) -> None:
