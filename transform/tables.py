@@ -187,11 +187,11 @@ def _ages(rows: pa.Table, contract: Contract) -> pa.Array:
 
 def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
     """Which rows are in the sample: a function of the record id, so repeats share their fate."""
-    below = part * 256**SAMPLE_BYTES
+    limit = part * 256**SAMPLE_BYTES
 
     def within(names: pa.Array) -> pa.Array:
         hashes = (hashlib.blake2b(n, digest_size=SAMPLE_BYTES) for n in names.to_pylist())
-        return pa.array([int.from_bytes(h.digest()) < below for h in hashes], pa.bool_())
+        return pa.array([int.from_bytes(h.digest()) < limit for h in hashes], pa.bool_())
 
     names = rows.column("_record_id").cast(pa.binary())
     return pa.chunked_array([within(chunk) for chunk in names.chunks], pa.bool_())
