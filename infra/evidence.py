@@ -26,6 +26,7 @@ from sinks.bucket import Bucket
 from sinks.lake.manifest import Manifest
 from sinks.ledger import Attempt
 from sinks.table import Key, Table
+from transform.columns import repeated
 from transform.contract import Contract
 from transform.contract_file import parse_contract
 from transform.pipeline import Transform
@@ -36,7 +37,7 @@ from transform.records import (
     RAW_SCHEMA,
     ROW_FIELDS,
 )
-from transform.tables import MICROS, hot_mask, repeated
+from transform.tables import MICROS, hot_mask
 
 READERS = 8
 HOUR_MICROS = 3_600 * MICROS

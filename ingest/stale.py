@@ -22,8 +22,9 @@ from sinks.lake import instead, manifest
 from sinks.landing import Landing
 from sinks.table import Key
 from sinks.writes import NEWEST_BY
+from transform.columns import repeated
 from transform.contract import Contract
-from transform.tables import hot_mask, repeated
+from transform.tables import hot_mask
 
 SECONDS = 600.0  # in which the table must take it
 

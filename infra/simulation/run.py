@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from infra.simulation.scenario import Event, Scenario
 from infra.simulation.scheduler import StuckError
 from infra.simulation.verdict import Verdict
 from infra.simulation.weather import EVEN
-from ingest import stages, telemetry
+from ingest import log, telemetry
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks import control
 from sinks.lake import retire
@@ -34,6 +33,8 @@ ROWS_MAX = 7  # of a landing in which there are some dozens: a compaction comes 
 KEPT = (KEPT_DAYS + 1) * 86_400.0
 SWEEPS_MAX = 5
 LANDED = retire.LANDED.total_seconds()
+AGAIN = 0.3
+JUDGED_AGAIN = {"weather", "crashes", "deploy", "reprocess", "outage", "calm"}
 DRAIN_SECONDS = 24 * 3_600.0
 """After the last fault: a message may be invisible for 18 minutes some twenty times."""
 
@@ -122,14 +123,20 @@ class Simulation:
     def _take_in(self) -> None:
         """Everything becomes part of the lake, by one compaction or two at once.
 
-        Then, mostly, so much time passes that what landed is not needed any more.
+        Then, mostly, so much time passes that what landed is not needed any more; of some runs all
+        is reprocessed afterwards, with no more than the lake has.
         """
-        chance = self.account.weather.chance
+        chance, profile = self.account.weather.chance, self.scenario.profile
         if chance("two at once") < EVEN:
             self.operators.begin(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS + 1.0))
         self._operate(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS))
         if chance("retire") < EVEN:
-            self._operate(lambda: self.lake.retire(LANDED + 1_000.0))
+            return
+        self._operate(lambda: self.lake.retire(LANDED + 1_000.0))
+        if profile in JUDGED_AGAIN and chance("again") < AGAIN:
+            self.account.lambdas.deployed.version = 1 if chance("by") < EVEN else 2
+            self._operate(self.operators.reprocess)
+            self._operate(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS))
 
     def _operate(self, work: Callable[[], None]) -> None:
         self.operators.begin(work)
@@ -233,17 +240,11 @@ class _Keys:
 @contextmanager
 def silence() -> Iterator[None]:
     """No log lines, no metrics and no chance: a run has hundreds of Deliveries."""
-    loggers = [logging.getLogger(logger.name) for logger in (telemetry.logger, stages.logger)]
-    levels = [logger.level for logger in loggers]
-    flush = telemetry.flush
-    vars(telemetry)["flush"] = lambda _: None
+    write, flush = log.write, telemetry.flush
+    vars(log)["write"] = vars(telemetry)["flush"] = lambda _: None
     vars(control)["secrets"] = _Keys()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        vars(telemetry)["flush"] = flush
+        vars(log)["write"], vars(telemetry)["flush"] = write, flush
         vars(control)["secrets"] = secrets
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

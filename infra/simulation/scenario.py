@@ -220,7 +220,8 @@ def _lake(seed: int) -> list[Event]:
             Event(at + random.uniform(0, 2), "compact", str(random.choice((1, 4, 1_000))))
             for _ in range(both)
         ]
-        found.append(Event(at + random.uniform(0, 6), "read"))
+        if random.random() < 0.6:  # noqa: PLR2004  mostly
+            found.append(Event(at + random.uniform(0, 6), "read"))
     return found
 
 

@@ -113,7 +113,8 @@ class Manifest:
     partitions: tuple[Partition, ...] = ()  # by hour
     absorbed: tuple[Absorbed, ...] = ()  # by hour
     columns: str = ""  # every file's, as Arrow writes a schema, in base64
-    contracts: dict[str, str] = field(default_factory=dict)  # digests, by the generations behind it
+    contracts: dict[str, str] = field(default_factory=dict, hash=False)
+    """Digests of the contracts behind rows, by their generations."""
 
     @cached_property
     def schema(self) -> pa.Schema | None:
