@@ -31,6 +31,8 @@ from sinks.lake.workspace import Limits, workspace
 MANIFEST = f"lake/{contracts.NAME}/manifest.json"
 SOURCES = ("landing/", "quarantine/", "dropped/")
 COMPACTIONS_MAX = 2
+KILLED = 0.3
+LASTS_SECONDS = 4.0
 HOUR_MICROS = 3_600_000_000
 ONE_THREAD = Limits(fetchers=1)  # effects are seen in tasks alone
 WORD_BYTES = 8
@@ -43,9 +45,15 @@ class Lake:
         self.account, self.operators = account, operators
         self.violations: list[Violation] = []
         self.did: list[str] = []
+        self._compactions = 0
 
-    def compact(self, rows_max: int, pause: float = 0.0) -> None:
-        """Take in all there is, after a while, so many rows at a time.
+    def compact_all(self, rows_max: int, pause: float) -> None:
+        """Take in all there is, when all is calm and a while later, so many rows at a time."""
+        self.account.scheduler.sleep(pause)
+        self.compact(rows_max, killed=0.0)
+
+    def compact(self, rows_max: int, killed: float = KILLED) -> None:
+        """Take in what there is, so many rows at a time.
 
         A compaction may fail or die, and is run again; then the next one on the schedule does it.
         """
@@ -55,12 +63,19 @@ class Lake:
             bucket, table = self.account.patient(), wiring.ledger_table
             return list(work.run(bucket, table, wiring.contract, choice, wiring.clock))
 
-        self.account.scheduler.sleep(pause)
         for _ in range(COMPACTIONS_MAX):
-            if self.operators.once("compact", command):
+            if self.operators.once("compact", command, self._death(killed)):
                 self.did.append("compacted")
                 return
             self.account.scheduler.sleep(PAUSE_SECONDS)
+
+    def _death(self, killed: float) -> float:
+        """After how many seconds a compaction is killed; most are not, and go on for about two."""
+        self._compactions += 1
+        weather = self.account.weather
+        if weather.chance("killed", self._compactions) >= killed:
+            return float("inf")
+        return LASTS_SECONDS * weather.chance("killed after", self._compactions)
 
     def retire(self, pause: float) -> None:
         """Delete what nobody can need any more, after a while; somebody remembers what landed."""

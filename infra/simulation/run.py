@@ -128,15 +128,15 @@ class Simulation:
         """
         chance, profile = self.account.weather.chance, self.scenario.profile
         if chance("two at once") < EVEN:
-            self.operators.begin(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS + 1.0))
-        self._operate(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS))
+            self.operators.begin(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS + 1.0))
+        self._operate(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS))
         if chance("retire") < EVEN:
             return
         self._operate(lambda: self.lake.retire(LANDED + 1_000.0))
         if profile in JUDGED_AGAIN and chance("again") < AGAIN:
             self.account.lambdas.deployed.version = 1 if chance("by") < EVEN else 2
             self._operate(self.operators.reprocess)
-            self._operate(lambda: self.lake.compact(ROWS_MAX, QUIET_ORPHANS))
+            self._operate(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS))
 
     def _operate(self, work: Callable[[], None]) -> None:
         self.operators.begin(work)
