@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sinks import landing
 from sinks.hot import LATEST
@@ -11,10 +11,6 @@ from sinks.writes import NEWEST_BY
 from transform.contract import Contract
 from transform.field_types import FieldType
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-COMMENT_MAX_CHARACTERS = 255  # Glue: Column.Comment
 BUCKET = "BUCKET"  # bucket names are global, so a deployment puts its own here
 SERDE = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"
 INPUT = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat"
@@ -36,7 +32,7 @@ def arrow(contract: Contract) -> list[dict[str, Any]]:
             "name": field.name,
             "type": str(field.type),
             "nullable": field.nullable,
-            **_about(field),
+            **landing.about(field),
         }
         for field in contract.landing_schema()
     ]
@@ -47,7 +43,7 @@ def arrow_text(contract: Contract) -> str:
     lines = []
     for column in arrow(contract):
         null = "" if column["nullable"] else " not null"
-        about = comment(column)
+        about = landing.comment(column)
         lines.append(f"{column['name']}: {column['type']}{null}{about and f'  -- {about}'}")
     return "\n".join(lines)
 
@@ -63,7 +59,7 @@ def glue(contract: Contract) -> dict[str, Any]:
         "PartitionKeys": [{"Name": name, "Type": kind} for name, kind in PARTITIONS.items()],
         "StorageDescriptor": {
             "Columns": [
-                {"Name": c["name"], "Type": _athena(c["type"]), "Comment": comment(c)}
+                {"Name": c["name"], "Type": _athena(c["type"]), "Comment": landing.comment(c)}
                 for c in arrow(contract)
             ],
             "Location": where,
@@ -100,7 +96,7 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
             "name": f.name,
             "type": ATTRIBUTE_TYPES[f.type],
             "always": contract.always(f),
-            "about": comment({"description": f.description, "unit": f.unit}),
+            "about": landing.comment({"description": f.description, "unit": f.unit}),
         }
         for f in contract.hot_columns
         if f.privacy != "redact"
@@ -127,20 +123,8 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
     }
 
 
-def comment(column: Mapping[str, Any]) -> str:
-    """A column's description and unit, as far as a Glue comment can hold them."""
-    unit = f"[{column['unit']}]" if column.get("unit") else ""
-    whole = " ".join(filter(None, (column.get("description"), unit)))
-    return " ".join(whole.split())[:COMMENT_MAX_CHARACTERS]
-
-
 def _attribute(name: str, kind: str, about: str) -> dict[str, Any]:
     return {"name": name, "type": kind, "always": False, "about": about}
-
-
-def _about(field: pa.Field) -> dict[str, str]:
-    found = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    return {"description": found.get("description", ""), "unit": found.get("unit", "")}
 
 
 def _projection(where: str) -> dict[str, str]:

@@ -1,0 +1,230 @@
+"""The lake as tables of Apache Iceberg: a manifest's files, as Athena, Spark and others read them.
+
+The manifest is the truth and Iceberg its face: after each commit the table is made to hold exactly
+the manifest's files, in one snapshot that says which manifest it is of. Whoever reads a snapshot
+reads one manifest, whatever is compacted meanwhile; a publication that was cut short is made up for
+by the next. Imports pyiceberg, which takes a second: only what publishes imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.snapshots import Snapshot
+
+from sinks.errors import Gone, Misconfigured, Unavailable, translated
+from sinks.lake import iceberg_files, iceberg_table
+from sinks.lake.iceberg_files import Wanted
+from sinks.lake.manifest import PREFIX, Manifest, key_of
+from transform.contract import Contract
+from transform.tables import landing_schema
+
+NAMESPACE = "millrace"
+VERSION = "millrace.version"  # of the manifest that a snapshot is of
+MANIFEST = "millrace.manifest"  # ... and where that is kept
+SEALED = "millrace.sealed"  # ... and how many of its hours were sealed
+HINT = "metadata/version-hint.text"  # for readers without a catalog: DuckDB, StaticTable
+RACES_MAX = 5
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a contract's lake is published. `url` is the bucket's: `s3://name`.
+
+    With `sealed_only` it is another table, of sealed hours alone.
+    """
+
+    catalog: Catalog
+    url: str
+    contract: Contract
+    older: Sequence[Contract] = ()
+    sealed_only: bool = False
+    namespace: str = NAMESPACE
+
+    @property
+    def identifier(self) -> str:
+        """The table's name: `millrace.environment_sensors`, or `..._sealed`."""
+        name = self.contract.name.replace("-", "_")
+        return f"{self.namespace}.{name}{'_sealed' if self.sealed_only else ''}"
+
+    @property
+    def location(self) -> str:
+        """Where Iceberg's own files are; what it lists lies elsewhere, under `data/`."""
+        kind = "iceberg-sealed" if self.sealed_only else "iceberg"
+        return f"{self.url}/{PREFIX}/{self.contract.name}/{kind}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of a publication: the version that the table shows, and files that changed."""
+
+    table: str
+    version: int
+    added: int = 0
+    removed: int = 0
+
+
+def publish(target: Target, manifest: Manifest) -> Published:
+    """Make the table show exactly the manifest's files. Nothing to do where it does so already.
+
+    A manifest that is older than what was ever shown changes nothing: its publisher was overtaken.
+    Raises `Unavailable`, `Misconfigured`, `iceberg_table.Retyped`, `iceberg_files.Unlike`.
+    """
+    for _ in range(RACES_MAX):
+        try:
+            with _translated(f"publish {target.identifier}"):
+                return _publish(target, manifest)
+        except CommitFailedException:  # another publisher was faster: look again
+            continue
+    raise Unavailable(f"publish {target.identifier}: other publishers kept it busy")
+
+
+def versions(table: Table) -> dict[int, int]:
+    """Which snapshot shows which version of the manifest, of those that are kept."""
+    shown = ((_version(snapshot), snapshot.snapshot_id) for snapshot in table.snapshots())
+    return {version: snapshot_id for version, snapshot_id in shown if version}
+
+
+def files(table: Table, snapshot: Snapshot | None) -> Mapping[str, DataFile]:
+    """What a snapshot lists, by location."""
+    if snapshot is None:
+        return {}
+    entries = (m.fetch_manifest_entry(table.io) for m in snapshot.manifests(table.io))
+    return {entry.data_file.file_path: entry.data_file for entry in chain.from_iterable(entries)}
+
+
+def expire(target: Target, before: datetime) -> int:
+    """Forget what the table showed before; returns how many snapshots that were.
+
+    What it shows now stays. Files of Iceberg's own that only those snapshots had are removed, a
+    lake file never: which may go, the manifest and `needed` say.
+    """
+    table = target.catalog.load_table(target.identifier)
+    held = table.snapshots()
+    table.maintenance.expire_snapshots().older_than(before).commit()
+    table.refresh()
+    kept = set(_own_files(table, table.snapshots()))
+    gone = [one for one in held if table.snapshot_by_id(one.snapshot_id) is None]
+    for location in {name for name in _own_files(table, gone) if name not in kept}:
+        table.io.delete(location)
+    return len(gone)
+
+
+def needed(target: Target) -> frozenset[str]:
+    """Keys of the lake files that any snapshot lists; a file that is needed must not be removed."""
+    try:
+        table = target.catalog.load_table(target.identifier)
+    except NoSuchTableError:
+        return frozenset()
+    locations = chain.from_iterable(files(table, one) for one in table.snapshots())
+    return frozenset(location.removeprefix(f"{target.url}/") for location in locations)
+
+
+def _publish(target: Target, manifest: Manifest) -> Published:
+    schema = landing_schema(target.contract, target.older)
+    table = iceberg_table.opened(
+        target.catalog, target.identifier, target.location, target.contract, schema
+    )
+    shown = max(map(_version, table.snapshots()), default=0)
+    if manifest.version < shown:
+        return Published(target.identifier, shown)
+    added, removed = 0, 0
+    with table.transaction() as transaction:
+        iceberg_table.grow(transaction, target.contract, schema)
+        if manifest.version and not _shows(table, manifest):
+            added, removed = _swap(transaction, target, table, manifest)
+    _hint(table)
+    return Published(target.identifier, manifest.version, added, removed)
+
+
+def _swap(
+    transaction: Transaction, target: Target, table: Table, manifest: Manifest
+) -> tuple[int, int]:
+    """One snapshot more, of this manifest; returns how many files came and went."""
+    wanted = _wanted(target, manifest)
+    held = files(table, table.current_snapshot())
+    fresh = [one for location, one in wanted.items() if location not in held]
+    stale = [file for location, file in held.items() if location not in wanted]
+    added = iceberg_files.listed(table.io, transaction.table_metadata, fresh)
+    update = transaction.update_snapshot(snapshot_properties=_said(manifest))
+    # Only an overwrite takes files away, and only an append merges Iceberg's own manifests.
+    with update.overwrite() if stale else update.merge_append() as snapshot:
+        for file in added:
+            snapshot.append_data_file(file)
+        for file in stale:
+            snapshot.delete_data_file(file)
+    return len(added), len(stale)
+
+
+def _wanted(target: Target, manifest: Manifest) -> dict[str, Wanted]:
+    visible = manifest.sealed() if target.sealed_only else manifest
+    return {
+        f"{target.url}/{file.key}": Wanted(f"{target.url}/{file.key}", partition.hour, file)
+        for partition in visible.partitions
+        for file in partition.files
+    }
+
+
+def _said(manifest: Manifest) -> dict[str, str]:
+    sealed = sum(1 for partition in manifest.partitions if partition.seal)
+    return {
+        VERSION: str(manifest.version),
+        MANIFEST: key_of(manifest),
+        SEALED: f"{sealed}/{len(manifest.partitions)}",
+    }
+
+
+def _shows(table: Table, manifest: Manifest) -> bool:
+    """Whether nobody, not even another writer, has shown anything else since."""
+    snapshot = table.current_snapshot()
+    return snapshot is not None and _noted(snapshot, MANIFEST) == key_of(manifest)
+
+
+def _version(snapshot: Snapshot) -> int:
+    return int(_noted(snapshot, VERSION) or 0)
+
+
+def _noted(snapshot: Snapshot, name: str) -> str | None:
+    return snapshot.summary.additional_properties.get(name) if snapshot.summary else None
+
+
+def _hint(table: Table) -> None:
+    """Say which metadata file counts, to readers that have the bucket and no catalog."""
+    name = table.metadata_location.rpartition("/")[2].removesuffix(".metadata.json").encode()
+    location = f"{table.location()}/{HINT}"
+    held = table.io.new_input(location)
+    if held.exists():
+        with held.open() as stream:
+            if stream.read() == name:
+                return
+    with table.io.new_output(location).create(overwrite=True) as stream:
+        stream.write(name)
+
+
+def _own_files(table: Table, snapshots: Sequence[Snapshot]) -> Iterator[str]:
+    """Iceberg's lists that snapshots are read by."""
+    for snapshot in snapshots:
+        yield snapshot.manifest_list
+        yield from (manifest.manifest_path for manifest in snapshot.manifests(table.io))
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn pyarrow's errors of S3 into ours, and boto3's of Glue."""
+    try:
+        with translated(what):
+            yield
+    except FileNotFoundError as error:
+        raise Gone(f"{what}: {error}") from error
+    except PermissionError as error:
+        raise Misconfigured(f"{what}: {error}") from error
+    except OSError as error:
+        raise Unavailable(f"{what}: {error}") from error

@@ -1,0 +1,89 @@
+"""A lake file as Iceberg lists it: its partition and, by its footer, between what its columns are.
+
+Engines leave files out by these bounds, so each is taken from the file and none is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import (
+    MetricModeTypes,
+    MetricsMode,
+    StatisticsCollector,
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.typedef import Record
+
+from sinks.lake.manifest import File
+
+READERS = 8
+UNBOUNDED = MetricsMode(MetricModeTypes.NONE)
+
+
+class Unlike(RuntimeError):
+    """A file is not what the manifest says of it. Nothing was published."""
+
+
+class Wanted(NamedTuple):
+    """A file of the manifest, where it is, and its hour of event time."""
+
+    location: str
+    hour: int
+    file: File
+
+
+def listed(io: FileIO, table: TableMetadata, wanted: Sequence[Wanted]) -> list[DataFile]:
+    """Files as the table lists them. Raises `Unlike`."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda one: _listed(io, table, one), wanted))
+
+
+def _listed(io: FileIO, table: TableMetadata, wanted: Wanted) -> DataFile:
+    with io.new_input(wanted.location).open() as stream:
+        footer = pq.read_metadata(stream)
+        size = stream.seek(0, 2)
+    columns = table.schema()
+    ids = parquet_path_to_id_mapping(columns)
+    found = data_file_statistics_from_parquet_metadata(
+        footer, _plan(footer, compute_statistics_plan(columns, table.properties), ids), ids
+    )
+    hours = found.partition(table.spec(), columns)
+    said = (wanted.file.rows, wanted.file.bytes, wanted.hour)
+    if (footer.num_rows, size, hours[0]) != said:
+        raise Unlike(f"{wanted.location}: {footer.num_rows} rows, {size} bytes, hour {hours[0]}")
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=wanted.location,
+        file_format=FileFormat.PARQUET,
+        partition=Record(wanted.hour),
+        file_size_in_bytes=size,
+        sort_order_id=table.default_sort_order_id,
+        spec_id=table.default_spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **found.to_serialized_dict(),
+    )
+
+
+def _plan(
+    footer: pq.FileMetaData, plan: dict[int, StatisticsCollector], ids: dict[str, int]
+) -> dict[int, StatisticsCollector]:
+    """The plan, less bounds of columns whose statistics are not in every group of rows."""
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    bare = {
+        ids[group.column(number).path_in_schema]
+        for group in groups
+        for number in range(footer.num_columns)
+        if not group.column(number).is_stats_set
+    }
+    return {n: replace(one, mode=UNBOUNDED) if n in bare else one for n, one in plan.items()}

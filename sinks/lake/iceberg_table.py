@@ -1,0 +1,129 @@
+"""What a contract is as a table of Apache Iceberg, and how the table grows with its versions.
+
+Our Parquet files carry no field ids: a mapping of names among the table's properties gives them.
+Columns are never retyped nor taken away, so every engine reads old files and new ones as one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.sorting import SortField, SortOrder
+from pyiceberg.transforms import HourTransform, IdentityTransform
+from pyiceberg.types import (
+    BooleanType,
+    DoubleType,
+    FixedType,
+    IntegerType,
+    LongType,
+    NestedField,
+    PrimitiveType,
+    StringType,
+    TimestamptzType,
+)
+
+from sinks import landing
+from transform.contract import ROW_MARKS, Contract
+from transform.records import DIGEST, DIGEST_BYTES, UTC_MICROS
+
+HOUR = "_hour"  # of event time, what the table is partitioned by; no contract's field begins with _
+DESCRIPTION_MAX_CHARACTERS = 2_048  # Glue: Table.Description
+NAME_MAPPING = "schema.name-mapping.default"
+SOUGHT = frozenset({"_arrival", "_record_id"})  # of the columns that are not the contract's
+TYPES: Mapping[pa.DataType, PrimitiveType] = {
+    pa.string(): StringType(),
+    pa.int64(): LongType(),
+    pa.int32(): IntegerType(),
+    pa.float64(): DoubleType(),
+    pa.bool_(): BooleanType(),
+    UTC_MICROS: TimestamptzType(),
+    DIGEST: FixedType(DIGEST_BYTES),
+}
+FIXED: Mapping[str, str] = {
+    "format-version": "2",  # Athena reads no later one
+    "commit.retry.num-retries": "0",  # a retry would put our files beside another publisher's
+    "commit.manifest-merge.enabled": "true",  # or each commit leaves a file more to plan by
+    "write.metadata.delete-after-commit.enabled": "true",
+    "gc.enabled": "false",  # the files are the manifest's: no engine is to remove one
+}
+
+
+class Retyped(ValueError):
+    """A column is of another type in the table than in the contract: a table holds one type."""
+
+
+def opened(
+    catalog: Catalog, identifier: str, location: str, contract: Contract, schema: pa.Schema
+) -> Table:
+    """The table of a contract's landing schema, made where there is none."""
+    columns = Schema(*(_column(number, field) for number, field in enumerate(schema, 1)))
+    device, time = (columns.find_field(n).field_id for n in (contract.device, contract.event_time))
+    catalog.create_namespace_if_not_exists(identifier.split(".", maxsplit=1)[0])
+    return catalog.create_table_if_not_exists(
+        identifier,
+        columns,
+        location,
+        PartitionSpec(PartitionField(time, PARTITION_FIELD_ID_START, HourTransform(), HOUR)),
+        SortOrder(*(SortField(column, IdentityTransform()) for column in (device, time))),
+        {**_properties(contract, schema), NAME_MAPPING: columns.name_mapping.model_dump_json()},
+    )
+
+
+def grow(transaction: Transaction, contract: Contract, schema: pa.Schema) -> None:
+    """Give the table what the contract has come to say. Raises `Retyped`."""
+    properties = transaction.table_metadata.properties
+    wanted = _properties(contract, schema).items()
+    if changed := {name: value for name, value in wanted if properties.get(name) != value}:
+        transaction.set_properties(changed)
+    columns = {column.name: column for column in transaction.table_metadata.schema().fields}
+    for field in schema:
+        if field.name in columns and columns[field.name].field_type != TYPES[field.type]:
+            held = columns[field.name].field_type
+            raise Retyped(f"{contract.name}: {field.name} is {field.type}, and in the table {held}")
+    _grow(transaction, columns, schema)
+
+
+def _grow(transaction: Transaction, columns: Mapping[str, NestedField], schema: pa.Schema) -> None:
+    """Add columns, each before what a row says of itself; loosen others, and describe them."""
+    fresh = [field for field in schema if field.name not in columns]
+    kept = [field for field in schema if field.name in columns]
+    always = {field.name for field in schema if not field.nullable}
+    looser = [name for name, held in columns.items() if held.required and name not in always]
+    told = {f.name: _doc(f) for f in kept if _doc(f) != (columns[f.name].doc or "")}
+    if not (fresh or looser or told):
+        return
+    with transaction.update_schema() as update:
+        for field in fresh:
+            update.add_column(field.name, TYPES[field.type], _doc(field) or None)
+            update.move_before(field.name, ROW_MARKS[0].name)
+        for name in looser:
+            update.make_column_optional(name)
+        for name, doc in told.items():
+            update.update_column(name, doc=doc)
+
+
+def _column(number: int, field: pa.Field) -> NestedField:
+    kind, doc = TYPES[field.type], _doc(field) or None
+    return NestedField(number, field.name, kind, required=not field.nullable, doc=doc)
+
+
+def _doc(field: pa.Field) -> str:
+    return landing.comment(landing.about(field))
+
+
+def _properties(contract: Contract, schema: pa.Schema) -> dict[str, str]:
+    """What the table says of itself, and of which columns it is to be known what files hold.
+
+    Texts have bounds of 16 characters; a device's whole, or those of one prefix were all alike.
+    """
+    said = contract.description[:DESCRIPTION_MAX_CHARACTERS]
+    about = {"comment": said, "Description": said} if said else {}  # Spark's and Trino's; Glue's
+    unsought = [f.name for f in schema if f.name.startswith("_") and f.name not in SOUGHT]
+    metrics = {**dict.fromkeys(unsought, "none"), contract.device: "full"}
+    modes = {f"write.metadata.metrics.column.{name}": mode for name, mode in metrics.items()}
+    return {**FIXED, **about, **modes}
