@@ -8,17 +8,14 @@ by the next. Imports pyiceberg, which takes a second: only what publishes import
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
+from functools import partial
+from typing import TYPE_CHECKING
 
-from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
-from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table, Transaction
-from pyiceberg.table.snapshots import Snapshot
 
 from sinks.errors import Gone, Misconfigured, Unavailable, translated
 from sinks.lake import iceberg_files, iceberg_table
@@ -26,6 +23,12 @@ from sinks.lake.iceberg_files import Wanted
 from sinks.lake.manifest import PREFIX, Manifest, key_of
 from transform.contract import Contract
 from transform.tables import landing_schema
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table, Transaction
+    from pyiceberg.table.snapshots import Snapshot
 
 NAMESPACE = "millrace"
 VERSION = "millrace.version"  # of the manifest that a snapshot is of
@@ -39,7 +42,7 @@ RACES_MAX = 5
 class Target:
     """Where a contract's lake is published. `url` is the bucket's: `s3://name`.
 
-    With `sealed_only` it is another table, of sealed hours alone.
+    With `sealed_only` it is a table of sealed hours alone, in a namespace of its own.
     """
 
     catalog: Catalog
@@ -51,9 +54,9 @@ class Target:
 
     @property
     def identifier(self) -> str:
-        """The table's name: `millrace.environment_sensors`, or `..._sealed`."""
-        name = self.contract.name.replace("-", "_")
-        return f"{self.namespace}.{name}{'_sealed' if self.sealed_only else ''}"
+        """The table's name: `millrace.environment_sensors`, or `millrace_sealed....`."""
+        namespace = f"{self.namespace}_sealed" if self.sealed_only else self.namespace
+        return f"{namespace}.{self.contract.name.replace('-', '_')}"
 
     @property
     def location(self) -> str:
@@ -93,39 +96,35 @@ def versions(table: Table) -> dict[int, int]:
     return {version: snapshot_id for version, snapshot_id in shown if version}
 
 
-def files(table: Table, snapshot: Snapshot | None) -> Mapping[str, DataFile]:
-    """What a snapshot lists, by location."""
-    if snapshot is None:
-        return {}
-    entries = (m.fetch_manifest_entry(table.io) for m in snapshot.manifests(table.io))
-    return {entry.data_file.file_path: entry.data_file for entry in chain.from_iterable(entries)}
-
-
 def expire(target: Target, before: datetime) -> int:
     """Forget what the table showed before; returns how many snapshots that were.
 
-    What it shows now stays. Files of Iceberg's own that only those snapshots had are removed, a
-    lake file never: which may go, the manifest and `needed` say.
+    What it shows now stays. Iceberg's own files that only those snapshots had are removed, a lake
+    file never: which of them may go, the manifest and `needed` say. Raises as `publish` does.
     """
-    table = target.catalog.load_table(target.identifier)
+    table = _found(target)
+    if table is None:
+        return 0
     held = table.snapshots()
-    table.maintenance.expire_snapshots().older_than(before).commit()
-    table.refresh()
-    kept = set(_own_files(table, table.snapshots()))
-    gone = [one for one in held if table.snapshot_by_id(one.snapshot_id) is None]
-    for location in {name for name in _own_files(table, gone) if name not in kept}:
-        table.io.delete(location)
+    with _translated(f"expire {target.identifier}"):
+        try:
+            table.maintenance.expire_snapshots().older_than(before).commit()
+        except CommitFailedException as error:
+            raise Unavailable(f"expire {target.identifier}: {error}") from error
+        table.refresh()
+        kept = set(_own_files(table, table.snapshots()))
+        gone = [one for one in held if table.snapshot_by_id(one.snapshot_id) is None]
+        for location in set(_own_files(table, gone)) - kept:
+            table.io.delete(location)
+        _hint(table)
     return len(gone)
 
 
 def needed(target: Target) -> frozenset[str]:
-    """Keys of the lake files that any snapshot lists; a file that is needed must not be removed."""
-    try:
-        table = target.catalog.load_table(target.identifier)
-    except NoSuchTableError:
-        return frozenset()
-    locations = chain.from_iterable(files(table, one) for one in table.snapshots())
-    return frozenset(location.removeprefix(f"{target.url}/") for location in locations)
+    """Keys of the lake files that some snapshot still lists; none of them may be removed."""
+    table = _found(target)
+    listed = _listed(table, table.snapshots()) if table else {}
+    return frozenset(location.removeprefix(f"{target.url}/") for location in listed)
 
 
 def _publish(target: Target, manifest: Manifest) -> Published:
@@ -150,18 +149,25 @@ def _swap(
 ) -> tuple[int, int]:
     """One snapshot more, of this manifest; returns how many files came and went."""
     wanted = _wanted(target, manifest)
-    held = files(table, table.current_snapshot())
+    current = table.current_snapshot()
+    held = _listed(table, [current] if current else [])
     fresh = [one for location, one in wanted.items() if location not in held]
     stale = [file for location, file in held.items() if location not in wanted]
     added = iceberg_files.listed(table.io, transaction.table_metadata, fresh)
-    update = transaction.update_snapshot(snapshot_properties=_said(manifest))
-    # Only an overwrite takes files away, and only an append merges Iceberg's own manifests.
-    with update.overwrite() if stale else update.merge_append() as snapshot:
+    update = partial(transaction.update_snapshot, _said(manifest))
+    with update().overwrite() if stale else update().merge_append() as snapshot:
         for file in added:
             snapshot.append_data_file(file)
         for file in stale:
             snapshot.delete_data_file(file)
+    if stale and _lists(transaction, table) > iceberg_table.LISTS_MAX:
+        update().merge_append().commit()  # of nothing: overwriting never merges Iceberg's lists
     return len(added), len(stale)
+
+
+def _lists(transaction: Transaction, table: Table) -> int:
+    snapshot = transaction.table_metadata.current_snapshot()
+    return len(snapshot.manifests(table.io)) if snapshot else 0
 
 
 def _wanted(target: Target, manifest: Manifest) -> dict[str, Wanted]:
@@ -209,11 +215,25 @@ def _hint(table: Table) -> None:
         stream.write(name)
 
 
+def _listed(table: Table, snapshots: Sequence[Snapshot]) -> dict[str, DataFile]:
+    """The files that any of these snapshots shows, by location."""
+    lists = {m.manifest_path: m for one in snapshots for m in one.manifests(table.io)}
+    entries = (entry for one in lists.values() for entry in one.fetch_manifest_entry(table.io))
+    return {entry.data_file.file_path: entry.data_file for entry in entries}
+
+
 def _own_files(table: Table, snapshots: Sequence[Snapshot]) -> Iterator[str]:
     """Iceberg's lists that snapshots are read by."""
     for snapshot in snapshots:
         yield snapshot.manifest_list
         yield from (manifest.manifest_path for manifest in snapshot.manifests(table.io))
+
+
+def _found(target: Target) -> Table | None:
+    try:
+        return target.catalog.load_table(target.identifier)
+    except NoSuchTableError:
+        return None
 
 
 @contextmanager

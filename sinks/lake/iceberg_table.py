@@ -7,12 +7,11 @@ Columns are never retyped nor taken away, so every engine reads old files and ne
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyiceberg.catalog import Catalog
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table, Transaction
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import HourTransform, IdentityTransform
 from pyiceberg.types import (
@@ -31,9 +30,14 @@ from sinks import landing
 from transform.contract import ROW_MARKS, Contract
 from transform.records import DIGEST, DIGEST_BYTES, UTC_MICROS
 
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table, Transaction
+
 HOUR = "_hour"  # of event time, what the table is partitioned by; no contract's field begins with _
 DESCRIPTION_MAX_CHARACTERS = 2_048  # Glue: Table.Description
 NAME_MAPPING = "schema.name-mapping.default"
+LISTS_MAX = 8  # of Iceberg's manifests: a reader plans by all of them, a publisher reads them
 SOUGHT = frozenset({"_arrival", "_record_id"})  # of the columns that are not the contract's
 TYPES: Mapping[pa.DataType, PrimitiveType] = {
     pa.string(): StringType(),
@@ -45,9 +49,10 @@ TYPES: Mapping[pa.DataType, PrimitiveType] = {
     DIGEST: FixedType(DIGEST_BYTES),
 }
 FIXED: Mapping[str, str] = {
-    "format-version": "2",  # Athena reads no later one
+    "format-version": "2",  # what every engine reads
     "commit.retry.num-retries": "0",  # a retry would put our files beside another publisher's
-    "commit.manifest-merge.enabled": "true",  # or each commit leaves a file more to plan by
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": str(LISTS_MAX),
     "write.metadata.delete-after-commit.enabled": "true",
     "gc.enabled": "false",  # the files are the manifest's: no engine is to remove one
 }
