@@ -17,16 +17,24 @@ from pyarrow import dataset, fs
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import StaticTable, Table
 
+from infra.local import iceberg as local
 from infra.local.emulator import ENVIRONMENT, REGION, Emulator, client
+from infra.local.state import State
+from infra.topology import BUCKET
 from sinks.bucket import Bucket
 from sinks.errors import Gone, Unavailable
 from sinks.lake import iceberg, iceberg_catalogs, iceberg_table, manifest
+from sinks.lake.compact import compact
 from sinks.lake.iceberg import Published, Target, publish
 from sinks.lake.iceberg_files import Unlike
-from sinks.lake.iceberg_table import Retyped
 from sinks.lake.manifest import Seal
+from sinks.lake.plan import Plan
+from sinks.lake.resolve import Clash
+from sinks.lake.retire import Keep, retire
+from tests import lakes
 from tests.icebergs import HOUR, Lake
-from tests.support import SESSION
+from tests.lakes import Attempt, Verdict, World
+from tests.support import NOON, SESSION
 from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
 
@@ -174,9 +182,9 @@ def test_a_file_that_is_not_what_the_manifest_says_is_not_published(
     publish(target, lake.commit({HOUR: [lake.file(HOUR, rows(1))]}))
     other = lake.file(HOUR, rows(2, 3))
     for wrong in (replace(other, rows=3), replace(other, bytes=other.bytes + 1)):
-        with pytest.raises(Unlike, match="2 rows"):
+        with pytest.raises(Unlike, match="has 2 rows"):
             publish(target, lake.commit({HOUR: [wrong]}))
-    with pytest.raises(Unlike, match=f"hour {HOUR}"):
+    with pytest.raises(Unlike, match=f"has hour {HOUR}"):
         publish(target, lake.commit({HOUR: [], HOUR + 1: [other]}))
     with pytest.raises(Gone):
         publish(
@@ -370,6 +378,7 @@ def field(name: str, kind: str, more: str = "") -> str:
 
 
 ONE = version(1, field("gone", "int64", "required = true"))
+THREE = version(3, field("must", "bool", "required = true"))
 TWO = version(2, field("gas", "float64", 'description = "Gas"\nunit = "%"'), "Of two versions")
 
 
@@ -382,7 +391,7 @@ def evolved(bucket: Bucket, catalog: Catalog) -> Target:
     publish(Target(catalog, url, ONE), old.commit({HOUR: [old.file(HOUR, first)]}))
     new = Lake(bucket, TWO, (ONE,))
     later = [{"device_id": "e", "sequence": 2, "gas": 0.5}]
-    target = Target(catalog, url, TWO, (ONE,))
+    target = Target(catalog, url, TWO)
     publish(target, new.commit({HOUR + 1: [new.file(HOUR + 1, later)]}))
     return target
 
@@ -397,6 +406,21 @@ def test_a_version_adds_columns_and_old_files_are_read_with_the_new(evolved: Tar
     assert names == ["device_id", "at", "sequence", "gone", "gas", *TWO.landing_schema().names[4:]]
 
 
+def test_old_files_are_read_by_who_knows_the_new_version_alone(
+    bucket: Bucket, catalog: Catalog
+) -> None:
+    old, new = Lake(bucket, ONE), Lake(bucket, THREE)
+    old.commit({HOUR: [old.file(HOUR, [{"device_id": "d", "sequence": 1, "gone": 5}])]})
+    both = new.commit({HOUR + 1: [new.file(HOUR + 1, [{"device_id": "e", "must": True}])]})
+    target = Target(catalog, f"s3://{bucket.name}", THREE)
+    publish(target, both)
+    found = table(target).scan(selected_fields=("device_id", "gone", "must")).to_arrow()
+    assert found.sort_by("device_id").to_pylist() == [
+        {"device_id": "d", "gone": 5, "must": None},
+        {"device_id": "e", "gone": None, "must": True},
+    ]
+
+
 def test_a_version_describes_columns_anew(evolved: Target) -> None:
     columns = table(evolved).schema()
     assert columns.find_field("sequence").doc == "number 2"
@@ -408,16 +432,15 @@ def test_a_version_describes_columns_anew(evolved: Target) -> None:
 def test_a_table_grows_before_anything_is_committed_by_the_new_version(
     evolved: Target, bucket: Bucket
 ) -> None:
-    three = version(3, field("more", "bool"))
     held = manifest.read(bucket, "fleet-9")
-    publish(replace(evolved, contract=three, older=(ONE, TWO)), held)
-    assert str(table(evolved).schema().find_type("more")) == "boolean"
+    publish(replace(evolved, contract=THREE), held)
+    assert str(table(evolved).schema().find_type("must")) == "boolean"
     assert sequences(evolved) == [1, 2]
 
 
 def test_a_column_is_never_of_another_type(evolved: Target, bucket: Bucket) -> None:
     other = version(3, field("gas", "string"))
-    with pytest.raises(Retyped, match=r"gas is string, and in the table double"):
+    with pytest.raises(Clash, match=r"gas is string, and in the table double"):
         publish(replace(evolved, contract=other), manifest.read(bucket, "fleet-9"))
 
 
@@ -445,6 +468,53 @@ def test_what_is_forgotten_leaves_what_is_shown_whole(lake: Lake, target: Target
 def test_a_lake_that_was_never_published_needs_nothing(target: Target) -> None:
     assert iceberg.needed(target) == frozenset()
     assert iceberg.expire(target, datetime.now(UTC)) == 0
+
+
+def test_files_that_a_snapshot_lists_outlive_their_time(lake: Lake, target: Target) -> None:
+    late = datetime.now(UTC) + timedelta(days=30)
+    publish(target, lake.commit({HOUR: [lake.file(HOUR, rows(1))]}))
+    lake.commit({HOUR: [lake.file(HOUR, rows(2))]})  # and never published
+    retire(lake.bucket, "telemetry", late, Keep(needed=iceberg.needed(target)))
+    assert sequences(target) == [1]
+    publish(target, manifest.read(lake.bucket, "telemetry"))
+    iceberg.expire(target, late)
+    assert retire(lake.bucket, "telemetry", late, Keep(needed=iceberg.needed(target))).files == 1
+    assert sequences(target) == [2]
+
+
+# ---- Compaction ----
+
+
+def test_what_is_compacted_is_what_the_table_shows(bucket: Bucket, catalog: Catalog) -> None:
+    target = Target(catalog, f"s3://{bucket.name}", lakes.CONTRACT)
+    made = {
+        (number, 0, (0, 1)): Verdict("landing", "ab"[number % 2], NOON + number * lakes.HOUR, one)
+        for number, one in enumerate((b"x" * 16, b"y" * 16, b"x" * 16))
+    }
+    world = World(dict.fromkeys(range(3), 1), dict.fromkeys(range(3), NOON), made, ())
+    for number, positions in enumerate([(0, 1), (1, 2), (0, 1, 2)]):
+        attempt = Attempt(positions, (0, 1), 3)
+        plan = Plan(tuple(lakes.write(bucket, world, attempt, f"raw/{number}")), 0)
+        publish(target, compact(bucket, lakes.CONTRACT, plan).lake)
+        found = table(target).scan().to_arrow()
+        lakes.database().register("found", found)
+        shown = lakes.rows(lakes.database(), "FROM found")
+        assert len(shown) == max(positions) + 1
+        assert shown == lakes.lake_rows(bucket) == lakes.told(bucket)
+
+
+def test_a_state_has_tables_of_each_contract(s3: dict[str, str], tmp_path: Path) -> None:
+    objects = client("s3", s3["s3.endpoint"])
+    objects.create_bucket(Bucket=BUCKET)
+    lake = Lake(Bucket(objects, BUCKET), TELEMETRY)
+    lake.commit({HOUR: [lake.file(HOUR, rows(1))]})
+    state = State(tmp_path)
+    assert [(one.table, one.added) for one in local.publish(state, objects, [TELEMETRY])] == [
+        ("millrace.telemetry", 1),
+        ("millrace_sealed.telemetry", 0),
+    ]
+    shown = {file.key for file in manifest.read(lake.bucket, "telemetry").files}
+    assert local.expire(state, objects, TELEMETRY, datetime.now(UTC)) == shown
 
 
 # ---- Glue ----

@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 
 from sinks.errors import Gone, Misconfigured, Unavailable, translated
 from sinks.lake import iceberg_files, iceberg_table
-from sinks.lake.iceberg_files import Wanted
+from sinks.lake.iceberg_files import Footer, Wanted
 from sinks.lake.manifest import PREFIX, Manifest, key_of
+from sinks.lake.resolve import united
 from transform.contract import Contract
-from transform.tables import landing_schema
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -48,7 +48,6 @@ class Target:
     catalog: Catalog
     url: str
     contract: Contract
-    older: Sequence[Contract] = ()
     sealed_only: bool = False
     namespace: str = NAMESPACE
 
@@ -79,7 +78,7 @@ def publish(target: Target, manifest: Manifest) -> Published:
     """Make the table show exactly the manifest's files. Nothing to do where it does so already.
 
     A manifest that is older than what was ever shown changes nothing: its publisher was overtaken.
-    Raises `Unavailable`, `Misconfigured`, `iceberg_table.Retyped`, `iceberg_files.Unlike`.
+    Raises `Unavailable`, `Misconfigured`, `Clash`, `iceberg_files.Unlike`.
     """
     for _ in range(RACES_MAX):
         try:
@@ -128,41 +127,56 @@ def needed(target: Target) -> frozenset[str]:
 
 
 def _publish(target: Target, manifest: Manifest) -> Published:
-    schema = landing_schema(target.contract, target.older)
+    schema = target.contract.landing_schema()
     table = iceberg_table.opened(
         target.catalog, target.identifier, target.location, target.contract, schema
     )
     shown = max(map(_version, table.snapshots()), default=0)
     if manifest.version < shown:
         return Published(target.identifier, shown)
-    added, removed = 0, 0
+    due = manifest.version > 0 and not _shows(table, manifest)
+    change = _change(target, table, manifest) if due else _Change([], [])
     with table.transaction() as transaction:
+        schema = united([schema, *(footer.schema for footer in change.fresh)])
         iceberg_table.grow(transaction, target.contract, schema)
-        if manifest.version and not _shows(table, manifest):
-            added, removed = _swap(transaction, target, table, manifest)
+        if due:
+            _commit(transaction, table, manifest, change)
     _hint(table)
-    return Published(target.identifier, manifest.version, added, removed)
+    return Published(target.identifier, manifest.version, len(change.fresh), len(change.stale))
 
 
-def _swap(
-    transaction: Transaction, target: Target, table: Table, manifest: Manifest
-) -> tuple[int, int]:
-    """One snapshot more, of this manifest; returns how many files came and went."""
-    wanted = _wanted(target, manifest)
+class _Change(NamedTuple):
+    """Files that a table does not show and should, and that it shows and should not."""
+
+    fresh: list[Footer]
+    stale: list[DataFile]
+
+
+def _change(target: Target, table: Table, manifest: Manifest) -> _Change:
     current = table.current_snapshot()
     held = _listed(table, [current] if current else [])
-    fresh = [one for location, one in wanted.items() if location not in held]
-    stale = [file for location, file in held.items() if location not in wanted]
-    added = iceberg_files.listed(table.io, transaction.table_metadata, fresh)
+    visible = manifest.sealed() if target.sealed_only else manifest
+    wanted = {
+        f"{target.url}/{file.key}": Wanted(f"{target.url}/{file.key}", partition.hour, file)
+        for partition in visible.partitions
+        for file in partition.files
+    }
+    return _Change(
+        iceberg_files.footers(table.io, [wanted[name] for name in wanted if name not in held]),
+        [held[name] for name in held if name not in wanted],
+    )
+
+
+def _commit(transaction: Transaction, table: Table, manifest: Manifest, change: _Change) -> None:
+    """One snapshot: what comes and goes, and of which manifest it is."""
     update = partial(transaction.update_snapshot, _said(manifest))
-    with update().overwrite() if stale else update().merge_append() as snapshot:
-        for file in added:
-            snapshot.append_data_file(file)
-        for file in stale:
+    with update().overwrite() if change.stale else update().merge_append() as snapshot:
+        for footer in change.fresh:
+            snapshot.append_data_file(iceberg_files.listed(transaction.table_metadata, footer))
+        for file in change.stale:
             snapshot.delete_data_file(file)
-    if stale and _lists(transaction, table) > iceberg_table.LISTS_MAX:
+    if change.stale and _lists(transaction, table) > iceberg_table.LISTS_MAX:
         update().merge_append().commit()  # of nothing: overwriting never merges Iceberg's lists
-    return len(added), len(stale)
 
 
 def _lists(transaction: Transaction, table: Table) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from io import SEEK_END
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow.parquet as pq
@@ -20,11 +21,11 @@ from pyiceberg.io.pyarrow import (
     parquet_path_to_id_mapping,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-from pyiceberg.typedef import Record
 
 from sinks.lake.manifest import File
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyiceberg.io import FileIO
     from pyiceberg.table.metadata import TableMetadata
 
@@ -44,37 +45,54 @@ class Wanted(NamedTuple):
     file: File
 
 
-def listed(io: FileIO, table: TableMetadata, wanted: Sequence[Wanted]) -> list[DataFile]:
-    """Files as the table lists them. Raises `Unlike`."""
+class Footer(NamedTuple):
+    """What a wanted file itself says."""
+
+    wanted: Wanted
+    said: pq.FileMetaData
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.said.schema.to_arrow_schema()
+
+
+def footers(io: FileIO, wanted: Sequence[Wanted]) -> list[Footer]:
+    """What files say. Raises `Unlike`, and what pyarrow does."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda one: _listed(io, table, one), wanted))
+        return list(pool.map(lambda one: _footer(io, one), wanted))
 
 
-def _listed(io: FileIO, table: TableMetadata, wanted: Wanted) -> DataFile:
-    with io.new_input(wanted.location).open() as stream:
-        footer = pq.read_metadata(stream)
-        size = stream.seek(0, 2)
+def listed(table: TableMetadata, footer: Footer) -> DataFile:
+    """A file as the table lists it; the table has all its columns. Raises `Unlike`."""
+    wanted, said = footer
     columns = table.schema()
     ids = parquet_path_to_id_mapping(columns)
-    found = data_file_statistics_from_parquet_metadata(
-        footer, _plan(footer, compute_statistics_plan(columns, table.properties), ids), ids
-    )
+    plan = _plan(said, compute_statistics_plan(columns, table.properties), ids)
+    found = data_file_statistics_from_parquet_metadata(said, plan, ids)
     hours = found.partition(table.spec(), columns)
-    said = (wanted.file.rows, wanted.file.bytes, wanted.hour)
-    if (footer.num_rows, size, hours[0]) != said:
-        raise Unlike(f"{wanted.location}: {footer.num_rows} rows, {size} bytes, hour {hours[0]}")
+    if hours[0] != wanted.hour:
+        raise Unlike(f"{wanted.location} has hour {hours[0]}, and not {wanted.hour}")
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=wanted.location,
         file_format=FileFormat.PARQUET,
-        partition=Record(wanted.hour),
-        file_size_in_bytes=size,
+        partition=hours,
+        file_size_in_bytes=wanted.file.bytes,
         sort_order_id=table.default_sort_order_id,
         spec_id=table.default_spec_id,
         equality_ids=None,
         key_metadata=None,
         **found.to_serialized_dict(),
     )
+
+
+def _footer(io: FileIO, wanted: Wanted) -> Footer:
+    with io.new_input(wanted.location).open() as stream:
+        said = pq.read_metadata(stream)
+        size = stream.seek(0, SEEK_END)
+    if (said.num_rows, size) != (wanted.file.rows, wanted.file.bytes):
+        raise Unlike(f"{wanted.location} has {said.num_rows} rows in {size} bytes")
+    return Footer(wanted, said)
 
 
 def _plan(

@@ -27,6 +27,7 @@ from pyiceberg.types import (
 )
 
 from sinks import landing
+from sinks.lake.resolve import Clash
 from transform.contract import ROW_MARKS, Contract
 from transform.records import DIGEST, DIGEST_BYTES, UTC_MICROS
 
@@ -58,10 +59,6 @@ FIXED: Mapping[str, str] = {
 }
 
 
-class Retyped(ValueError):
-    """A column is of another type in the table than in the contract: a table holds one type."""
-
-
 def opened(
     catalog: Catalog, identifier: str, location: str, contract: Contract, schema: pa.Schema
 ) -> Table:
@@ -80,7 +77,7 @@ def opened(
 
 
 def grow(transaction: Transaction, contract: Contract, schema: pa.Schema) -> None:
-    """Give the table what the contract has come to say. Raises `Retyped`."""
+    """Give the table what the contract has come to say. Raises `Clash`."""
     properties = transaction.table_metadata.properties
     wanted = _properties(contract, schema).items()
     if changed := {name: value for name, value in wanted if properties.get(name) != value}:
@@ -89,7 +86,7 @@ def grow(transaction: Transaction, contract: Contract, schema: pa.Schema) -> Non
     for field in schema:
         if field.name in columns and columns[field.name].field_type != TYPES[field.type]:
             held = columns[field.name].field_type
-            raise Retyped(f"{contract.name}: {field.name} is {field.type}, and in the table {held}")
+            raise Clash(f"{contract.name}: {field.name} is {field.type}, and in the table {held}")
     _grow(transaction, columns, schema)
 
 
