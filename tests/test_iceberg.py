@@ -24,12 +24,12 @@ from infra.topology import BUCKET
 from sinks.bucket import Bucket
 from sinks.errors import Gone, Unavailable
 from sinks.lake import iceberg, iceberg_catalogs, iceberg_table, manifest
+from sinks.lake.columns import Clash
 from sinks.lake.compact import compact
 from sinks.lake.iceberg import Published, Target, publish
 from sinks.lake.iceberg_files import Unlike
 from sinks.lake.manifest import Seal
 from sinks.lake.plan import Plan
-from sinks.lake.resolve import Clash
 from sinks.lake.retire import Keep, retire
 from tests import lakes
 from tests.icebergs import HOUR, Lake

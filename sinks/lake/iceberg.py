@@ -19,9 +19,9 @@ from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 
 from sinks.errors import Gone, Misconfigured, Unavailable, translated
 from sinks.lake import iceberg_files, iceberg_table
+from sinks.lake.columns import united
 from sinks.lake.iceberg_files import Footer, Wanted
 from sinks.lake.manifest import PREFIX, Manifest, key_of
-from sinks.lake.resolve import united
 from transform.contract import Contract
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from pyiceberg.types import (
 )
 
 from sinks import landing
-from sinks.lake.resolve import Clash
+from sinks.lake.columns import Clash
 from transform.contract import ROW_MARKS, Contract
 from transform.records import DIGEST, DIGEST_BYTES, UTC_MICROS
 
