@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,15 +13,18 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from moto import mock_aws
 from pyarrow import dataset, fs
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import StaticTable, Table
 
+from infra.cli import commands
 from infra.local import iceberg as local
+from infra.local.embedded import served
 from infra.local.emulator import ENVIRONMENT, REGION, Emulator, client
 from infra.local.state import State
-from infra.topology import BUCKET
+from infra.topology import BUCKET, LEDGER
 from sinks.bucket import Bucket
 from sinks.errors import Gone, Unavailable
 from sinks.lake import iceberg, iceberg_catalogs, iceberg_table, manifest
@@ -34,7 +38,7 @@ from sinks.lake.retire import Keep, retire
 from tests import lakes
 from tests.icebergs import HOUR, Lake
 from tests.lakes import Attempt, Verdict, World
-from tests.support import NOON, SESSION
+from tests.support import NOON, SESSION, create_table
 from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
 
@@ -503,18 +507,35 @@ def test_what_is_compacted_is_what_the_table_shows(bucket: Bucket, catalog: Cata
         assert shown == lakes.lake_rows(bucket) == lakes.told(bucket)
 
 
-def test_a_state_has_tables_of_each_contract(s3: dict[str, str], tmp_path: Path) -> None:
+def test_what_a_state_s_snapshots_need_is_told(s3: dict[str, str], tmp_path: Path) -> None:
     objects = client("s3", s3["s3.endpoint"])
     objects.create_bucket(Bucket=BUCKET)
     lake = Lake(Bucket(objects, BUCKET), TELEMETRY)
-    lake.commit({HOUR: [lake.file(HOUR, rows(1))]})
+    for number in (1, 2):
+        lake.commit({HOUR: [lake.file(HOUR, rows(number))]})
+        local.publish(State(tmp_path), objects, [TELEMETRY])
+    shown = {file.key for file in manifest.read(lake.bucket, "telemetry").files}
+    both = local.expire(State(tmp_path), objects, TELEMETRY, datetime(2026, 1, 1, tzinfo=UTC))
+    assert len(both) == 2
+    late = datetime.now(UTC) + timedelta(hours=1)
+    assert local.expire(State(tmp_path), objects, TELEMETRY, late) == shown
+
+
+def test_the_command_publishes_where_it_is_asked_to(tmp_path: Path) -> None:
     state = State(tmp_path)
-    assert [(one.table, one.added) for one in local.publish(state, objects, [TELEMETRY])] == [
+    state.prepare()
+    state.keep_contract("telemetry")
+    with served(state) as clients:
+        clients("s3").create_bucket(Bucket=BUCKET)
+        create_table(clients("dynamodb"), LEDGER)
+        lake = Lake(Bucket(clients("s3"), BUCKET), TELEMETRY)
+        lake.commit({HOUR: [lake.file(HOUR, rows(1))]})
+    asked = ["compact", "--iceberg", "--json", "--state", str(tmp_path)]
+    [told] = json.loads(CliRunner().invoke(commands.group, asked, catch_exceptions=False).stdout)
+    assert [(one["table"], one["added"]) for one in told["iceberg"]] == [
         ("millrace.telemetry", 1),
         ("millrace_sealed.telemetry", 0),
     ]
-    shown = {file.key for file in manifest.read(lake.bucket, "telemetry").files}
-    assert local.expire(state, objects, TELEMETRY, datetime.now(UTC)) == shown
 
 
 # ---- Glue ----
