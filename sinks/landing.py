@@ -6,9 +6,8 @@ the rejected and the marks of what a rule dropped are queried with the same tool
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +21,6 @@ from transform.records import POSITION, Batch, ConservationError
 LANDING = "landing"
 QUARANTINE = "quarantine"
 DROPPED = "dropped"
-COMMENT_MAX_CHARACTERS = 255  # Glue: Column.Comment
 CONTRACT = b"millrace.contract"  # in a landing object's metadata: digest of the contract behind it
 
 
@@ -114,19 +112,6 @@ class Landing:
     def parts(self, columns: list[str], most: int) -> Iterator[pa.Table]:
         """The same rows, at most so many at a time."""
         return self.file.parts(columns, most)
-
-
-def about(field: pa.Field) -> dict[str, str]:
-    """What a contract says of a column, empty where it says nothing."""
-    said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    return {"description": said.get("description", ""), "unit": said.get("unit", "")}
-
-
-def comment(column: Mapping[str, Any]) -> str:
-    """A column's description and unit, as far as a comment in Glue can hold them."""
-    unit = f"[{column['unit']}]" if column.get("unit") else ""
-    whole = " ".join(filter(None, (column.get("description"), unit)))
-    return " ".join(whole.split())[:COMMENT_MAX_CHARACTERS]
 
 
 @dataclass(frozen=True)

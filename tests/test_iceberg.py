@@ -305,6 +305,8 @@ def test_columns_say_what_they_are(target: Target) -> None:
     assert list(columns) == TELEMETRY.landing_schema().names
     assert columns["temperature"].doc == "Air temperature [Cel]"
     assert str(columns["event_time"].field_type) == "timestamptz"
+    assert (columns["event_time"].doc or "").endswith("(event time, UTC)")
+    assert (columns["_late"].doc or "").startswith("Whether it came later")
     assert str(columns["_digest"].field_type) == "fixed[16]"
     assert columns["device_id"].required
     assert not columns["humidity"].required

@@ -26,7 +26,7 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-from sinks import landing
+from sinks.comments import DESCRIPTION_MAX_CHARACTERS, of_column
 from sinks.lake.columns import Clash
 from transform.contract import ROW_MARKS, Contract
 from transform.records import DIGEST, DIGEST_BYTES, UTC_MICROS
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table, Transaction
 
 HOUR = "_hour"  # of event time, what the table is partitioned by; no contract's field begins with _
-DESCRIPTION_MAX_CHARACTERS = 2_048  # Glue: Table.Description
 NAME_MAPPING = "schema.name-mapping.default"
 LISTS_MAX = 8  # of Iceberg's manifests: a reader plans by all of them, a publisher reads them
 SOUGHT = frozenset({"_arrival", "_record_id"})  # of the columns that are not the contract's
@@ -63,7 +62,10 @@ def opened(
     catalog: Catalog, identifier: str, location: str, contract: Contract, schema: pa.Schema
 ) -> Table:
     """The table of a contract's landing schema, made where there is none."""
-    columns = Schema(*(_column(number, field) for number, field in enumerate(schema, 1)))
+    docs = _docs(contract, schema)
+    columns = Schema(
+        *(_column(number, field, docs[field.name]) for number, field in enumerate(schema, 1))
+    )
     device, time = (columns.find_field(n).field_id for n in (contract.device, contract.event_time))
     catalog.create_namespace_if_not_exists(identifier.split(".", maxsplit=1)[0])
     return catalog.create_table_if_not_exists(
@@ -87,21 +89,25 @@ def grow(transaction: Transaction, contract: Contract, schema: pa.Schema) -> Non
         if field.name in columns and columns[field.name].field_type != TYPES[field.type]:
             held = columns[field.name].field_type
             raise Clash(f"{contract.name}: {field.name} is {field.type}, and in the table {held}")
-    _grow(transaction, columns, schema)
+    _grow(transaction, columns, schema, _docs(contract, schema))
 
 
-def _grow(transaction: Transaction, columns: Mapping[str, NestedField], schema: pa.Schema) -> None:
+def _grow(
+    transaction: Transaction,
+    columns: Mapping[str, NestedField],
+    schema: pa.Schema,
+    docs: Mapping[str, str],
+) -> None:
     """Add columns, each before what a row says of itself; loosen others, and describe them."""
     fresh = [field for field in schema if field.name not in columns]
-    kept = [field for field in schema if field.name in columns]
     always = {field.name for field in schema if not field.nullable}
     looser = [name for name, held in columns.items() if held.required and name not in always]
-    told = {f.name: _doc(f) for f in kept if _doc(f) != (columns[f.name].doc or "")}
+    told = {name: doc for name, doc in docs.items() if _said_otherwise(columns.get(name), doc)}
     if not (fresh or looser or told):
         return
     with transaction.update_schema() as update:
         for field in fresh:
-            update.add_column(field.name, TYPES[field.type], _doc(field) or None)
+            update.add_column(field.name, TYPES[field.type], docs[field.name] or None)
             update.move_before(field.name, ROW_MARKS[0].name)
         for name in looser:
             update.make_column_optional(name)
@@ -109,13 +115,18 @@ def _grow(transaction: Transaction, columns: Mapping[str, NestedField], schema: 
             update.update_column(name, doc=doc)
 
 
-def _column(number: int, field: pa.Field) -> NestedField:
-    kind, doc = TYPES[field.type], _doc(field) or None
-    return NestedField(number, field.name, kind, required=not field.nullable, doc=doc)
+def _said_otherwise(column: NestedField | None, doc: str) -> bool:
+    return column is not None and (column.doc or "") != doc
 
 
-def _doc(field: pa.Field) -> str:
-    return landing.comment(landing.about(field))
+def _column(number: int, field: pa.Field, doc: str) -> NestedField:
+    kind = TYPES[field.type]
+    return NestedField(number, field.name, kind, required=not field.nullable, doc=doc or None)
+
+
+def _docs(contract: Contract, schema: pa.Schema) -> dict[str, str]:
+    time = contract.event_time
+    return {field.name: of_column(field, event_time=field.name == time) for field in schema}
 
 
 def _properties(contract: Contract, schema: pa.Schema) -> dict[str, str]:
