@@ -39,11 +39,16 @@ class Lake:
 
     def file(self, hour: int, rows: Sequence[Mapping[str, Any]]) -> File:
         """Write rows as a lake file of an hour (since 1970), spread over it."""
-        data = parquet.encode(table(self.contract, rows, hour, self.older))
+        return self.put(
+            hour, parquet.encode(table(self.contract, rows, hour, self.older)), len(rows)
+        )
+
+    def put(self, hour: int, data: bytes, rows: int) -> File:
+        """Put a lake file of an hour."""
         digest = hashlib.sha256(data).hexdigest()
         key = f"lake/{self.contract.name}/data/{hour}/{digest}.parquet"
         self.bucket.put_absent(key, data)
-        return File(key, len(rows), len(data), NOON, NOON, ("g",))
+        return File(key, rows, len(data), NOON, NOON, ("g",))
 
     def commit(self, hours: Mapping[int, Iterable[File]], **changes: Any) -> Manifest:
         """Make these files the lake's hours, beside the hours that are not named."""

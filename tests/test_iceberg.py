@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from moto import mock_aws
@@ -35,7 +36,7 @@ from sinks.lake.iceberg_files import Unlike
 from sinks.lake.manifest import Seal
 from sinks.lake.plan import Plan
 from sinks.lake.retire import Keep, retire
-from tests import lakes
+from tests import icebergs, lakes
 from tests.icebergs import HOUR, Lake
 from tests.lakes import Attempt, Verdict, World
 from tests.support import NOON, SESSION, create_table
@@ -331,6 +332,21 @@ def test_files_are_left_out_by_device_and_by_time(lake: Lake, target: Target) ->
     assert planned("event_time >= '2026-11-24T13:00:00+00:00'") == 2
     assert planned("sequence = 7") == 0
     assert planned("temperature > -1") == 3  # floats have no statistics
+
+
+@pytest.mark.parametrize("unknown", ["\N{SNOWMAN}" * 2_000, "x" * 5_000])
+def test_a_file_is_not_left_out_for_what_one_group_of_its_rows_does_not_tell(
+    lake: Lake, target: Target, unknown: str
+) -> None:
+    values = [{"status": "m", "humidity": 1.0}, {"status": unknown, "humidity": float("nan")}]
+    sink = pa.BufferOutputStream()
+    pq.write_table(icebergs.table(TELEMETRY, [*values, {"status": "a"}]), sink, row_group_size=1)
+    publish(target, lake.commit({HOUR: [lake.put(HOUR, sink.getvalue().to_pybytes(), 3)]}))
+    scan = table(target).scan
+    assert scan(f"status = '{unknown}'").to_arrow().num_rows == 1
+    assert scan("status = 'm'").to_arrow().num_rows == 1
+    assert scan("humidity is null").to_arrow().num_rows == 1
+    assert len(list(scan("device_id = 'z'").plan_files())) == 0
 
 
 @pytest.mark.parametrize("swapped", [False, True])

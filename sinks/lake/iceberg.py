@@ -101,11 +101,11 @@ def expire(target: Target, before: datetime) -> int:
     What it shows now stays. Iceberg's own files that only those snapshots had are removed, a lake
     file never: which of them may go, the manifest and `needed` say. Raises as `publish` does.
     """
-    table = _found(target)
-    if table is None:
-        return 0
-    held = table.snapshots()
     with _translated(f"expire {target.identifier}"):
+        table = _found(target)
+        if table is None:
+            return 0
+        held = table.snapshots()
         try:
             table.maintenance.expire_snapshots().older_than(before).commit()
         except CommitFailedException as error:
@@ -121,8 +121,9 @@ def expire(target: Target, before: datetime) -> int:
 
 def needed(target: Target) -> frozenset[str]:
     """Keys of the lake files that some snapshot still lists; none of them may be removed."""
-    table = _found(target)
-    listed = _listed(table, table.snapshots()) if table else {}
+    with _translated(f"read {target.identifier}"):
+        table = _found(target)
+        listed = _listed(table, table.snapshots()) if table else {}
     return frozenset(location.removeprefix(f"{target.url}/") for location in listed)
 
 
@@ -155,12 +156,7 @@ class _Change(NamedTuple):
 def _change(target: Target, table: Table, manifest: Manifest) -> _Change:
     current = table.current_snapshot()
     held = _listed(table, [current] if current else [])
-    visible = manifest.sealed() if target.sealed_only else manifest
-    wanted = {
-        f"{target.url}/{file.key}": Wanted(f"{target.url}/{file.key}", partition.hour, file)
-        for partition in visible.partitions
-        for file in partition.files
-    }
+    wanted = _wanted(target, manifest)
     return _Change(
         iceberg_files.footers(table.io, [wanted[name] for name in wanted if name not in held]),
         [held[name] for name in held if name not in wanted],
@@ -185,6 +181,7 @@ def _lists(transaction: Transaction, table: Table) -> int:
 
 
 def _wanted(target: Target, manifest: Manifest) -> dict[str, Wanted]:
+    """What the table is to show, by location."""
     visible = manifest.sealed() if target.sealed_only else manifest
     return {
         f"{target.url}/{file.key}": Wanted(f"{target.url}/{file.key}", partition.hour, file)

@@ -98,12 +98,20 @@ def _footer(io: FileIO, wanted: Wanted) -> Footer:
 def _plan(
     footer: pq.FileMetaData, plan: dict[int, StatisticsCollector], ids: dict[str, int]
 ) -> dict[int, StatisticsCollector]:
-    """The plan, less bounds of columns whose statistics are not in every group of rows."""
+    """The plan, less bounds of columns of which a group of rows does not tell them.
+
+    Of a group with a text of more than 4 KiB, or of NaN alone, Parquet has none; pyiceberg would
+    take the other groups' for the whole file's, and engines leave out files that hold an answer.
+    """
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-    bare = {
-        ids[group.column(number).path_in_schema]
-        for group in groups
-        for number in range(footer.num_columns)
-        if not group.column(number).is_stats_set
-    }
+    columns = [group.column(n) for group in groups for n in range(footer.num_columns)]
+    bare = {ids[column.path_in_schema] for column in columns if not _tells(column)}
     return {n: replace(one, mode=UNBOUNDED) if n in bare else one for n, one in plan.items()}
+
+
+def _tells(column: pq.ColumnChunkMetaData) -> bool:
+    """Whether it is known between what a column's values are in a group of rows, if it has any."""
+    said = column.statistics if column.is_stats_set else None
+    if said is None:
+        return False
+    return bool(said.has_min_max or (said.has_null_count and said.null_count == column.num_values))
