@@ -84,11 +84,10 @@ class Resolution:
 
         What a version has not is null in its rows. Raises `Clash`.
         """
-        sql = "SELECT min(path) FROM survey GROUP BY _generation"
-        paths = [path for (path,) in self._work.rows(sql)]
-        held = {name: file.key for file in self._lake.files for name in file.generations}
-        paths += self._work.fetch(set(held.values()))
-        return united([self._contract.landing_schema(), *map(parquet.schema_of, sorted(paths))])
+        sql = "SELECT min(path) FROM survey GROUP BY _generation ORDER BY 1"
+        fresh = [parquet.schema_of(path) for (path,) in self._work.rows(sql)]
+        held = [] if self._lake.schema is None else [self._lake.schema]
+        return united([self._contract.landing_schema(), *held, *fresh])
 
     def origins(self, hour: int) -> Origins:
         """Whence an hour's fresh rows are."""
