@@ -26,6 +26,9 @@ from infra.local.embedded import served
 from infra.local.emulator import ENVIRONMENT, REGION, Emulator, client
 from infra.local.state import State
 from infra.topology import BUCKET, LEDGER
+from ingest.publishing import PUBLISH, targets
+from ingest.settings import Wiring
+from ingest.upkeep import step
 from sinks.bucket import Bucket
 from sinks.errors import Gone, Unavailable
 from sinks.lake import iceberg, iceberg_catalogs, iceberg_table, manifest
@@ -39,7 +42,7 @@ from sinks.lake.retire import Keep, retire
 from tests import icebergs, lakes
 from tests.icebergs import HOUR, Lake
 from tests.lakes import Attempt, Verdict, World
-from tests.support import NOON, SESSION, create_table
+from tests.support import NOON, SECOND, SESSION, SETTINGS, Clock, create_table
 from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
 
@@ -696,3 +699,25 @@ def test_an_engine_reads_two_versions_of_a_contract(
         {"sequence": 2, "gas": 0.5, "gone": None},
     ]
     assert found.schema.field("at").type.tz in {"UTC", "Etc/UTC"}
+
+
+# ---- Upkeep's function ----
+
+
+def test_upkeep_shows_the_lake_in_glue_and_keeps_what_is_shown(
+    lake: Lake, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": emulator.url}.items():
+        monkeypatch.setenv(name, value)
+    clock = Clock(NOON / SECOND)
+    wiring = Wiring(replace(SETTINGS, contract="telemetry", bucket=lake.bucket.name), clock)
+    wiring.bucket = lake.bucket
+    lake.commit({HOUR: [lake.file(HOUR, rows(1))]})
+    assert step(PUBLISH, {"step": "publish"}, wiring) == {"version": 1, "added": 1, "removed": 0}
+    lake.commit({HOUR: [lake.file(HOUR, rows(1, 2))]})
+    assert step(PUBLISH, {"step": "retire"}, wiring)["files"] == 0, "the table shows the older one"
+    assert step(PUBLISH, {"step": "publish"}, wiring) == {"version": 2, "added": 1, "removed": 1}
+    [shown, _] = targets(wiring)
+    assert sequences(shown) == [1, 2]
+    with pytest.raises(ValueError, match="steps of this function are: publish, retire"):
+        step(PUBLISH, {"step": "compact"}, wiring)
