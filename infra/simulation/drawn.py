@@ -46,6 +46,7 @@ VERBS: Mapping[Verb, Mapping[str, int]] = {
 }
 """... and those that a verb is about."""
 
+MARKER_SHARE = 0.05  # of records that are a marker, which says how far its shard was read
 SPAN_SECONDS = 120.0  # in which records are produced
 MILLIS = 1_000
 NOW = round(EPOCH * MILLIS)
@@ -92,6 +93,8 @@ class _Messages:
 
     def record(self, sources: Sequence[Source]) -> Made:
         random, source = self.random, self.random.choice(sources)
+        if random.random() < MARKER_SHARE:
+            return self._marker(source)
         count = random.choice((1, 1, 1, 2, 3))
         aggregated = source == "kinesis" and (count > 1 or random.random() < 0.1)  # noqa: PLR2004
         held = [self._held(source) for _ in range(count if aggregated else 1)]
@@ -101,6 +104,12 @@ class _Messages:
         key = f"k-{random.randrange(4)}"
         at = random.uniform(0, random.choice((1.0, SPAN_SECONDS)))
         return Made(at, source, key, body, tuple(messages for _, messages in held), aggregated)
+
+    def _marker(self, source: Source) -> Made:
+        self.number += 1
+        body = b'{"_millrace_marker":1,"shard":"s-%d","at":%d}' % (self.number, NOW * MILLIS)
+        at = self.random.uniform(0, SPAN_SECONDS)
+        return Made(at, source, "m", body, ((Message(body, marker=True),),))
 
     def _held(self, source: Source) -> tuple[bytes, tuple[Message, ...]]:
         """One message, or several in an array or in lines; compressed or not."""
