@@ -255,7 +255,8 @@ def united(schemas: Sequence[pa.Schema]) -> pa.Schema:
             held = fields.setdefault(field.name, field)
             if held.type != field.type:
                 raise Clash(
-                    f"{field.name} is {held.type} in one version and {field.type} in another"
+                    f"versions have {field.name} as {held.type} and as {field.type}, which one "
+                    "table cannot hold; queries show it as text, and nothing is compacted"
                 )
             fields[field.name] = held.with_nullable(held.nullable or field.nullable)
     everywhere = set.intersection(*(set(schema.names) for schema in schemas))
