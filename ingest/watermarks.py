@@ -6,8 +6,8 @@ newer than the one before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MICROS = 1_000_000
 HOUR_MICROS = 3_600 * MICROS
-LATE = timedelta(minutes=5)  # by which an attempt's item may be seen after it settled
+LATE = timedelta(minutes=2)  # by which an attempt's item may be seen after it settled
 SCAN_AFTER = timedelta(hours=6)  # eight queries a minute cost more than a scan then
 QUEUE_COUNTS = (
     "ApproximateNumberOfMessages",
@@ -59,10 +59,12 @@ class Sources:
 class Known:
     """What is known of the sources: how far shards were, and when queues were empty.
 
-    The next look reads what came `since`. All are microseconds since 1970.
+    The next look reads what came `since`. All are microseconds since 1970. `used` queues have had
+    messages.
     """
 
     since: int = 0
+    used: Sequence[str] = ()
     shards: Mapping[str, int] = field(default_factory=dict)
     queues: Mapping[str, int] = field(default_factory=dict)
 
@@ -74,9 +76,14 @@ def look(sources: Sources, parked: Iterable[Place] = ()) -> list[Watermark]:
     """
     known = Known(**(control.read(sources.bucket, _name(sources)) or {}))
     now = int(sources.clock() * MICROS)
-    queues = [_queue(sources, name, url, known) for name, url in sources.queues.items()]
+    asked = [_queue(sources, name, url, known) for name, url in sources.queues.items()]
     shards = markers.shards_of(sources.kinesis, sources.stream)
     attempts = list(_attempts(sources.ledger, known.since, now))
+    used = {
+        *known.used,
+        *(made.stream for made in attempts if made.last_arrival and not made.shard),
+    }
+    queues = [replace(queue, used=queue.name in used) for queue in asked]
     newest = {(sources.stream, shard): arrival for shard, arrival in known.shards.items()}
     for of, arrival in watermark.settled(attempts).items():
         newest[of] = max(newest.get(of, 0), arrival)
@@ -93,7 +100,11 @@ def look(sources: Sources, parked: Iterable[Place] = ()) -> list[Watermark]:
     if sources.lanes.factor > 1:  # what waits is looked for among all that came since
         since = min(filter(None, (now, waits.since, *going.values())))
     empty = {queue.name: queue.until for queue in queues if queue.until is not None}
-    control.write(sources.bucket, _name(sources), vars(Known(since, going, empty)))
+    control.write(
+        sources.bucket,
+        _name(sources),
+        vars(Known(since, sorted(used.intersection(sources.queues)), going, empty)),
+    )
     return [*found, *map(watermark.of_queue, queues)]
 
 

@@ -24,7 +24,7 @@ from click.testing import CliRunner, Result
 from infra.cli import commands, run, shown
 from infra.cli.hot import span
 from infra.cli.ingest import device_keys, read_bodies
-from infra.cli.moments import MOMENT
+from infra.cli.moments import DURATION, MOMENT
 from infra.local import preflight
 from infra.local.state import State
 from infra.topology import BUCKET
@@ -231,7 +231,8 @@ def test_a_time_that_makes_no_sense(millrace, arguments, says):
 )
 def test_the_span_asked_for(last, start, stop, low, high):
     given = (None if text is None else MOMENT.convert(text, None, None) for text in (start, stop))
-    assert span(last, *given, NOW) == (low, high)
+    length = None if last is None else DURATION.convert(last, None, None)
+    assert span(length, *given, NOW) == (low, high)
 
 
 # ---- The state ----

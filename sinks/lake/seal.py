@@ -10,9 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from sinks.lake.manifest import Manifest, Partition, Seal
+from sinks.lake.resolve import HOUR_MICROS
 from sinks.lake.watermark import Watermark, least
-
-HOUR_MICROS = 3_600_000_000
 
 NOTHING: Mapping[int, int] = {}
 

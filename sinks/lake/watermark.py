@@ -63,7 +63,7 @@ class Watermark:
 class Queue:
     """What a queue said of itself at a moment: how many messages it has, and how old the oldest is.
 
-    `emptied` is when it was last known to be empty.
+    `emptied` is when it was last known to be empty, `used` whether a message ever came through it.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Queue:
     messages: int
     oldest_seconds: float | None = None
     emptied: int | None = None
+    used: bool = True
 
     @property
     def until(self) -> int | None:
@@ -150,12 +151,15 @@ def of_shards(
 
 
 def of_queue(queue: Queue) -> Watermark:
-    """The watermark of a queue."""
+    """The watermark of a queue: approximate, but of one that is empty and never had a message."""
+    source = f"queue {queue.name}"
+    if not (queue.used or queue.messages):
+        return Watermark(source, queue.until, exact=True, why="nothing ever came through it")
     why = "it is empty"
     if queue.messages:
         why = f"{queue.messages:,} messages wait; "
         why += "its oldest message" if queue.oldest_seconds is not None else "when it was empty"
-    return Watermark(queue.name, queue.until, exact=False, why=why)
+    return Watermark(source, queue.until, exact=False, why=why)
 
 
 def least(watermarks: Iterable[Watermark]) -> tuple[int | None, bool]:
