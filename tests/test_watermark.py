@@ -121,6 +121,11 @@ def test_a_queue_is_known_when_it_is_empty_or_by_its_oldest_message(queue: Queue
     assert (found.until, found.exact) == (until, False)
 
 
+def test_a_queue_that_never_had_a_message_is_exact_as_long_as_it_is_empty():
+    assert of_queue(Queue("q", NOON, 0, used=False)).exact
+    assert not of_queue(Queue("q", NOON, 1, used=False)).exact
+
+
 def test_one_approximate_source_makes_all_of_it_approximate():
     some = [Watermark("a", 5, exact=True, why=""), Watermark("b", 7, exact=False, why="")]
     assert least(some) == (5, False)
@@ -134,11 +139,7 @@ def test_a_marker_goes_into_every_open_shard():
     stream = SimulatedStream(3)
     stream.split("shardId-000000000001")
     client: Any = Kinesis(Calm(lambda: EPOCH), {"s": stream})
-    shards = [
-        Shard(name, str(shard.low), tuple(shard.parents), shard.closed)
-        for name, shard in stream.shards.items()
-    ]
-    assert markers.put(client, "s", shards, NOON) == 4
+    assert markers.put(client, "s", markers.shards_of(client, "s"), NOON) == 4
     held = {name: len(shard.records) for name, shard in stream.shards.items()}
     assert held == {name: int(not shard.closed) for name, shard in stream.shards.items()}
 

@@ -30,9 +30,8 @@ MICROSECOND = timedelta(microseconds=1)
 
 EXAMPLES = """\b
 Examples:
-  millrace compact && millrace seal
-  millrace seal --lateness 1h --contract fleet
-  millrace partitions --sealed
+  millrace seal
+  millrace seal --lateness 1h --contract fleet --json
 """
 
 

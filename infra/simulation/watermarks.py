@@ -13,8 +13,8 @@ from sinks.lake import watermark
 from sinks.lake.watermark import Lanes, Shard
 from sinks.ledger import Attempt
 
-EVERY_SECONDS = 20.0
-LOOKS = 12
+EVERY_SECONDS = 40.0
+LOOKS = 6
 MARGIN_MICROS = 200 * 1_000_000  # ingest's time, a window and a poll
 
 

@@ -1,7 +1,9 @@
 """Seals: which hours of event time are final, as of when, and what is known to be missing.
 
-An hour is sealed when every source is past its end and the allowed lateness, and no object that the
-lake has not taken in has rows of it. A seal stays until a compaction changes what the hour holds.
+An hour is sealed when every source is past its end and the allowed lateness, and past the newest of
+its rows, and no object that the lake has not taken in has rows of it. Then it holds all that had
+arrived by its seal's `as_of`, and no more. A seal stays until a compaction changes what its hour
+holds.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def open_because(
     fresh_hours: Collection[int],
 ) -> list[str]:
     """Why an hour cannot be sealed now, for people; nothing where it can."""
-    ends = (partition.hour + 1) * HOUR_MICROS + lateness
+    ends = max((partition.hour + 1) * HOUR_MICROS + lateness, partition.last_arrival)
     why = [
         f"{one.source}: {one.why}" if one.until is None else f"{one.source} is not past it"
         for one in watermarks
