@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
@@ -46,7 +46,6 @@ VERBS: Mapping[Verb, Mapping[str, int]] = {
 }
 """... and those that a verb is about."""
 
-MARKER_SHARE = 0.05  # of records that are a marker, which says how far its shard was read
 SPAN_SECONDS = 120.0  # in which records are produced
 MILLIS = 1_000
 NOW = round(EPOCH * MILLIS)
@@ -75,7 +74,18 @@ def records(random: Random, profile: str, verbs: frozenset[Verb]) -> tuple[Made,
     count = random.randint(8 if profile == "breaker" else 1, 14)
     only: tuple[tuple[Source, ...], ...] = (("kinesis",), ("sqs",), ("kinesis", "sqs"))
     sources = random.choice((only[0], *only))
-    return tuple(sorted((draw.record(sources) for _ in range(count)), key=lambda made: made.at))
+    made = [draw.record(sources) for _ in range(count)]
+    return tuple(sorted((*made, *_markers(made)), key=lambda one: one.at))
+
+
+def _markers(made: Sequence[Made]) -> Iterator[Made]:
+    """Markers among what producers send, which is as it would be without them."""
+    random = Random(sum(len(one.body) for one in made))
+    for number in range(random.choice((0, 0, 0, 1, 2))):
+        body = b'{"_millrace_marker":1,"shard":"s-%d","at":%d}' % (number, NOW * MILLIS)
+        source = random.choice(made).source
+        at = random.uniform(0, SPAN_SECONDS)
+        yield Made(at, source, "m", body, ((Message(body, marker=True),),))
 
 
 def member_key(number: int) -> str:
@@ -93,8 +103,6 @@ class _Messages:
 
     def record(self, sources: Sequence[Source]) -> Made:
         random, source = self.random, self.random.choice(sources)
-        if random.random() < MARKER_SHARE:
-            return self._marker(source)
         count = random.choice((1, 1, 1, 2, 3))
         aggregated = source == "kinesis" and (count > 1 or random.random() < 0.1)  # noqa: PLR2004
         held = [self._held(source) for _ in range(count if aggregated else 1)]
@@ -104,12 +112,6 @@ class _Messages:
         key = f"k-{random.randrange(4)}"
         at = random.uniform(0, random.choice((1.0, SPAN_SECONDS)))
         return Made(at, source, key, body, tuple(messages for _, messages in held), aggregated)
-
-    def _marker(self, source: Source) -> Made:
-        self.number += 1
-        body = b'{"_millrace_marker":1,"shard":"s-%d","at":%d}' % (self.number, NOW * MILLIS)
-        at = self.random.uniform(0, SPAN_SECONDS)
-        return Made(at, source, "m", body, ((Message(body, marker=True),),))
 
     def _held(self, source: Source) -> tuple[bytes, tuple[Message, ...]]:
         """One message, or several in an array or in lines; compressed or not."""
