@@ -247,13 +247,16 @@ COMMANDS = (
     ["quarantine", "stats"],
     ["quarantine", "tail"],
     ["why", "sensor-1"],
+    ["compact"],
+    ["seal"],
+    ["partitions"],
     ["demo"],
     ["up"],
     ["ingest", "records.ndjson", "--contract", "telemetry"],
 )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[:8])
+@pytest.mark.parametrize("arguments", COMMANDS[:11])
 def test_no_records_yet(millrace, arguments):
     result = millrace(*arguments, "--state", "nowhere")
     assert result.exit_code == 4
