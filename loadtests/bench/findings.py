@@ -9,7 +9,7 @@ from typing import Any
 
 from loadtests.bench import chart, filejob, rates
 from loadtests.bench.filejob import DUCKDB, Job
-from loadtests.bench.paths import BASELINE, FORMS, Paths, Spread, transports
+from loadtests.bench.paths import BASELINE, Paths, Spread, transports
 from loadtests.bench.rates import Rates
 from loadtests.bench.starts import ORDINARY
 
@@ -28,10 +28,6 @@ class Findings:
     bundles: Mapping[str, float]
     standard_mb: float
     quick: bool
-
-    @property
-    def sizes(self) -> list[int]:
-        return sorted({size for _, _, size in self.paths.measured})
 
     @property
     def equal(self) -> bool:
@@ -62,7 +58,7 @@ class Findings:
         }
 
     def _ratios(self, form: str) -> dict[str, float]:
-        return {str(n): round(self.paths.ratio(OURS, form, n).median, 2) for n in self.sizes}
+        return {str(n): round(self.paths.ratio(OURS, form, n).median, 2) for n in self.paths.sizes}
 
     def _cold(self, until: str) -> float:
         """The largest function's over the standard stack's, of medians."""
@@ -86,7 +82,7 @@ class Findings:
 
     def svg(self) -> str:
         groups = []
-        for size in self.sizes:
+        for size in self.paths.sizes:
             bars = []
             for name in self.rates:
                 note = ""
@@ -98,24 +94,24 @@ class Findings:
         return chart.svg("From a Lambda event to items and Parquet", groups, "CPU µs a record")
 
     def table(self) -> Iterator[str]:
-        yield from self._path_table()
+        yield from self.paths.table()
         yield ""
         yield f"| items put, {rates.LATENCY_MS:g} ms a call | a second on one core | a CPU second |"
         yield "|---|---|---|"
         for name, one in self.rates.items():
             wall, cpu = one.spread()
-            yield f"| {name} | {_shown(wall, ',.0f')} | {_shown(cpu, ',.0f')} |"
+            yield f"| {name} | {wall.shown(',.0f')} | {cpu.shown(',.0f')} |"
         yield ""
         yield "| file job | CPU µs a record | same items | same rows |"
         yield "|---|---|---|---|"
         for name, job in self.jobs.items():
-            figure = job.absent or _shown(job.spread, ".1f")
+            figure = job.absent or job.spread.shown(".1f")
             yield f"| {name} | {figure} | {_word(job.items)} | {_word(job.rows)} |"
         yield ""
         yield "| cold, CPU ms | imports and clients | and the first record | bundle MB |"
         yield "|---|---|---|---|"
         for name, told in self.cold.items():
-            ready, first = (_shown(Spread.of(told[key]), ".0f") for key in ("ready", "first"))
+            ready, first = (Spread.of(told[key]).shown(".0f") for key in ("ready", "first"))
             size = self.standard_mb if name == BASELINE else self.bundles[_BUNDLES[name]]
             yield f"| {name} | {ready} | {first} | {size:.1f} |"
         yield ""
@@ -125,27 +121,9 @@ class Findings:
             cells = [f"{stages[n]:.0f}" if n in stages else "" for n in _STAGES]
             yield f"| {shape} | {' | '.join(cells)} |"
 
-    def _path_table(self) -> Iterator[str]:
-        yield "| whole path | records | CPU µs a record | ratio | stages |"
-        yield "|---|---|---|---|---|"
-        for form in FORMS:
-            for size in self.sizes:
-                for name in self.rates:
-                    one = self.paths.measured[name, form, size]
-                    ratio = self.paths.ratio(name, form, size)
-                    stages = ", ".join(f"{part} {v:.1f}" for part, v in one.stages.items())
-                    totals = _shown(Spread.of(one.totals), ".1f")
-                    figures = f"{totals} | {_shown(ratio, '.1f')}"
-                    yield f"| {name}, {form} | {size:,} | {figures} | {stages} |"
-
 
 _BUNDLES = {"ingest": "ingest-stream", "transform": "transform", "hot": "hot"}
 _STAGES = ("ingest", "transform", "hot", BASELINE)
-
-
-def _shown(spread: Spread, form: str) -> str:
-    """The median, and in brackets the quartiles."""
-    return f"{spread.median:{form}} ({spread.low:{form}} to {spread.high:{form}})"
 
 
 def _word(same: bool | None) -> str:  # noqa: FBT001  a value, not a flag

@@ -35,6 +35,10 @@ class Measured:
         return [sum(stages.values()) for stages in self.rounds]
 
     @property
+    def spread(self) -> Spread:
+        return Spread.of(self.totals)
+
+    @property
     def stages(self) -> dict[str, float]:
         """Medians."""
         return {name: median(one[name] for one in self.rounds) for name in self.rounds[0]}
@@ -59,6 +63,18 @@ class Paths:
         ours = self.measured[contestant, form, size].totals
         return Spread.of([a / b for a, b in zip(theirs, ours, strict=True)])
 
+    @property
+    def sizes(self) -> list[int]:
+        return sorted({size for _, _, size in self.measured})
+
+    def table(self) -> Iterator[str]:
+        yield "| whole path | records | CPU µs a record | ratio | stages |"
+        yield "|---|---|---|---|---|"
+        for (name, form, size), one in self.measured.items():
+            stages = ", ".join(f"{part} {v:.1f}" for part, v in one.stages.items())
+            figures = f"{one.spread.shown('.1f')} | {self.ratio(name, form, size).shown('.1f')}"
+            yield f"| {name}, {form} | {size:,} | {figures} | {stages} |"
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -74,6 +90,10 @@ class Spread:
             quantiles(values, n=4, method="inclusive") if len(values) > 1 else (*values * 3,)
         )
         return cls(middle, low, high)
+
+    def shown(self, form: str) -> str:
+        """The median, and in brackets the quartiles."""
+        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 def contestants(endpoint: Endpoint) -> dict[str, Worker]:
