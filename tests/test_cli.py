@@ -453,8 +453,20 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("catalog", "compact", "contract", "demo", "hot", "ingest", "quarantine", "query"),
-        *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
+        *("catalog", "compact", "contract", "demo", "hot", "ingest"),
+        *(
+            "partitions",
+            "quarantine",
+            "query",
+            "replay",
+            "reprocess",
+            "resume",
+            "seal",
+            "sweep",
+            "up",
+            "verify",
+            "why",
+        ),
     ]
 
 
