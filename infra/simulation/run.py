@@ -18,6 +18,7 @@ from infra.simulation.operators import Operators
 from infra.simulation.oracle import Oracle
 from infra.simulation.scenario import Event, Scenario
 from infra.simulation.scheduler import StuckError
+from infra.simulation.seals import Seals
 from infra.simulation.verdict import Verdict
 from infra.simulation.watermarks import EVERY_SECONDS, LOOKS, Watch
 from infra.simulation.weather import EVEN
@@ -75,6 +76,7 @@ class Simulation:
             scenario.mend,
         )
         self.lake = Lake(account, self.operators)
+        self.seals = Seals(account, self.operators)
         self.oracle: Oracle | None = None
         self.watch = Watch(account)
 
@@ -96,7 +98,7 @@ class Simulation:
             except StuckError as stuck:
                 violations.append(Violation("time stands still", str(stuck)))
         self.oracle = Oracle(self.account.known, self.account.stores())
-        verdict = Verdict(self.account, self.operators, self.oracle, self.lake)
+        verdict = Verdict(self.account, self.operators, self.oracle, self.lake, self.seals)
         violations += verdict.violations()
         violations += self.watch.violations
         return Report(
@@ -135,6 +137,7 @@ class Simulation:
         if chance("two at once") < EVEN:
             self.operators.begin(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS + 1.0))
         self._operate(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS))
+        self._operate(self.seals.seal)
         if chance("retire") < EVEN:
             return
         self._operate(lambda: self.lake.retire(LANDED + 1_000.0))
@@ -175,6 +178,8 @@ class Simulation:
                 self._command(event)
             case "compact":
                 self.operators.begin(partial(self.lake.compact, int(event.value)))
+            case "seal":
+                self.operators.begin(self.seals.seal)
             case "read":
                 self.operators.begin(self.lake.read)
             case "split" | "merge":
