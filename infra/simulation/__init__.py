@@ -16,6 +16,7 @@ account    the pipeline's clients, functions, workflow, sources and queues
 operators  who run Millrace's commands meanwhile
 guards     what the breaker and FIFO answers must not have done
 told       what the rejection feed said
+seals      who seals its hours, and whether they were final
 proof      `millrace verify`, held against the oracle
 verdict    every violation there is at the end of a run
 run        a scenario to its end

@@ -147,13 +147,17 @@ class Account:
         """Objects that were there."""
         return self.expired | self.retired
 
+    def objects(self) -> dict[str, bytes]:
+        """The bucket's objects, as they are now."""
+        held = self.s3.buckets[self.topology.bucket]
+        return {key: stored.data for key, stored in held.items()}
+
     def stores(self) -> Stores:
         """What lies in it."""
-        objects = self.s3.buckets[self.topology.bucket]
         tables = self.dynamodb.tables
         done = [e for e in self.machines.executions if e.status == "SUCCEEDED"]
         return Stores(
-            objects={key: stored.data for key, stored in objects.items()},
+            objects=self.objects(),
             gone=self.gone,
             hot=tables[self.topology.hot_table.name],
             ledger=tables[self.topology.ledger_table.name],

@@ -33,7 +33,8 @@ SOURCES = ("landing/", "quarantine/", "dropped/")
 COMPACTIONS_MAX = 2
 KILLED = 0.3
 LASTS_SECONDS = 4.0
-HOUR_MICROS = 3_600_000_000
+MICROS = 1_000_000
+HOUR_MICROS = 3_600 * MICROS
 ONE_THREAD = Limits(fetchers=1)  # effects are seen in tasks alone
 WORD_BYTES = 8
 
@@ -80,7 +81,7 @@ class Lake:
     def retire(self, pause: float) -> None:
         """Delete what nobody can need any more, after a while; somebody remembers what landed."""
         self.account.scheduler.sleep(pause)
-        before = self._objects()
+        before = self.account.objects()
 
         def command(wiring: Wiring) -> Retired:
             now = datetime.fromtimestamp(wiring.clock(), UTC)
@@ -106,14 +107,14 @@ class Lake:
             before, told = self._sources(), self._told(account.calm())
         if before == self._sources():
             self.did.append("read")
-            stores = Stores(self._objects(), account.gone, {}, {}, ())
+            stores = Stores(self.account.objects(), account.gone, {}, {}, ())
             wanted = Oracle(account.known, stores).standing()
             self.violations += _differ("a reader says otherwise", told, wanted)
 
     def judge(self, oracle: Oracle) -> Iterator[Violation]:
         """What is wrong with a lake that has taken in everything there is, and with its readers."""
         yield from self.violations
-        lake = Held.of(self._objects())
+        lake = Held.of(self.account.objects())
         landed = {key for key in oracle.tables if key.startswith(SOURCES)}
         if landed != lake.absorbed:
             yield Violation("the lake has not taken in all", str(sorted(landed ^ lake.absorbed)))
@@ -135,13 +136,9 @@ class Lake:
             rows += parquet.decode(bucket.get(file.key)).to_pylist()
         return [Standing.of(row) for row in rows]
 
-    def _objects(self) -> dict[str, bytes]:
-        held = self.account.s3.buckets[self.account.topology.bucket]
-        return {key: stored.data for key, stored in held.items()}
-
     def _sources(self) -> set[str]:
         """Which of the objects are there that a lake is made of."""
-        return {key for key in self._objects() if key.startswith(SOURCES)}
+        return {key for key in self.account.objects() if key.startswith(SOURCES)}
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ EventKind = Literal[
     "replay",  # what is set aside and parked runs again, by a contract version
     "sweep",  # an operator looks for hot rows that nobody owes
     "compact",  # what landed is taken into the lake, so many rows at a time
+    "seal",  # hours that are final are sealed
     "read",  # an analyst reads the records, and somebody else counts them by hand
     "split",  # a shard is split
     "merge",  # two shards are merged
@@ -220,6 +221,7 @@ def _lake(seed: int) -> list[Event]:
             Event(at + random.uniform(0, 2), "compact", str(random.choice((1, 4, 1_000))))
             for _ in range(both)
         ]
+        found.append(Event(at + random.uniform(4, 40), "seal"))
         if random.random() < 0.6:  # noqa: PLR2004  mostly
             found.append(Event(at + random.uniform(0, 6), "read"))
     return found

@@ -12,6 +12,7 @@ from infra.simulation.lake import Lake
 from infra.simulation.operators import Operators
 from infra.simulation.oracle import Oracle
 from infra.simulation.proof import compared, proven
+from infra.simulation.seals import Seals
 from infra.simulation.told import Told
 
 ALLOWED = ("NoSuchKey", "NothingDone: Transform died")
@@ -29,6 +30,7 @@ class Verdict:
     operators: Operators
     oracle: Oracle
     lake: Lake
+    seals: Seals
 
     def violations(self) -> Iterator[Violation]:
         """Everything that contradicts an invariant."""
@@ -45,6 +47,8 @@ class Verdict:
         yield from self._left()
         if account.scenario.has_lake:
             yield from self.lake.judge(self.oracle)
+            self.seals.look()
+            yield from self.seals.violations
         if not account.scenario.seed % VERIFIED_EVERY and not account.expired:
             yield from self._proof()
 
@@ -52,6 +56,7 @@ class Verdict:
         """What guards, operators and the contract's rules came to do."""
         yield from self.operators.did
         yield from self.lake.did
+        yield from self.seals.did
         for execution in self.account.machines.executions:
             if execution.status == "SUCCEEDED":
                 done = execution.output
