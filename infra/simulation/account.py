@@ -131,9 +131,9 @@ class Account:
         calm: Any = S3(Calm(self.weather.clock), self.s3.buckets)
         return Bucket(calm, self.topology.bucket)
 
-    def patient(self) -> Bucket:
-        """The bucket for a command, whose client tries again."""
-        patient: Any = S3(Patient(self.weather), self.s3.buckets)
+    def patient(self, dies_at: int = 0) -> Bucket:
+        """The bucket for a command, whose client tries again; it may die at a write."""
+        patient: Any = S3(Patient(self.weather, dies_at), self.s3.buckets)
         return Bucket(patient, self.topology.bucket)
 
     def expire(self) -> None:

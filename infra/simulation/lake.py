@@ -31,8 +31,8 @@ from sinks.lake.workspace import Limits, workspace
 MANIFEST = f"lake/{contracts.NAME}/manifest.json"
 SOURCES = ("landing/", "quarantine/", "dropped/")
 COMPACTIONS_MAX = 2
-KILLED = 0.3
-LASTS_SECONDS = 4.0
+KILLED = 0.4
+WRITES = 12  # of two commits, about
 MICROS = 1_000_000
 HOUR_MICROS = 3_600 * MICROS
 ONE_THREAD = Limits(fetchers=1)  # effects are seen in tasks alone
@@ -61,22 +61,23 @@ class Lake:
         choice = Choice(rows_max, orphans=True, limits=ONE_THREAD)
 
         def command(wiring: Wiring) -> list[Compacted]:
-            bucket, table = self.account.patient(), wiring.ledger_table
+            bucket = self.account.patient(self._death(killed))
+            table = wiring.ledger_table
             return list(work.run(bucket, table, wiring.contract, choice, wiring.clock))
 
         for _ in range(COMPACTIONS_MAX):
-            if self.operators.once("compact", command, self._death(killed)):
+            if self.operators.once("compact", command):
                 self.did.append("compacted")
                 return
             self.account.scheduler.sleep(PAUSE_SECONDS)
 
-    def _death(self, killed: float) -> float:
-        """After how many seconds a compaction is killed; most are not, and go on for about two."""
+    def _death(self, killed: float) -> int:
+        """At which of its writes a compaction dies; most live, or come to their end before."""
         self._compactions += 1
         weather = self.account.weather
         if weather.chance("killed", self._compactions) >= killed:
-            return float("inf")
-        return LASTS_SECONDS * weather.chance("killed after", self._compactions)
+            return 0
+        return 1 + int(WRITES * weather.chance("killed at", self._compactions))
 
     def retire(self, pause: float) -> None:
         """Delete what nobody can need any more, after a while; somebody remembers what landed."""

@@ -135,14 +135,10 @@ class Operators:
             self._scheduler.sleep(PAUSE_SECONDS)
         self.known.violations.append(Violation(f"{name} does not end", str(report)))
 
-    def once(
-        self, name: str, work: Callable[[Wiring], Any], dies_after: float = float("inf")
-    ) -> Any:
+    def once(self, name: str, work: Callable[[Wiring], Any]) -> Any:
         """The command's report, None where it died or the world refused."""
         wiring = self.lambdas.operators()
         task = self._scheduler.spawn(lambda: work(wiring), name, mortal=True)
-        if dies_after < float("inf"):
-            self._scheduler.at(self._scheduler.now + dies_after, task.kill)
         task.wait()
         if isinstance(task.error, Raced):
             self.did.append("raced")

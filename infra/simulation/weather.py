@@ -116,7 +116,7 @@ class Weather:
             case "crash before" | "crash after":
                 if fault == "crash after":
                     _ignored(act)
-                raise self._crash()
+                raise self.crash()
             case "slow":
                 self.scheduler.sleep(SLOW_SECONDS * self.chance("slow", self.happened[-1]))
                 return self._act(None, call, act)
@@ -138,7 +138,7 @@ class Weather:
         finally:
             self._partial = before
 
-    def _crash(self) -> BaseException:
+    def crash(self) -> BaseException:
         """The end of the current task."""
         if self.scheduler.current is not None:
             self.scheduler.current.killed = True
@@ -161,16 +161,25 @@ class Weather:
         return True
 
 
-@dataclass(frozen=True)
+@dataclass
 class Patient:
-    """The same weather for an SDK's client, which tries again what did not go well."""
+    """The same weather for an SDK's client, which tries again what did not go well.
+
+    Its process dies when it is about to write the object of number `dies_at`, if it comes to that.
+    """
 
     weather: Weather
+    dies_at: int = 0
+    writes: int = 0
 
     def clock(self) -> float:
         return self.weather.clock()
 
     def effect(self, call: Call, act: Callable[[], T]) -> T:
+        self.writes += call.operation == "PutObject"
+        if self.dies_at and self.writes >= self.dies_at:
+            self.weather.note(f"dies at write {self.dies_at}")
+            raise self.weather.crash()
         for _ in range(SDK_RETRIES_MAX):
             try:
                 return self.weather.effect(call, act)
