@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import infra.sealing
 import sinks.lake.compact
 import sinks.lake.contest
 import sinks.lake.files
@@ -23,7 +24,7 @@ from infra.simulation.many import many
 from infra.simulation.scenario import LAKES_EVERY
 from sinks import landing
 from sinks.bucket import Bucket
-from sinks.lake.manifest import Absorbed, Manifest
+from sinks.lake.manifest import Absorbed, Manifest, Partition
 from sinks.lake.plan import Object
 from sinks.ledger import Attempt
 from tests.test_planted import CHUNK_SEEDS, SEEDS_MAX, UNFIT, Plant, raised
@@ -128,6 +129,20 @@ def fresh_by_a_later_manifest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sinks.lake.reader, "fresh", fresh)
 
 
+def a_seal_that_stays(patch: pytest.MonkeyPatch) -> None:
+    """What is added to an hour that was sealed makes it no other one."""
+
+    def sealed_as(old: Partition | None, new: Partition) -> Partition:
+        return new if old is None else replace(new, seal=old.seal)
+
+    patch.setattr(sinks.lake.compact, "_sealed_as", sealed_as)
+
+
+def sealed_before_all_is_taken_in(patch: pytest.MonkeyPatch) -> None:
+    """What is settled is taken for what is in the lake."""
+    patch.setattr(infra.sealing, "fresh_hours", lambda *_: ())
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
@@ -142,6 +157,8 @@ PLANTED: dict[str, Plant] = {
         a_list_replaced_in_place,
         a_file_named_by_its_hour,
         fresh_by_a_later_manifest,
+        a_seal_that_stays,
+        sealed_before_all_is_taken_in,
     )
 }
 

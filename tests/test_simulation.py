@@ -21,6 +21,7 @@ FAULTS = {*get_args(FaultKind), *get_args(EventKind)}
 DONE = {
     *("tripped", "resumed", "unread", "canary", "parked", "fifo"),
     *("replay", "reprocess", "swept", "owed", "verified", "compacted", "raced"),
+    *("read", "sealed", "sealed exactly", "retired"),
     *(f"dropped by {rule}" for rule in (FILTER, EXPLODE, CHOOSE, SAMPLED, MARKER)),
 }
 """What guards, operators and rules came to do."""
