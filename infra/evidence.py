@@ -171,13 +171,13 @@ class Rules:
 
 
 def gather(stores: Stores) -> Evidence:
-    """Read every store."""
+    """Read every store. Lakes come first: what they have taken in is there then, or is gone."""
     rules = rules_of(stores.bucket, stores.contracts)
+    lakes = lake_evidence.lakes(stores.bucket, partial(_of_lake, rules))
     raws = list(_read(stores.bucket, f"{raw.PREFIX}/", _raw))
     landed = list(_read(stores.bucket, f"{landing.LANDING}/", partial(_landing, rules)))
     rejected = list(_read(stores.bucket, f"{landing.QUARANTINE}/", partial(_marked, QUARANTINE)))
     left_out = list(_read(stores.bucket, f"{landing.DROPPED}/", partial(_marked, DROPPED)))
-    lakes = lake_evidence.lakes(stores.bucket, partial(_of_lake, rules))
     rows = _joined(LANDING, (table for _, table in landed))
     instead = lakes.instead(rows, {found.key for found, _ in landed})
     return Evidence(

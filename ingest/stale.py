@@ -148,10 +148,8 @@ class _Rows:
     def __init__(self, wiring: Wiring, own: Contract) -> None:
         self._wiring, self._own = wiring, own
         bucket, name = wiring.bucket, own.name
-        self.keys = [
-            *bucket.keys(f"{landing.LANDING}/{name}/"),
-            *instead.files(bucket, name, past=True),
-        ]
+        there = list(bucket.keys(f"{landing.LANDING}/{name}/"))
+        self.keys = [*there, *instead.files(bucket, name, there, past=True)]
         self._by = manifest.read(bucket, name).contracts
 
     def of(self, key: str, places: Collection[int] | None = None) -> Iterator[_Made]:

@@ -107,7 +107,8 @@ def due(wiring: Wiring) -> list[Debt]:
     seen = _SeenTo(books)
     if quiet <= seen.whole:
         return []
-    landed = _placed(wiring.bucket, [key for key, _ in written])
+    there = [key for key, _ in written]
+    landed = _placed(wiring.bucket, there)
     open_rows = seen.open_rows(landed, quiet)
     if not open_rows.num_rows:
         return []
@@ -115,7 +116,9 @@ def due(wiring: Wiring) -> list[Debt]:
         _placed(wiring.bucket, wiring.bucket.keys(f"{prefix}/{name}/"))
         for prefix in (landing.QUARANTINE, landing.DROPPED)
     )
-    gone = _placed(wiring.bucket, instead.files(wiring.bucket, name))  # law 5 asks for them too
+    gone = _placed(
+        wiring.bucket, instead.files(wiring.bucket, name, there)
+    )  # law 5 asks for them too
     landed = pa.concat_tables([landed, gone])
     kept = int(wiring.clock() * MICROS) - KEPT_DAYS * 86_400 * MICROS
     spans = [span for attempt in books.attempts for span in _spans(attempt)]

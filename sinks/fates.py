@@ -87,9 +87,10 @@ def read(bucket: Bucket, contract: Contract, *, past: bool = False) -> Fates:
 
     `past` asks for rows as well that have lost their place in it in the last days.
     """
-    in_lake = instead.files(bucket, contract.name, past=past)
+    there = list(bucket.keys(f"{landing.LANDING}/{contract.name}/"))
+    in_lake = instead.files(bucket, contract.name, there, past=past)
     return Fates(
-        _rows(bucket, [*bucket.keys(f"{landing.LANDING}/{contract.name}/"), *in_lake], LANDED),
+        _rows(bucket, [*there, *in_lake], LANDED),
         _rows(bucket, bucket.keys(f"{landing.QUARANTINE}/{contract.name}/"), QUARANTINE_SCHEMA),
         _rows(bucket, bucket.keys(f"{landing.DROPPED}/{contract.name}/"), DROPPED_SCHEMA),
     )
@@ -118,19 +119,19 @@ def reported(bucket: Bucket, contract: Contract, attempts: Iterable[Attempt]) ->
         done_of.setdefault(made, set()).update(attempt.done)
     found: set[Place] = set()
     names = ("_raw", "_generation", "_index", *POSITION)
-    in_lake = instead.files(bucket, contract.name)
-    for key, rows in placed(bucket, [*_objects(bucket, contract), *in_lake]):
+    there = [
+        key
+        for prefix in (landing.LANDING, landing.QUARANTINE, landing.DROPPED)
+        for key in bucket.keys(f"{prefix}/{contract.name}/")
+    ]
+    in_lake = instead.files(bucket, contract.name, there)
+    for key, rows in placed(bucket, [*there, *in_lake]):
         told = None if key in in_lake else done.get(key, set())
         columns = (rows.column(name).to_pylist() for name in names)
         for raw, generation, index, *place in zip(*columns, strict=True):
             if index in (done_of.get((raw, generation), ()) if told is None else told):
                 found.add((place[0], place[1], place[2]))
     return found
-
-
-def _objects(bucket: Bucket, contract: Contract) -> Iterator[str]:
-    for prefix in (landing.LANDING, landing.QUARANTINE, landing.DROPPED):
-        yield from bucket.keys(f"{prefix}/{contract.name}/")
 
 
 def _rows(bucket: Bucket, keys: Iterable[str], schema: pa.Schema) -> pa.Table:
