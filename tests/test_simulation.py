@@ -27,6 +27,7 @@ DONE = {
 """What guards, operators and rules came to do."""
 
 
+@pytest.mark.timeout(300)
 def test_every_record_has_one_fate_under_every_kind_of_fault():
     found = many(range(SEEDS))
     assert [told(report) for report in found.failing] == []

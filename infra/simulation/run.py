@@ -130,7 +130,7 @@ class Simulation:
     def _take_in(self) -> None:
         """Everything becomes part of the lake, by one compaction or two at once.
 
-        Then, mostly, so much time passes that what landed is not needed any more; of some runs all
+        Then, of half of them, so much time passes that what landed is not needed; of some runs all
         is reprocessed afterwards, with no more than the lake has.
         """
         chance, profile = self.account.weather.chance, self.scenario.profile
