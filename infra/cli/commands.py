@@ -10,6 +10,7 @@ from infra.cli.catalog import catalog
 from infra.cli.compact import compact
 from infra.cli.contract import contract
 from infra.cli.demo import demo
+from infra.cli.export import export
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
 from infra.cli.quarantine import quarantine
@@ -56,7 +57,7 @@ def group() -> None:
 
 
 COMMANDS = (
-    *(demo, up, contract, ingest, query, hot),
+    *(demo, up, contract, ingest, query, export, hot),
     *(compact, verify, why, quarantine, replay, reprocess, sweep, resume, catalog),
 )
 
