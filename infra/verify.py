@@ -126,6 +126,9 @@ def _ordered(findings: Sequence[Finding]) -> list[Finding]:
 def _plain_findings(evidence: Evidence) -> Iterable[Finding]:
     for key in evidence.stores.parked.unreadable:
         yield Finding("unexplained", "on_failure", key, "is not what AWS writes there")
+    for note in evidence.erasures:
+        if not note.finished_at:
+            yield Finding("unexplained", "erasure", note.key, "was cut short; run it again")
 
 
 def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]:

@@ -10,6 +10,7 @@ from infra.cli.catalog import catalog
 from infra.cli.compact import compact
 from infra.cli.contract import contract
 from infra.cli.demo import demo
+from infra.cli.erase import erase
 from infra.cli.export import export
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
@@ -58,7 +59,7 @@ def group() -> None:
 
 COMMANDS = (
     *(demo, up, contract, ingest, query, export, hot),
-    *(compact, verify, why, quarantine, replay, reprocess, sweep, resume, catalog),
+    *(compact, verify, why, quarantine, replay, reprocess, sweep, resume, erase, catalog),
 )
 
 for command in COMMANDS:
