@@ -9,6 +9,7 @@ import click
 from infra.cli import run, shown
 from infra.cli.query import require_used
 from infra.local.embedded import served
+from infra.local.iceberg import CATALOG, publish
 from infra.local.state import State
 from infra.topology import BUCKET, LEDGER
 from sinks.bucket import Bucket
@@ -43,6 +44,7 @@ Examples:
     help="What sorting may take; more is sorted in files.",
 )
 @click.option("--orphans", is_flag=True, help="Look for objects that no attempt told of, too.")
+@click.option("--iceberg", is_flag=True, help="Then show the lake as tables of Iceberg, too.")
 @run.state_option
 @run.json_option
 def compact(
@@ -50,6 +52,7 @@ def compact(
     rows_max: int,
     memory_mb: int,
     orphans: bool,
+    iceberg: bool,
     state: State,
     as_json: bool,
 ) -> None:
@@ -60,12 +63,16 @@ def compact(
     """
     require_used(state)
     choice = Choice(rows_max, orphans, Limits(memory_mb))
+    contracts = chosen(state, names)
     with served(state) as client:
         bucket, ledger = Bucket(client("s3"), BUCKET), Table(client("dynamodb"), LEDGER)
         told = [
             _told(contract, list(compactions(bucket, ledger, contract, choice)))
-            for contract in chosen(state, names)
+            for contract in contracts
         ]
+        if iceberg:
+            for one, contract in zip(told, contracts, strict=True):
+                one["iceberg"] = [vars(t) for t in publish(state, client("s3"), [contract])]
     if as_json:
         shown.print_json(told)
         return
@@ -75,6 +82,8 @@ def compact(
             "repeats; {hours:,} hours changed; the lake has {lake_rows:,} rows in {files:,} files "
             "(version {version})".format(**one)
         )
+        for table in one.get("iceberg", ()):
+            shown.out.print(f"  {table['table']} in {state / CATALOG}: version {table['version']}")
 
 
 def chosen(state: State, names: tuple[str, ...]) -> list[Contract]:
