@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime
+from functools import partial
 from random import uniform
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,11 +17,16 @@ from infra.cli.query import require_used
 from infra.erasing.erase import Places, Report, preview
 from infra.erasing.erase import erase as erased
 from infra.erasing.find import Choice
+from infra.local import iceberg
 from infra.local.embedded import served
 from infra.local.state import State
 from infra.topology import BUCKET, LEDGER, pipeline
 from sinks.bucket import Bucket
 from sinks.table import Table, Waiting
+from transform.contract import Contract
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 EXAMPLES = """\b
 Examples:
@@ -72,6 +80,7 @@ def erase(
             hot=Table(client("dynamodb"), pipeline(contract.name, contract.name).hot_table.name),
             clock=time.time,
             waiting=Waiting(time.sleep, uniform),
+            publish=partial(_publish, state, client("s3"), contract),
         )
         choice = Choice(contract, device, also_mentions, shared)
         report = preview(places, choice) if dry_run else erased(places, choice)
@@ -81,6 +90,13 @@ def erase(
         _show(report, dry_run=dry_run)
     if not dry_run and not report.erased:
         sys.exit(run.UNACCOUNTED)
+
+
+def _publish(state: State, s3: S3Client, contract: Contract) -> None:
+    """Where the lake was shown as a table of Iceberg: show it as it is, and forget what was."""
+    if (state / iceberg.CATALOG).exists():
+        iceberg.publish(state, s3, [contract])
+        iceberg.expire(state, s3, contract, datetime.now(UTC))
 
 
 def _show(report: Report, *, dry_run: bool) -> None:

@@ -46,13 +46,14 @@ class CannotErase(ValueError):
 
 @dataclass(frozen=True)
 class Places:
-    """Where a device can be, and time."""
+    """Where a device can be, and time. `publish` makes other tables show the lake as it is then."""
 
     bucket: Bucket
     ledger: Table
     hot: Table
     clock: Callable[[], float]
     waiting: Waiting
+    publish: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -183,8 +184,8 @@ class _Erasing:
 
     def _leave_lake(self, note: Erasure, marks: Sequence[Mark]) -> None:
         now = int(self._places.clock() * MICROS)
-        choice = self._choice
-        done = lake.erase(self._places.bucket, choice.contract, choice.device, marks, now)
+        choice, publish = self._choice, self._places.publish
+        done = lake.erase(self._places.bucket, choice.contract, choice.device, marks, now, publish)
         note.lake_version = done.version
         note.files = sorted({*note.files, *done.files})
         note.manifests = sorted({*note.manifests, *done.manifests})

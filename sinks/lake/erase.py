@@ -1,6 +1,6 @@
 """A device leaves the lake: its rows are in no file, and no manifest names a file that had them.
 
-    files without the device ──▶ commit ──▶ delete manifests of files that have it, and those files
+    files without the device ──▶ commit ──▶ publish ──▶ delete files that have it, their manifests
 
 There is always a commit, even of a lake that has nothing of it: a compaction that began before may
 have read what landing had then, and it is that one which must begin again. What was asked of an
@@ -10,7 +10,7 @@ older manifest can be asked again only where none of its files had the device.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -65,12 +65,19 @@ def rows_of(bucket: Bucket, contract: Contract, device: str) -> Iterator[tuple[s
                 yield key, file.read(LINEAGE.names).select(LINEAGE.names).filter(own).cast(LINEAGE)
 
 
-def erase(
-    bucket: Bucket, contract: Contract, device: str, marks: Sequence[Mark], now: int
+def erase(  # noqa: PLR0913, PLR0917  whom of what, and what else there is to do
+    bucket: Bucket,
+    contract: Contract,
+    device: str,
+    marks: Sequence[Mark],
+    now: int,
+    publish: Callable[[], None],
 ) -> Erased:
     """Take a device out of a lake. Raises `Raced`, a `SinkError`; again goes on with it.
 
-    The lake knows the marks from the same commit on. `now` is in microseconds since 1970.
+    The lake knows the marks from the same commit on. `publish` is called between the commit and the
+    deletion: whatever else lists the files must do so no longer. `now` is in microseconds since
+    1970.
     """
     for _ in range(RACES_MAX):
         lake = manifest.read(bucket, contract.name)
@@ -83,6 +90,7 @@ def erase(
             committed = manifest.commit(bucket, lake, new)
         except Raced:
             continue
+        publish()
         files, manifests = _sweep(bucket, contract, device, committed)
         return Erased(committed.version, files, manifests)
     raise Raced(f"{contract.name}: compactions were faster each time; stop them meanwhile")
