@@ -131,6 +131,17 @@ def test_what_no_attempt_told_of_is_found_where_it_is_looked_for(account: Cloud)
     assert run(account, TELEMETRY, orphans, written + timedelta(hours=1)) == [1]
 
 
+def test_a_quiet_ledger_is_said_to_be_seen_from_time_to_time(account: Cloud) -> None:
+    settled(account, [reading(1)], Transform(TELEMETRY), "a")
+    found = []
+    for hours in (1, 1.5, 9):
+        run(account, TELEMETRY, Choice(limits=LIMITS), NOW + timedelta(hours=hours))
+        found.append(manifest.read(account.bucket, "telemetry"))
+    assert [lake.version for lake in found] == [1, 1, 2]
+    assert found[-1].settled_until == micros(NOW + timedelta(hours=9) - SETTLING)
+    assert found[-1].partitions == found[0].partitions
+
+
 # ---- The workflow ----
 
 

@@ -78,6 +78,11 @@ class Resolution:
         return sum(self.rows_of.values())
 
     @property
+    def loses(self) -> bool:
+        """Whether law 5 takes any row away, of fresh ones or the lake's."""
+        return bool(self._contest.without)
+
+    @property
     def marks(self) -> dict[str, Absorbed]:
         """By arrival hour, what fresh marks add to what the manifest says of it."""
         return self._contest.marks()
