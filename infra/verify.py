@@ -129,6 +129,9 @@ def _plain_findings(evidence: Evidence) -> Iterable[Finding]:
         yield Finding("unexplained", "on_failure", key, "is not what AWS writes there")
     for key in evidence.lakes.broken:
         yield Finding("unexplained", "lake", key, "a lake needs it, and it is not there")
+    for note in evidence.erasures:
+        if not note.finished_at:
+            yield Finding("unexplained", "erasure", note.key, "was cut short; run it again")
 
 
 def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]:

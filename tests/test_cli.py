@@ -248,6 +248,8 @@ COMMANDS = (
     ["quarantine", "stats"],
     ["quarantine", "tail"],
     ["why", "sensor-1"],
+    ["erase", "--device", "sensor-1", "--dry-run"],
+    ["export", "--device", "a", "--from", "2026-11-24", "--to", "2026-11-25", "--out", "a.csv"],
     ["compact"],
     ["seal"],
     ["partitions"],
@@ -257,7 +259,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[:12])
+@pytest.mark.parametrize("arguments", COMMANDS[:14])
 def test_no_records_yet(millrace, arguments):
     result = millrace(*arguments, "--state", "nowhere")
     assert result.exit_code == 4
@@ -275,7 +277,7 @@ def test_no_such_contract_in_the_state(millrace):
     assert "--contract 'fleet': this state has telemetry" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[12:])
+@pytest.mark.parametrize("arguments", COMMANDS[14:])
 def test_a_place_that_is_not_ours(millrace, arguments):
     file_of(reading())
     Path("file").write_text("mine")
@@ -293,7 +295,7 @@ def test_a_place_that_is_not_ours(millrace, arguments):
     assert Path("folder/thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[12:])
+@pytest.mark.parametrize("arguments", COMMANDS[14:])
 def test_a_state_that_is_in_use(millrace, arguments):
     file_of(reading())
     with State(Path("state")).owned():
@@ -302,7 +304,7 @@ def test_a_state_that_is_in_use(millrace, arguments):
     assert "state is in use by a process; stop it, or use another --state" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[13:])
+@pytest.mark.parametrize("arguments", COMMANDS[15:])
 @pytest.mark.parametrize(("begun", "wanted"), [("fast", "emulator"), ("emulator", "fast")])
 def test_a_state_goes_on_with_the_table_it_was_begun_with(millrace, arguments, begun, wanted):
     file_of(reading())
@@ -321,7 +323,7 @@ def test_a_state_goes_on_with_the_table_it_was_begun_with(millrace, arguments, b
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[12:])
+@pytest.mark.parametrize("arguments", COMMANDS[14:])
 @pytest.mark.parametrize(
     ("limit", "says"), [("MEMORY_MIN_MB", "MB of memory"), ("DISK_MIN_MB", "MB of disk left")]
 )
@@ -453,20 +455,9 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("catalog", "compact", "contract", "demo", "hot", "ingest"),
-        *(
-            "partitions",
-            "quarantine",
-            "query",
-            "replay",
-            "reprocess",
-            "resume",
-            "seal",
-            "sweep",
-            "up",
-            "verify",
-            "why",
-        ),
+        *("catalog", "compact", "contract", "demo", "erase", "export", "hot", "ingest"),
+        *("partitions", "quarantine", "query", "replay", "reprocess", "resume", "seal", "sweep"),
+        *("up", "verify", "why"),
     ]
 
 

@@ -22,6 +22,7 @@ from transform import markers
 from transform.columns import whole
 from transform.contract import Contract
 from transform.envelope import Envelope, Unopened, all_plain, open_record, plain
+from transform.erased import RULE, erased_of, is_empty
 from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
@@ -116,8 +117,15 @@ class Transform:
                 part = part.filter(mask)
             parts.append(part)
         rows = _in_order(parts) if parts else self.schema.empty_table()
-        drops = left_out[0] if len(left_out) == 1 else pa.concat_tables(left_out)
         rejects = judged.rejects.table(origin)
+        if erased := erased_of(raw):
+            places = (rejects.column(name).to_pylist() for name in ("_index", "_sub"))
+            empty = pa.array(
+                [is_empty(erased, *place) for place in zip(*places, strict=True)], pa.bool_()
+            )
+            left_out.append(origin.marks(rejects.filter(empty), RULE))
+            rejects = rejects.filter(pc.invert(empty))
+        drops = left_out[0] if len(left_out) == 1 else pa.concat_tables(left_out)
         return Batch(
             rows=rows,
             rejects=rejects,

@@ -10,6 +10,8 @@ from infra.cli.catalog import catalog
 from infra.cli.compact import compact
 from infra.cli.contract import contract
 from infra.cli.demo import demo
+from infra.cli.erase import erase
+from infra.cli.export import export
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
 from infra.cli.partitions import partitions
@@ -58,9 +60,9 @@ def group() -> None:
 
 
 COMMANDS = (
-    *(demo, up, contract, ingest, query, hot),
+    *(demo, up, contract, ingest, query, export, hot),
     *(compact, seal, partitions, verify, why),
-    *(quarantine, replay, reprocess, sweep, resume, catalog),
+    *(quarantine, replay, reprocess, sweep, resume, erase, catalog),
 )
 
 for command in COMMANDS:

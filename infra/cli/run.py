@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.charts import ChartError, NoCharts
 from infra.cli import INTERRUPTED
 from infra.contracts.samples import SampleError
+from infra.erasing.erase import CannotErase
 from infra.lake import QueryError
 from infra.local import preflight
 from infra.local.emulator import EmulatorError
@@ -36,6 +37,7 @@ class Paused(RuntimeError):
 
 
 WRONG = (
+    CannotErase,
     ChartError,
     Clash,
     ContractError,

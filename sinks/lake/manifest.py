@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -142,6 +142,10 @@ class Manifest:
     def sealed(self) -> Manifest:
         """The same, of sealed partitions alone."""
         return replace(self, partitions=tuple(p for p in self.partitions if p.seal))
+
+    def within(self, hours: Collection[int]) -> Manifest:
+        """The same, of some hours alone."""
+        return replace(self, partitions=tuple(p for p in self.partitions if p.hour in hours))
 
 
 def read(bucket: Bucket, contract: str) -> Manifest:

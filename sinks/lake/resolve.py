@@ -39,12 +39,22 @@ class Origins:
 
 
 class Resolution:
-    """What some fresh objects change in a lake. The tables it makes are its workspace's."""
+    """What some fresh objects change in a lake. The tables it makes are its workspace's.
+
+    With `within` only in those hours, and of other hours nothing is fetched but what law 5 has to
+    be asked of: it is about positions, and the rows of one may lie in any hours.
+    """
 
     def __init__(
-        self, work: Workspace, contract: Contract, lake: Manifest, fresh: Sequence[Object]
+        self,
+        work: Workspace,
+        contract: Contract,
+        lake: Manifest,
+        fresh: Sequence[Object],
+        within: Collection[int] | None = None,
     ) -> None:
-        self._work, self._contract, self._lake = work, contract, lake
+        self._work, self._contract, self._only = work, contract, within
+        self._lake = lake if within is None else lake.within(within)
         self._landed = [one.key for one in fresh if one.landed]
         micros = f'epoch_us("{contract.event_time}")'
         shift = _FROM_YEAR_ONE * HOUR_MICROS
@@ -82,7 +92,8 @@ class Resolution:
     def hours(self) -> list[int]:
         """Hours of event time, since 1970, that are not as the lake has them."""
         found = self._work.rows("SELECT DISTINCT hour FROM survey")
-        return sorted({hour for (hour,) in found} | self._losing)
+        every = {hour for (hour,) in found} | self._losing
+        return sorted(every if self._only is None else every.intersection(self._only))
 
     @cached_property
     def schema(self) -> pa.Schema:
