@@ -42,7 +42,10 @@ def state(account: Cloud) -> State:
 
 
 def file_of(state: State, kind: str = "data") -> str:
-    return state.key(f"lake/telemetry/{kind}")
+    """The lake's file of rows that stand, or of those that repeat them."""
+    (part,) = manifest.read(state.cloud.bucket, "telemetry").partitions
+    (file,) = part.files if kind == "data" else part.repeats
+    return file.key
 
 
 def changed(state: State, key: str, change: Callable[[pa.Table], pa.Table]) -> None:
