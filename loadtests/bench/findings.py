@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from loadtests.bench import chart, filejob, rates
+from loadtests import chart
+from loadtests.bench import filejob, rates
 from loadtests.bench.filejob import DUCKDB, Job
-from loadtests.bench.paths import BASELINE, FORMS, Paths, Spread, transports
+from loadtests.bench.paths import BASELINE, FORMS, Paths, transports
 from loadtests.bench.rates import Rates
 from loadtests.bench.starts import ORDINARY
+from loadtests.spread import Spread
 
 OURS = f"millrace, {transports()[0]}"
 
@@ -104,18 +106,18 @@ class Findings:
         yield "|---|---|---|"
         for name, one in self.rates.items():
             wall, cpu = one.spread()
-            yield f"| {name} | {_shown(wall, ',.0f')} | {_shown(cpu, ',.0f')} |"
+            yield f"| {name} | {wall.shown(',.0f')} | {cpu.shown(',.0f')} |"
         yield ""
         yield "| file job | CPU µs a record | same items | same rows |"
         yield "|---|---|---|---|"
         for name, job in self.jobs.items():
-            figure = job.absent or _shown(job.spread, ".1f")
+            figure = job.absent or job.spread.shown(".1f")
             yield f"| {name} | {figure} | {_word(job.items)} | {_word(job.rows)} |"
         yield ""
         yield "| cold, CPU ms | imports and clients | and the first record | bundle MB |"
         yield "|---|---|---|---|"
         for name, told in self.cold.items():
-            ready, first = (_shown(Spread.of(told[key]), ".0f") for key in ("ready", "first"))
+            ready, first = (Spread.of(told[key]).shown(".0f") for key in ("ready", "first"))
             size = self.standard_mb if name == BASELINE else self.bundles[_BUNDLES[name]]
             yield f"| {name} | {ready} | {first} | {size:.1f} |"
         yield ""
@@ -134,18 +136,13 @@ class Findings:
                     one = self.paths.measured[name, form, size]
                     ratio = self.paths.ratio(name, form, size)
                     stages = ", ".join(f"{part} {v:.1f}" for part, v in one.stages.items())
-                    totals = _shown(Spread.of(one.totals), ".1f")
-                    figures = f"{totals} | {_shown(ratio, '.1f')}"
+                    totals = Spread.of(one.totals).shown(".1f")
+                    figures = f"{totals} | {ratio.shown('.1f')}"
                     yield f"| {name}, {form} | {size:,} | {figures} | {stages} |"
 
 
 _BUNDLES = {"ingest": "ingest-stream", "transform": "transform", "hot": "hot"}
 _STAGES = ("ingest", "transform", "hot", BASELINE)
-
-
-def _shown(spread: Spread, form: str) -> str:
-    """The median, and in brackets the quartiles."""
-    return f"{spread.median:{form}} ({spread.low:{form}} to {spread.high:{form}})"
 
 
 def _word(same: bool | None) -> str:  # noqa: FBT001  a value, not a flag

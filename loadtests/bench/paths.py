@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 from ingest.settings import Settings
 from loadtests.bench import equality
 from loadtests.bench.local import Endpoint, Worker
 from loadtests.bench.traffic import Traffic, traffic
+from loadtests.spread import Spread
 
 FORMS = ("plain", "KPL")
 BASELINE = "baseline"
@@ -58,22 +59,6 @@ class Paths:
         theirs = self.measured[BASELINE, form, size].totals
         ours = self.measured[contestant, form, size].totals
         return Spread.of([a / b for a, b in zip(theirs, ours, strict=True)])
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A median and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        low, middle, high = (
-            quantiles(values, n=4, method="inclusive") if len(values) > 1 else (*values * 3,)
-        )
-        return cls(middle, low, high)
 
 
 def contestants(endpoint: Endpoint) -> dict[str, Worker]:
