@@ -28,11 +28,10 @@ class EngineFailed(RuntimeError):
 
 
 class Answer(NamedTuple):
-    """Sums by status, or by the device that was asked for; seconds by the clock and of CPU."""
+    """Sums by status, or by the device that was asked for; seconds of CPU, Spark's by the clock."""
 
     tallies: Tallies
-    wall: float
-    cpu: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Engine:
             raise self._failed()
         found = json.loads(told)
         tallies = {name: Tally(*sums) for name, sums in found["answer"].items()}
-        return Answer(tallies, found["wall"], found["cpu"])
+        return Answer(tallies, found["seconds"])
 
     def _failed(self) -> EngineFailed:
         self.errors.seek(0)

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from loadtests.lake import folder
 from loadtests.lake.landed import Made
+from loadtests.lake.oracle import SECONDS_AN_HOUR
 from transform.devices import MICROS
 
 BUFFER_BYTES = 128 * 2**20  # of JSON: the default of the console; its interval is left out
-SECONDS_AN_HOUR = 3_600
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,16 @@ class Made:
         return sum(attempt.landing_rows for attempt in self.attempts)
 
 
+def attempts(root: Path) -> list[Attempt]:
+    """What the ledger says, of what `made` has made there."""
+    return msgspec.json.decode((root / MADE).read_bytes(), type=_Ledger).attempts
+
+
+@dataclass
+class _Ledger:
+    attempts: list[Attempt]
+
+
 def made(root: Path, extent: Extent) -> Made:
     """The objects in the bucket under a folder; they are made where they are not there yet."""
     note = root / MADE

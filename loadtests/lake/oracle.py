@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-MILLIS_AN_HOUR = 3_600_000
+SECONDS_AN_HOUR = 3_600
 THOUSANDTHS = 1_000
 
 
@@ -59,7 +59,7 @@ class Oracle:
     def sent(self, device: str, body: bytes, *, repeat: bool) -> None:
         """Count a good message."""
         document = orjson.loads(body)
-        hour, status = document["ts"] // MILLIS_AN_HOUR, document["status"]
+        hour, status = document["ts"] // (SECONDS_AN_HOUR * 1_000), document["status"]
         one = _one(document)
         self.body_bytes += len(body)
         self.repeated.setdefault(hour, _tallies())[status].add(one)

@@ -20,7 +20,8 @@ from transform.records import Delivery
 
 NAME = "telemetry"
 STREAM = "readings"
-START = 1_795_521_600 * MICROS  # 2026-11-24T12:00:00Z
+START_HOUR = 498_756  # since 1970: 2026-11-24T12:00:00Z
+START = START_HOUR * 3_600 * MICROS
 DELAY_MICROS = 2 * MICROS  # until an ordinary record arrives, at most
 LATE_SHARE = 0.01
 LATE_SECONDS, LATE_SECONDS_MAX = 3_600, 4 * 3_600  # mean and most

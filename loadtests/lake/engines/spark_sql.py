@@ -1,5 +1,6 @@
 """Spark: a local session of one core, in Java's own time zone set to UTC."""
 
+import time
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -66,4 +67,4 @@ def _whole(sums: list[Any]) -> Sums:
 
 
 if __name__ == "__main__":
-    serve(Spark())
+    serve(Spark(), time.perf_counter)  # its work is done by another process
