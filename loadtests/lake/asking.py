@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -50,7 +51,10 @@ def kinds(*, install: bool) -> Iterator[Kind]:
     yield Kind("DuckDB", "duckdb_sql", own)
     yield Kind("pyarrow", "pyarrow_dataset", own)
     polars = Environment("polars")
-    yield Kind("polars", "polars_lazy", polars.python, polars.lack(install=install))
+    if find_spec("polars"):
+        yield Kind("polars", "polars_lazy", own)
+    else:
+        yield Kind("polars", "polars_lazy", polars.python, polars.lack(install=install))
     yield Kind("Spark", "spark_sql", Path(os.environ.get(SPARK) or own), _spark_lack())
 
 
