@@ -14,16 +14,16 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from infra import clocks
-from sinks import distinct, landing, ledger, raw
+from infra.views import NAMES, Views, lineage, objects, rows_of
+from sinks import landing, ledger, raw
 from sinks.bucket import Bucket
+from sinks.lake import manifest
+from sinks.lake.workspace import workspace
 from sinks.table import Table
 from transform.contract import Contract
 from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA, RAW_SCHEMA
 
-READERS = 8
 INTERRUPT_SECONDS = 0.1
-VIEWS = ("records", "quarantine", "dropped", clocks.VIEW, "ledger", "raw")
 CATALOG_WORDS = ("show", "information_schema")  # SQL that asks which views there are
 
 
@@ -41,19 +41,20 @@ class Lake:
 
     def landing(self, contract: Contract, keys: Iterable[str] | None = None) -> pa.Table:
         """Every landing row of a contract, or of some objects; older versions' columns are kept."""
-        return self._rows(f"{landing.LANDING}/{contract.name}/", contract.landing_schema(), keys)
+        schema = contract.landing_schema()
+        return objects(self._bucket, landing.LANDING, contract, schema, keys)
 
     def quarantine(self, contract: Contract, keys: Iterable[str] | None = None) -> pa.Table:
         """Every quarantined row of a contract, or of some objects."""
-        return self._rows(f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA, keys)
+        return objects(self._bucket, landing.QUARANTINE, contract, QUARANTINE_SCHEMA, keys)
 
     def dropped(self, contract: Contract, keys: Iterable[str] | None = None) -> pa.Table:
         """Every mark of what a contract's rules dropped, or those of some objects."""
-        return self._rows(f"{landing.DROPPED}/{contract.name}/", DROPPED_SCHEMA, keys)
+        return objects(self._bucket, landing.DROPPED, contract, DROPPED_SCHEMA, keys)
 
     def raw(self) -> pa.Table:
         """Every archived source record, with its object and its place in it."""
-        return self._rows(f"{raw.PREFIX}/", RAW_SCHEMA, None)
+        return rows_of(self._bucket, list(self._bucket.keys(f"{raw.PREFIX}/")), RAW_SCHEMA)
 
     def ledger(self) -> pa.Table:
         """Every attempt."""
@@ -64,104 +65,33 @@ class Lake:
         return pa.Table.from_pylist(rows, schema=LEDGER_SCHEMA)
 
     def query(self, sql: str) -> pa.Table:
-        """The answer to one SQL statement over the views it names.
+        """The answer to one SQL statement over the views it names (`infra.views`).
 
-        Views: `records`, `quarantine`, `dropped`, `device_clocks`, `ledger`, `raw`, and one named
-        after each contract (with `_` for `-`), which are its records. Raises `QueryError`.
+        Besides there are `ledger`, `raw`, and one view named after each contract (with `_` for
+        `-`), which are its records. Raises `QueryError`.
         """
         if not sql.strip():
             raise QueryError("there is no SQL; try: SELECT * FROM records LIMIT 5")
-        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+        with (
+            duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection,
+            Views(self._bucket, connection) as views,
+        ):
             connection.execute("SET TimeZone = 'UTC'")
             named = set(re.findall(r"[a-z_][a-z0-9_]*", sql.lower()))
             if not named.isdisjoint(CATALOG_WORDS):
-                named.update(VIEWS)
-            self._register(connection, named)
+                named.update(NAMES)
+            views.make({c.name.replace("-", "_"): c for c in self._contracts}, named)
+            if "ledger" in named:
+                connection.register("ledger", self.ledger())
+            if "raw" in named:
+                connection.register("raw", self.raw())
             found = _answer(connection, sql)
         return found.rename_columns(_distinct(found.column_names))
 
-    def _register(self, connection: duckdb.DuckDBPyConnection, named: set[str]) -> None:
-        """Make the views that the SQL may name, and read no more than they need."""
-        own = {contract.name.replace("-", "_"): contract for contract in self._contracts}
-        rejects, drops, skews = [], [], []
-        schemas: dict[str, pa.Schema] = {}
-        for view, contract in own.items():
-            if named.isdisjoint({view, "records", "quarantine", "dropped", clocks.VIEW}):
-                continue
-            rows = self.landing(contract)
-            schemas[view] = rows.schema
-            connection.register(f"_landing_{view}", rows)
-            connection.register(f"_quarantine_{view}", self.quarantine(contract))
-            connection.register(f"_dropped_{view}", self.dropped(contract))
-            tables = distinct.Tables(f"_landing_{view}", f"_quarantine_{view}", f"_dropped_{view}")
-            shown = _readable(tables.records())
-            connection.execute(f"CREATE VIEW _records_{view} AS {shown}")
-            if view not in VIEWS:
-                connection.execute(f'CREATE VIEW "{view}" AS SELECT * FROM _records_{view}')
-            rejects.append(_readable(tables.set_aside()))
-            drops.append(tables.left_out())
-            skews.append(clocks.device_clocks(contract, f"_records_{view}"))
-        if "records" in named and own:
-            as_text = _clashing(schemas.values())
-            parts = [
-                f"SELECT {_with_text(as_text & set(schema.names))} FROM _records_{view}"
-                for view, schema in schemas.items()
-            ]
-            connection.execute("CREATE VIEW records AS " + " UNION ALL BY NAME ".join(parts))
-        if "quarantine" in named and rejects:
-            connection.execute("CREATE VIEW quarantine AS " + " UNION ALL ".join(rejects))
-        if "dropped" in named and drops:
-            connection.execute("CREATE VIEW dropped AS " + " UNION ALL ".join(drops))
-        if clocks.VIEW in named and skews:
-            connection.execute(f"CREATE VIEW {clocks.VIEW} AS " + " UNION ALL ".join(skews))
-        if "ledger" in named:
-            connection.register("ledger", self.ledger())
-        if "raw" in named:
-            connection.register("raw", self.raw())
-
-    def _rows(self, prefix: str, schema: pa.Schema, keys: Iterable[str] | None) -> pa.Table:
-        found = list(self._bucket.keys(prefix) if keys is None else keys)
-        with ThreadPoolExecutor(READERS) as pool:
-            tables = list(pool.map(lambda key: landing.read(self._bucket, key), found))
-        return _joined([schema.empty_table(), *tables])
-
-
-def _readable(sql: str) -> str:
-    """The same rows, their digests as people and JSON write them."""
-    return f"SELECT * REPLACE (lower(hex(_digest)) AS _digest) FROM ({sql})"
-
-
-def _joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Tables one below the other. A column whose type changed from one to another is text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowTypeError:
-        changed = _clashing(table.schema for table in tables)
-        tables = [_as_text(table, changed) for table in tables]
-        return pa.concat_tables(tables, promote_options="permissive")
-
-
-def _clashing(schemas: Iterable[pa.Schema]) -> set[str]:
-    """Columns that are of types which have nothing but their text in common."""
-    types: dict[str, set[pa.DataType]] = {}
-    for schema in schemas:
-        for field in schema:
-            kind = pa.float64() if pa.types.is_integer(field.type) else field.type
-            types.setdefault(field.name, set()).add(kind)
-    return {name for name, kinds in types.items() if len(kinds) > 1}
-
-
-def _with_text(names: set[str]) -> str:
-    """A SELECT list: all columns, these as text."""
-    casts = ", ".join(f'"{name}"::VARCHAR AS "{name}"' for name in sorted(names))
-    return f"* REPLACE ({casts})" if casts else "*"
-
-
-def _as_text(table: pa.Table, names: Iterable[str]) -> pa.Table:
-    for name in set(names).intersection(table.column_names):
-        at = table.column_names.index(name)
-        table = table.set_column(at, name, table.column(at).cast(pa.string()))
-    return table
+    def lineage(self, contract: Contract) -> pa.Table:
+        """What law 5 asks of every delivered row: those of the lake, and fresh ones."""
+        with workspace(self._bucket) as work:
+            return lineage(work, contract, manifest.read(self._bucket, contract.name))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -88,7 +88,7 @@ def _asked(rows: pa.Table, sql: str) -> list[dict[str, Any]]:
 def _of(lake: Lake, contract: Contract, wanted: Wanted) -> pa.Table:
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
-        db.register("landing", lake.landing(contract))
+        db.register("landing", lake.lineage(contract))
         db.register("quarantine", lake.quarantine(contract))
         db.register("dropped", lake.dropped(contract))
         rows = db.sql(_ELEMENTS).to_arrow_table()

@@ -88,5 +88,9 @@ class Tables:
             QUALIFY row_number() OVER (PARTITION BY _record_id, _digest ORDER BY {EARLIEST}) = 1
         """
 
+    def chosen(self) -> str:
+        """Of every position the generation that counts."""
+        return _CHOSEN.format(**vars(self))
+
     def _members(self, table: str) -> str:
         return _MEMBERS.format(table=table, **vars(self))

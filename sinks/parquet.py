@@ -131,6 +131,11 @@ def decode(data: bytes, columns: list[str] | None = None) -> pa.Table:
     return File(data).read(columns)
 
 
+def schema_of(path: str) -> pa.Schema:
+    """The columns of a file on disk."""
+    return pq.read_schema(path)
+
+
 class _Schema:
     """A schema, with its metadata, as a key. Its own hash takes as long as to write two columns."""
 
@@ -161,7 +166,7 @@ def _settings(schema: pa.Schema, large: frozenset[str], *, many: bool) -> dict[s
         "compression": compressed or "none",
         "compression_level": dict.fromkeys(large, 1) or None,
         "use_dictionary": (many and repeating) or False,
-        "column_encoding": {f.name: "DELTA_BINARY_PACKED" for f in schema if _counted(f.type)},
+        "column_encoding": {f.name: "DELTA_BINARY_PACKED" for f in schema if counted(f.type)},
         "write_statistics": sought or False,
         "store_schema": False,
     }
@@ -178,7 +183,7 @@ def _metadata(schema: pa.Schema) -> dict[bytes, bytes]:
 def _packs(kind: pa.DataType) -> bool:
     """Whether a column is compressed: differences, bits and digests are as small as they get."""
     plain = pa.types.is_boolean(kind) or pa.types.is_fixed_size_binary(kind)
-    return not plain and not _counted(kind)
+    return not plain and not counted(kind)
 
 
 def _seekable(field: pa.Field) -> bool:
@@ -186,5 +191,6 @@ def _seekable(field: pa.Field) -> bool:
     return not field.name.startswith("_") and not pa.types.is_floating(field.type)
 
 
-def _counted(kind: pa.DataType) -> bool:
+def counted(kind: pa.DataType) -> bool:
+    """Whether values of a type are written as differences."""
     return pa.types.is_integer(kind) or pa.types.is_timestamp(kind)  # type: ignore[no-any-return]

@@ -290,10 +290,10 @@ def test_fields_that_came_and_went_with_versions_are_kept(pipeline):
         ("SELECT 1", {}),
         ("SELECT count(*) FROM ledger", {}),
         ("SELECT count(*) FROM raw", {"raw": 2}),
-        ("SELECT count(*) FROM RECORDS", {"landing": 2, "quarantine": 1}),
-        ('SELECT count(*) FROM "quarantine"', {"landing": 2, "quarantine": 1}),
-        ("SELECT count(*) FROM telemetry", {"landing": 1, "quarantine": 1}),
-        ("SELECT count(*) FROM Environment_Sensors", {"landing": 1}),
+        ("SELECT count(*) FROM RECORDS", {"landing": 2, "quarantine": 1, "lake": 2}),
+        ('SELECT count(*) FROM "quarantine"', {"landing": 2, "quarantine": 1, "lake": 2}),
+        ("SELECT count(*) FROM telemetry", {"landing": 1, "quarantine": 1, "lake": 1}),
+        ("SELECT count(*) FROM Environment_Sensors", {"landing": 1, "lake": 1}),
     ],
 )
 def test_only_named_views_are_read(pipeline, sql, read):

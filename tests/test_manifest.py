@@ -8,18 +8,20 @@ import pyarrow as pa
 import pytest
 
 from infra.doubles.s3 import S3
-from infra.doubles.world import Calm, World
+from infra.doubles.world import Calm
 from sinks.bucket import Bucket
 from sinks.lake import manifest
-from sinks.lake.manifest import ABSORBED, File, Manifest, Partition, Seal
+from sinks.lake.manifest import ABSORBED, Absorbed, File, Manifest, Partition, Seal
 
 FILE = File("lake/telemetry/data/2026-11-24/12/a.parquet", 10, 1_000, 5, 9, ("g1",))
-HOUR = Partition(498_000, 10, 9, 1, "00ff00ff00ff00ff", (FILE,), seal=Seal(7, 8, True, 0))
+HOUR = Partition(
+    498_000, 10, 9, 1, "00ff00ff00ff00ff", (FILE,), seal=Seal(7, 8, exact=True, missing=0)
+)
 
 
 @pytest.fixture
 def bucket() -> Bucket:
-    s3 = S3(World(Calm()))
+    s3 = S3(Calm())
     s3.create_bucket(Bucket="b")
     return Bucket(s3, "b")  # type: ignore[arg-type]  a double at the client's level
 
@@ -64,10 +66,12 @@ def test_a_list_of_absorbed_objects_grows(bucket: Bucket) -> None:
         return pa.table({"key": [key], "rows": [3], "absorbed_at": [1]}, schema=ABSORBED)
 
     lake = Manifest("telemetry")
-    first = manifest.absorb(bucket, lake, "2026-11-24/12", listed("b"), 0)
+    noon = Absorbed("2026-11-24/12", "", 0)
+    first = manifest.absorb(bucket, lake, noon, listed("b"))
     grown = replace(lake, absorbed=(first,))
-    second = manifest.absorb(bucket, grown, "2026-11-24/12", listed("a"), 17)
-    assert (second.objects, second.marks_until) == (2, 17)
+    marked = replace(noon, marks_until=17, marked_by=("g1",))
+    second = manifest.absorb(bucket, grown, marked, listed("a"))
+    assert (second.objects, second.marks_until, second.marked_by) == (2, 17, ("g1",))
     keys = manifest.absorbed_keys(bucket, [second]).column("key").to_pylist()
     assert keys == ["a", "b"]
 

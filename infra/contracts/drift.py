@@ -23,7 +23,8 @@ from infra.contracts.observed import Seen
 from infra.contracts.opened import Observed
 from infra.contracts.patches import Proposal, Rejects, member, opened, propose
 from infra.contracts.trial import applied
-from infra.lake import VIEWS, Lake
+from infra.lake import Lake
+from infra.views import NAMES
 from transform.contract import Contract, dotted
 from transform.contract_file import ContractError, parse_contract
 from transform.timestamps import EPOCH, MICROSECOND
@@ -200,7 +201,7 @@ def _path(fullkey: str) -> Path:
 def _names(contract: Contract) -> dict[str, Any]:
     view = contract.name.replace("-", "_")
     return {
-        "view": "records" if view in VIEWS else view,
+        "view": "records" if view in NAMES else view,
         "name": contract.name,
         "device": contract.device,
         "most": LOOKED_AT_MAX,

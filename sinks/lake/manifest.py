@@ -90,13 +90,15 @@ class Partition:
 class Absorbed:
     """Objects of one arrival hour (`2026-11-24/12`) that the lake has taken in, in a list.
 
-    `marks_until` is the newest arrival in those of quarantine and dropped, 0 where there are none.
+    `marks_until` is the newest arrival in those of quarantine and dropped, 0 where there are none,
+    and `marked_by` are the generations that made them.
     """
 
     hour: str
     key: str
     objects: int
-    marks_until: int
+    marks_until: int = 0
+    marked_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,17 +175,23 @@ def absorbed_keys(bucket: Bucket, lists: Iterable[Absorbed]) -> pa.Table:
     return pa.concat_tables([ABSORBED.empty_table(), *tables])
 
 
-def absorb(
-    bucket: Bucket, manifest: Manifest, hour: str, objects: pa.Table, marks_until: int
-) -> Absorbed:
-    """Write the list of an arrival hour with some more objects (`ABSORBED`) in it."""
-    held = [one for one in manifest.absorbed if one.hour == hour]
+def absorb(bucket: Bucket, manifest: Manifest, more: Absorbed, objects: pa.Table) -> Absorbed:
+    """Write the list of an arrival hour with some more objects (`ABSORBED`) in it.
+
+    `more` says what these add to the list that there is; its key and count do not matter.
+    """
+    held = [one for one in manifest.absorbed if one.hour == more.hour]
     table = pa.concat_tables([absorbed_keys(bucket, held), objects])
     data = parquet.encode(table.sort_by("key").combine_chunks())
     key = f"{PREFIX}/{manifest.contract}/absorbed/{hashlib.sha256(data).hexdigest()}.parquet"
     bucket.put_absent(key, data)
-    until = max([marks_until, *(one.marks_until for one in held)])
-    return Absorbed(hour, key, table.num_rows, until)
+    return Absorbed(
+        more.hour,
+        key,
+        table.num_rows,
+        max(one.marks_until for one in (more, *held)),
+        tuple(sorted({name for one in (more, *held) for name in one.marked_by})),
+    )
 
 
 def arrival_hour(key: str) -> str:

@@ -1,0 +1,80 @@
+"""The records of a contract at one moment: exact before, while and after a compaction runs.
+
+    snapshot = hours that nothing fresh changes, as files ─┬─▶ every record once
+               all other rows, resolved, as a table ───────┘
+
+The manifest is read first, then landing is listed: what is listed and not absorbed is fresh. So an
+object is taken in by the manifest, or seen in the listing, and never both. Files hold one row per
+identity, as the table does, and no row of the one is in the other: any engine that reads both has
+exactly the records, with no rule to apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from sinks.bucket import Bucket
+from sinks.lake import manifest
+from sinks.lake.manifest import File, Manifest
+from sinks.lake.plan import UNKNOWN, Object
+from sinks.lake.resolve import Resolution
+from sinks.lake.standing import Told, parted
+from sinks.lake.workspace import Workspace
+from transform.contract import Contract
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files and rows that together are the records; `changed` hours are not as in `lake`.
+
+    `schema` has every column that any of them has: what a file has not is null in its rows.
+    """
+
+    lake: Manifest
+    files: tuple[File, ...]
+    tail: pa.Table
+    schema: pa.Schema
+    changed: tuple[int, ...]
+
+
+def snapshot(work: Workspace, contract: Contract) -> Snapshot:
+    """What the records are now. Raises `Clash`, a `SinkError`."""
+    lake = manifest.read(work.bucket, contract.name)
+    return of(work, contract, lake, fresh(work.bucket, lake))
+
+
+def of(work: Workspace, contract: Contract, lake: Manifest, fresh: Sequence[Object]) -> Snapshot:
+    """The records of a lake and of objects that it has not taken in."""
+    found = Resolution(work, contract, lake, fresh)
+    anew = found.anew(found.hours)
+    rows = [found.everything(anew)] if anew else []
+    rows += [found.added(grown)] if (grown := set(found.hours) - anew) else []
+    standing = [
+        found.schema.empty_table(),
+        *(part.standing for each in rows for part in parted(each, found.schema, Told())),
+    ]
+    files = tuple(file for part in lake.partitions if part.hour not in anew for file in part.files)
+    return Snapshot(lake, files, pa.concat_tables(standing), found.schema, tuple(found.hours))
+
+
+def sealed(work: Workspace, contract: Contract) -> Snapshot:
+    """Sealed hours alone: what was final as of their seals, whatever came since."""
+    lake = manifest.read(work.bucket, contract.name).sealed()
+    return of(work, contract, lake, ())
+
+
+def fresh(bucket: Bucket, lake: Manifest) -> list[Object]:
+    """Objects that lie in the bucket and that a lake has not taken in; their rows are not known.
+
+    Landing is listed first: an attempt writes it last, so its marks are there by then.
+    """
+    known = set(manifest.absorbed_keys(bucket, lake.absorbed).column("key").to_pylist())
+    return [
+        Object(key, UNKNOWN)
+        for prefix in manifest.sources(lake.contract)
+        for key in bucket.keys(prefix)
+        if key not in known
+    ]
