@@ -7,14 +7,14 @@ key taken (412) has succeeded, and a retry that writes other bytes writes anothe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sinks.deadline import Deadline
-from sinks.errors import Gone, Refused, Unavailable, translated
+from sinks.errors import Gone, Refused, Unavailable, of_answer, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TAKEN = 412  # HTTP: the key exists, and `If-None-Match: *` was asked for
 RACE = 409  # HTTP: another writer of the key was faster to begin and is not done
+DELETE_MAX = 1_000  # keys of one DeleteObjects
 RACES_MAX = 5  # 409 answers (two writers of one key at once) before it counts as weather
 
 
@@ -161,6 +162,25 @@ class Bucket:
                 continue
             return data
         raise Unavailable(f"{what}: other writers of the same key kept it busy")
+
+    def delete(self, keys: Iterable[str]) -> int:
+        """Delete objects; returns how many were asked for. Those that are not there count.
+
+        Raises `Unavailable`, `Misconfigured`; what was not deleted then can be asked for again.
+        """
+        asked = list(keys)
+        for start in range(0, len(asked), DELETE_MAX):
+            part = asked[start : start + DELETE_MAX]
+            what = f"delete {len(part)} objects of s3://{self.name}, from {part[0]}"
+            with translated(what):
+                answer = self.client.delete_objects(
+                    Bucket=self.name,
+                    Delete={"Objects": [{"Key": key} for key in part], "Quiet": True},
+                )
+            for refused in answer.get("Errors", []):
+                code, said = refused.get("Code", ""), refused.get("Message", "")
+                raise of_answer(f"delete s3://{self.name}/{refused.get('Key')}", 0, code, said)
+        return len(asked)
 
     @cached_property
     def _objects(self) -> Objects:

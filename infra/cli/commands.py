@@ -6,6 +6,7 @@ from importlib import metadata
 
 import click
 
+from infra.cli.compact import compact
 from infra.cli.contract import contract
 from infra.cli.demo import demo
 from infra.cli.hot import hot
@@ -55,7 +56,7 @@ def group() -> None:
 
 COMMANDS = (
     *(demo, up, contract, ingest, query, hot),
-    *(verify, why, quarantine, replay, reprocess, sweep, resume),
+    *(compact, verify, why, quarantine, replay, reprocess, sweep, resume),
 )
 
 for command in COMMANDS:

@@ -23,6 +23,8 @@ from infra.local.invoke_api import LambdaError
 from infra.local.state import DEFAULT, TABLES, State, StateError, WrongTable
 from ingest.producer import ProducerError
 from sinks.errors import Refused, SinkError
+from sinks.lake.manifest import Raced
+from sinks.lake.resolve import Clash
 from transform.contract_file import ContractError
 
 OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, PAUSED = 0, 1, 2, 3, 4, 5
@@ -32,7 +34,7 @@ class Paused(RuntimeError):
     """The breaker has stopped what the command waits for; the message says why and what to do."""
 
 
-WRONG = (ContractError, QueryError, ProducerError, SampleError, WrongTable)
+WRONG = (Clash, ContractError, QueryError, ProducerError, SampleError, WrongTable)
 UNABLE = (
     EmulatorError,
     LambdaError,
@@ -41,6 +43,7 @@ UNABLE = (
     preflight.PreflightError,
     BotoCoreError,
     ClientError,
+    Raced,
     Refused,
 )
 

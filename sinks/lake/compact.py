@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -63,8 +63,7 @@ def compact(
     known = absorbed_of(bucket, lake, plan.objects)
     fresh = [one for one in plan.objects if one.key not in known]
     if not fresh:
-        settled = max(lake.settled_until, plan.settled_until)
-        return Compacted(replace(lake, settled_until=settled), left=plan.left)
+        return Compacted(lake, left=plan.left)
     now = int(clock() * MICROS)
     with workspace(bucket, limits) as work:
         made = _Compaction(work, contract, lake, fresh)
@@ -89,7 +88,7 @@ def compact(
     )
 
 
-def absorbed_of(bucket: Bucket, lake: Manifest, objects: Sequence[Object]) -> set[str]:
+def absorbed_of(bucket: Bucket, lake: Manifest, objects: Iterable[Object]) -> set[str]:
     """Which of some objects, or of their arrival hours, a lake has taken in."""
     hours = {arrival_hour(one.key) for one in objects}
     lists = [one for one in lake.absorbed if one.hour in hours]

@@ -163,10 +163,10 @@ def commit(bucket: Bucket, old: Manifest, new: Manifest) -> Manifest:
     return new
 
 
-def history(bucket: Bucket, contract: str) -> list[Manifest]:
-    """Every manifest that is kept, by version; one that lost a race may be among them."""
-    keys = bucket.keys(f"{PREFIX}/{contract}/manifests/")
-    return sorted((at(bucket, key) for key in keys), key=lambda m: (m.version, m.made_at))
+def history(bucket: Bucket, contract: str) -> dict[str, Manifest]:
+    """Every manifest that is kept, by key and in order; one that lost a race may be among them."""
+    found = {key: at(bucket, key) for key in bucket.keys(f"{PREFIX}/{contract}/manifests/")}
+    return dict(sorted(found.items(), key=lambda one: (one[1].version, one[1].made_at)))
 
 
 def absorbed_keys(bucket: Bucket, lists: Iterable[Absorbed]) -> pa.Table:

@@ -58,7 +58,7 @@ def plan(
     At least one attempt is taken, however many rows it has.
     """
     waiting = sorted(
-        ((made, fresh) for made in attempts if (fresh := _fresh(made, absorbed))),
+        ((made, fresh) for made in attempts if (fresh := fresh_of(made, absorbed))),
         key=lambda one: (arrival_hour(one[0].objects[0]), one[0].settled_at, one[0].execution),
     )
     taken: set[Object] = set()
@@ -85,7 +85,8 @@ def micros(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _fresh(made: Attempt, absorbed: Collection[str]) -> set[Object]:
+def fresh_of(made: Attempt, absorbed: Collection[str]) -> set[Object]:
+    """The objects of an attempt that are not absorbed."""
     objects = (
         Object(made.landing_key, made.landing_rows),
         Object(made.quarantine_key, made.quarantine_rows),
