@@ -32,6 +32,7 @@ from loadtests.lake.traffic import NAME, Extent
 from loadtests.machine import ROOT, SERVER_CORE
 from sinks.lake import manifest
 from sinks.lake.manifest import PREFIX, Manifest
+from sinks.lake.work import ROWS_MAX
 
 OUT = ROOT / "build" / "lake"
 
@@ -41,13 +42,13 @@ class Measure:
     """How much is generated and measured; rows of a compaction's task, alone and while read."""
 
     extent: Extent = field(default_factory=Extent)
-    rows_max: int = 2_000_000
+    rows_max: int = ROWS_MAX
     watched_rows_max: int = 600_000
     rounds: int = 7
     install: bool = True
 
 
-QUICK = Measure(Extent(records=200_000), 80_000, 25_000, rounds=2, install=False)
+QUICK = Measure(Extent(records=200_000), ROWS_MAX, 25_000, rounds=2, install=False)
 
 
 def run(measure: Measure, root: Path, *, quick: bool) -> Findings:

@@ -70,7 +70,7 @@ def ended(process: subprocess.Popen[str]) -> Compacting:
     told, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(f"the compaction ended with {process.returncode}")
-    return Compacting(**json.loads(told))
+    return Compacting(**json.loads(told.splitlines()[-1]))
 
 
 def run(bucket: Bucket, root: Path, rows_max: int) -> Compacting:
