@@ -1,8 +1,10 @@
 """The lake's benchmark measures what it says: its records, its oracle, its engines."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from xml.etree import ElementTree as ET
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 from infra.lake import Lake
 from loadtests import environments
 from loadtests.lake import asking, checked, firehose, folder, landed
+from loadtests.lake.__main__ import Measure, run, write
 from loadtests.lake.asking import EngineFailed, differences
 from loadtests.lake.engines.question import Question
 from loadtests.lake.landed import Made
@@ -119,3 +122,19 @@ def test_an_engine_that_fails_says_its_last_words(tmp_path):
 def test_a_wrong_answer_is_told():
     assert differences({"ok": Tally(1)}, {"ok": Tally(1)}) == []
     assert len(differences({"ok": Tally(1)}, {"ok": Tally(2), "degraded": Tally(1)})) == 2
+
+
+def test_a_run_leaves_a_table_a_file_and_a_chart(made, root, tmp_path):
+    found = run(Measure(EXTENT, watched_rows_max=7_000, rounds=1, install=False), root, quick=True)
+    assert found.differences == []
+    assert found.compacting.rows == made.landing_rows
+    assert found.watched.commits > found.compacting.commits == 1
+    assert found.sizes["Millrace lake"].rows == total(made.oracle.totals()).rows
+    write(found, tmp_path)
+    told = json.loads((tmp_path / "lake.json").read_text())
+    assert told["found"] == json.loads(json.dumps(found.line()))
+    assert told["found"]["equal"] is True
+    assert told["found"]["reads"].keys() == {"before", "during", "after"}
+    assert all(engine in (tmp_path / "lake.md").read_text() for engine in found.engines)
+    bars = ET.parse(tmp_path / "lake.svg").iter("{http://www.w3.org/2000/svg}title")  # noqa: S314
+    assert len(list(bars)) == 3 * 3 * len(found.engines)

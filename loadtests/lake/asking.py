@@ -104,7 +104,7 @@ def _started(kind: Kind, core: int) -> Iterator[Engine]:
     foreign = ("PYTHON", "SPARK_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     environment |= {"POLARS_MAX_THREADS": "1", "PYSPARK_PYTHON": str(kind.python)}
-    command = [kind.python, str(ENGINES / f"{kind.script}.py")]
+    command = [str(kind.python), str(ENGINES / f"{kind.script}.py")]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(  # noqa: S603  our own scripts

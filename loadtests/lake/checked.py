@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sinks.lake.workspace import workspace
 
 from loadtests.lake import compacting, folder
 from loadtests.lake.asking import Engine, differences
@@ -23,6 +22,7 @@ from loadtests.lake.landed import Made
 from loadtests.lake.oracle import SECONDS_AN_HOUR, Tallies
 from loadtests.lake.traffic import START_HOUR, Shard, versions
 from sinks.lake import reader
+from sinks.lake.workspace import workspace
 from transform.tables import landing_schema
 
 DEVICE = 100  # neither among the busiest, which send a sixth of all, nor among the silent

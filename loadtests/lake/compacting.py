@@ -18,15 +18,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sinks.lake.compact import compact
-from sinks.lake.plan import plan
-
 from loadtests.bench.fresh import peak_mb
 from loadtests.lake import folder, landed
 from loadtests.lake.traffic import NAME, versions
 from loadtests.machine import CLIENT_CORE, ROOT
 from sinks.bucket import Bucket
 from sinks.lake import manifest
+from sinks.lake.compact import compact
+from sinks.lake.plan import plan
 
 
 @dataclass(frozen=True)

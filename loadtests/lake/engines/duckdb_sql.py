@@ -1,5 +1,6 @@
 """DuckDB: SQL over a list of files."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import duckdb
@@ -56,8 +57,9 @@ def _files(question: Question) -> list[list[str]]:
     return [[question.schema, *question.files]]
 
 
-def _whole(sums: list[object]) -> Sums:
-    return tuple(map(int, sums))  # type: ignore[return-value,arg-type]
+def _whole(sums: Iterable[Any]) -> Sums:
+    rows, sequence, temperature, pressures, pressure = map(int, sums)
+    return rows, sequence, temperature, pressures, pressure
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ class Polars:
         if question.span:
             rows = rows.filter(pl.col("event_time").is_between(*question.span, closed="left"))
         found = rows.group_by("status").agg(SUMS).collect()
-        return [(status, tuple(sums)) for status, *sums in found.rows()]  # type: ignore[misc]
+        return [(status, tuple(sums)) for status, *sums in found.rows()]
 
     def history(self, question: Question) -> pl.DataFrame:
         own = _scan(question).filter(pl.col("device_id") == question.device)
         return own.select(COLUMNS).sort("event_time").collect()
 
     def added(self, history: pl.DataFrame) -> Sums:
-        return tuple(history.select(SUMS).row(0))  # type: ignore[return-value]
+        return tuple(history.select(SUMS).row(0))
 
 
 def _scan(question: Question) -> pl.LazyFrame:

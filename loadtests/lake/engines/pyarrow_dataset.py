@@ -1,5 +1,7 @@
 """pyarrow: a dataset of a list of files, filtered as it is read."""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -57,8 +59,9 @@ def _thousandths(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.round(pc.multiply(values, THOUSAND)).cast(pa.int64())
 
 
-def _whole(sums: list[int | None]) -> Sums:
-    return tuple(one or 0 for one in sums)  # type: ignore[return-value]
+def _whole(sums: Iterable[int | None]) -> Sums:
+    rows, sequence, temperature, pressures, pressure = (one or 0 for one in sums)
+    return rows, sequence, temperature, pressures, pressure
 
 
 if __name__ == "__main__":

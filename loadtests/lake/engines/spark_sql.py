@@ -1,6 +1,7 @@
 """Spark: a local session of one core, in Java's own time zone set to UTC."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -62,8 +63,9 @@ def _sums() -> list[Any]:
     ]
 
 
-def _whole(sums: list[Any]) -> Sums:
-    return tuple(one or 0 for one in sums)  # type: ignore[return-value]
+def _whole(sums: Iterable[Any]) -> Sums:
+    rows, sequence, temperature, pressures, pressure = (one or 0 for one in sums)
+    return rows, sequence, temperature, pressures, pressure
 
 
 if __name__ == "__main__":
