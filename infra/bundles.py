@@ -222,8 +222,17 @@ def _strip(library: Path) -> None:
         )
 
 
+def every_handler() -> dict[str, str]:
+    """Handlers of all functions, by name: those of `handlers`, and upkeep's."""
+    upkeep = pipeline("telemetry", "telemetry").upkeep.function
+    return {**handlers(), "compact": upkeep.handler}
+
+
 def handlers() -> dict[str, str]:
-    """Handlers by the functions' names in the topology, without their pipeline's."""
+    """Handlers on the path of a record, and repair's, by their functions' names in the topology.
+
+    Without their pipeline's name.
+    """
     topology = pipeline("telemetry", "telemetry")
     functions = {name: one for name, one in vars(topology).items() if hasattr(one, "handler")}
     return {name.replace("_", "-"): one.handler for name, one in functions.items()}
@@ -235,7 +244,7 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=Path(sysconfig.get_path("platlib")))
     parser.add_argument("--no-strip", action="store_true")
     asked = parser.parse_args()
-    bundles = {name: bundle(handler, asked.packages) for name, handler in handlers().items()}
+    bundles = {name: bundle(handler, asked.packages) for name, handler in every_handler().items()}
     sizes = write(bundles, asked.out, strip=not asked.no_strip)
     sys.stdout.write(json.dumps(sizes) + "\n")
 

@@ -27,7 +27,13 @@ Relation = tuple[bool, str]
 
 def of(made: Topology) -> list[Relation]:
     """Every relation that a pipeline must keep."""
-    return [*_timeouts(made), *_sources(made), *_concurrency(made), *_repair(made)]
+    return [
+        *_timeouts(made),
+        *_sources(made),
+        *_concurrency(made),
+        *_repair(made),
+        *_upkeep(made),
+    ]
 
 
 def _timeouts(made: Topology) -> list[Relation]:
@@ -163,5 +169,24 @@ def _repair(made: Topology) -> list[Relation]:
         (
             repair.timeout_seconds > STAGE_TIMEOUT_MIN_SECONDS,
             f"repair's timeout must be over {STAGE_TIMEOUT_MIN_SECONDS} s, as a stage's",
+        ),
+    ]
+
+
+def _upkeep(made: Topology) -> list[Relation]:
+    """Law 11: one committer, and each step has its time."""
+    upkeep = made.upkeep
+    return [
+        (
+            upkeep.function.reserved_concurrency == 1,
+            "upkeep must reserve 1: of two compactions at once the slower begins again",
+        ),
+        (
+            upkeep.function.timeout_seconds <= LAMBDA_TIMEOUT_MAX_SECONDS,
+            f"upkeep's function has at most {LAMBDA_TIMEOUT_MAX_SECONDS} s",
+        ),
+        (
+            2 * upkeep.function.timeout_seconds <= upkeep.timeout_seconds,
+            "upkeep's timeout must have room for two steps at least",
         ),
     ]

@@ -334,9 +334,14 @@ class InProcessWorkflow:
     raised: list[Exception] = field(default_factory=list)
     down: bool = False
 
+    upkeep: bool = False
+
     @cached_property
     def machine(self) -> dict[str, Any]:
-        """The ASL file with its functions' names."""
+        """The ASL file with its functions' names: a batch's, or upkeep's."""
+        if self.upkeep:
+            name = self.topology.upkeep.function.name
+            return json.loads(self.topology.upkeep_definition(f"arn:{name}"))  # type: ignore[no-any-return]
         return machine_of(self.topology)
 
     def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 """A function's bundle holds what it imports, runs alone, and is no larger than it may be."""
 
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 
 from infra import bundles
-from infra.bundles import ROOT, bundle, closure, handlers, imports_of
+from infra.bundles import ROOT, bundle, closure, every_handler, handlers, imports_of
 from loadtests.bench import bundled
 from loadtests.bench.local import endpoint
 
 PACKAGES = Path(sysconfig.get_path("platlib"))
 BUNDLE_MB_MAX = 130
+LAMBDA_MB_MAX = 250  # Lambda quota: unzipped, layers included
 
 
 def test_functions_run_from_their_bundles_alone(tmp_path: Path):
@@ -24,6 +27,17 @@ def test_functions_run_from_their_bundles_alone(tmp_path: Path):
     assert done["landing_rows"] == state["hot"]["written"] > 0
     assert done["quarantine_rows"] > 0
     assert done["rejected"]
+
+
+def test_upkeep_starts_from_its_bundle_alone_and_fits_in_lambda(tmp_path: Path):
+    handler = every_handler()["compact"]
+    sizes = bundles.write({"compact": bundle(handler, PACKAGES)}, tmp_path)
+    module = handler.rpartition(".")[0]
+    code = f"import sys; sys.path[:0] = [{str(tmp_path / 'compact')!r}]; import {module}, duckdb"
+    started = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(started, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert sizes["compact"] <= LAMBDA_MB_MAX
 
 
 @pytest.mark.parametrize("handler", handlers().values())

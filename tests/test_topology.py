@@ -34,9 +34,12 @@ TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task
 
 
 def changed(path: str, **changes: Any) -> Topology:
-    """The sound topology with one of its parts changed."""
-    part = replace(getattr(SOUND, path), **changes)
-    return replace(SOUND, **{path: part})
+    """The sound topology with one of its parts changed, or one of that part's."""
+    name, _, inner = path.partition(".")
+    part = getattr(SOUND, name)
+    if inner:
+        changes = {inner: replace(getattr(part, inner), **changes)}
+    return replace(SOUND, **{name: replace(part, **changes)})
 
 
 # Relations
@@ -95,6 +98,9 @@ def changed(path: str, **changes: Any) -> Topology:
         ("repair_mapping", {"batch_size": 0}, "the repair mapping takes 1 to 10 debts"),
         ("stream", {"shards": 19}, "up to 21 Deliveries wait at once"),
         ("stream_mapping", {"parallelization_factor": 10}, "up to 22 Deliveries wait at once"),
+        ("upkeep.function", {"reserved_concurrency": 2}, "upkeep must reserve 1"),
+        ("upkeep.function", {"timeout_seconds": 901}, "upkeep's function has at most 900 s"),
+        ("upkeep", {"timeout_seconds": 1_799}, "room for two steps at least"),
     ],
 )
 def test_a_relation_that_does_not_hold_is_named(path: str, changes: dict[str, Any], why: str):

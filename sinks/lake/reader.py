@@ -50,14 +50,18 @@ def of(work: Workspace, contract: Contract, lake: Manifest, fresh: Sequence[Obje
     """The records of a lake and of objects that it has not taken in."""
     found = Resolution(work, contract, lake, fresh)
     anew = found.anew(found.hours)
-    rows = [found.everything(anew)] if anew else []
-    rows += [found.added(grown)] if (grown := set(found.hours) - anew) else []
+    grown = set(found.hours) - anew
     standing = [
         found.schema.empty_table(),
-        *(part.standing for each in rows for part in parted(each, found.schema, Told())),
+        *(_standing(found.everything(anew), found.schema) if anew else ()),
+        *(_standing(found.added(grown), found.schema) if grown else ()),
     ]
     files = tuple(file for part in lake.partitions if part.hour not in anew for file in part.files)
     return Snapshot(lake, files, pa.concat_tables(standing), found.schema, tuple(found.hours))
+
+
+def _standing(rows: pa.RecordBatchReader, schema: pa.Schema) -> list[pa.Table]:
+    return [part.standing for part in parted(rows, schema, Told())]
 
 
 def sealed(work: Workspace, contract: Contract) -> Snapshot:

@@ -24,10 +24,11 @@ THREADS = 1
 
 @dataclass(frozen=True)
 class Limits:
-    """What a piece of work may take: of DuckDB's memory, and of the machine's threads."""
+    """What work may take: of DuckDB's memory, of the machine's threads, of S3 at once."""
 
     memory_mb: int = MEMORY_MB
     threads: int = THREADS
+    fetchers: int = FETCHERS
 
 
 DEFAULT = Limits()
@@ -40,15 +41,19 @@ class Workspace:
     bucket: Bucket
     folder: Path
     db: duckdb.DuckDBPyConnection
+    fetchers: int = FETCHERS
     fetched: dict[str, Path] = field(default_factory=dict)
 
     def fetch(self, keys: Iterable[str]) -> list[str]:
         """Paths of these objects' copies. Raises `Gone`, `Unavailable`, `Misconfigured`."""
         wanted = list(keys)
         missing = [key for key in dict.fromkeys(wanted) if key not in self.fetched]
-        with ThreadPoolExecutor(FETCHERS) as pool:
-            for key, path in zip(missing, pool.map(self._copy, missing), strict=True):
-                self.fetched[key] = path
+        if self.fetchers > 1 and len(missing) > 1:
+            with ThreadPoolExecutor(self.fetchers) as pool:
+                copies = list(pool.map(self._copy, missing))
+        else:
+            copies = [self._copy(key) for key in missing]
+        self.fetched.update(zip(missing, copies, strict=True))
         return [str(self.fetched[key]) for key in wanted]
 
     def read(self, keys: Iterable[str], columns: str = "*", where: str = "TRUE") -> str:
@@ -103,4 +108,4 @@ def workspace(bucket: Bucket, limits: Limits = DEFAULT) -> Iterator[Workspace]:
         }
         with duckdb.connect(config=config) as db:
             db.execute("SET TimeZone = 'UTC'")
-            yield Workspace(bucket, Path(name), db)
+            yield Workspace(bucket, Path(name), db, limits.fetchers)

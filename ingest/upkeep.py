@@ -1,0 +1,73 @@
+"""Upkeep of a lake, as steps of a scheduled workflow (`infra/workflows/compact.asl.json`).
+
+Each step is one commit or none, so that an execution may end anywhere. What the world refuses is
+raised: the workflow tries again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from ingest.settings import Wiring
+from sinks.lake import manifest, retire, work
+from sinks.lake.compact import compact
+from sinks.lake.workspace import Limits
+
+MEMORY_SHARE = 0.5  # of the function's, for DuckDB: the rest is Arrow's, and what is being written
+
+logger = Logger()
+
+
+def step(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
+    """Do what `state["step"]` names; returns counts. Raises `Raced`, `Clash`, a `SinkError`."""
+    name = state.get("step", "")
+    if name not in STEPS:
+        there = ", ".join(sorted(STEPS))
+        raise ValueError(f"step is {name!r}; the steps of a lake's upkeep are: {there}")
+    told = STEPS[name](state, wiring)
+    logger.info("lake upkeep", step=name, contract=wiring.contract.name, **told)
+    return told
+
+
+def _compact(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
+    """Take in at most `rows_max` rows; `left` are for the next step."""
+    choice = work.Choice(
+        int(state.get("rows_max", work.ROWS_MAX)), bool(state.get("orphans")), limits()
+    )
+    bucket, contract = wiring.bucket, wiring.contract
+    lake = manifest.read(bucket, contract.name)
+    plan = work.find(bucket, wiring.ledger_table, lake, choice, wiring.clock)
+    done = compact(bucket, contract, plan, choice.limits, wiring.clock)
+    return {
+        "objects": done.objects,
+        "rows": done.rows,
+        "repeats": done.repeats,
+        "hours": len(done.hours),
+        "made_anew": done.anew,
+        "left": done.left,
+        "version": done.lake.version,
+        "lake_rows": done.lake.rows,
+        "seconds": round(done.seconds, 3),
+    }
+
+
+def _retire(_: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
+    now = datetime.fromtimestamp(wiring.clock(), UTC)
+    return vars(retire.retire(wiring.bucket, wiring.contract.name, now))
+
+
+STEPS: Mapping[str, Callable[[Mapping[str, Any], Wiring], dict[str, Any]]] = {
+    "compact": _compact,
+    "retire": _retire,
+}
+
+
+def limits() -> Limits:
+    """What a Lambda function of this size can give."""
+    memory = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "2048"))
+    return Limits(int(memory * MEMORY_SHARE), threads=max(memory // 1_769, 1))
