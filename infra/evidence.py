@@ -23,6 +23,7 @@ from sinks import control, hot, landing, ledger, parquet, raw
 from sinks.bucket import Bucket
 from sinks.ledger import Attempt
 from sinks.table import Key, Table
+from transform.columns import repeated
 from transform.contract import Contract
 from transform.contract_file import parse_contract
 from transform.pipeline import Transform
@@ -33,7 +34,7 @@ from transform.records import (
     RAW_SCHEMA,
     ROW_FIELDS,
 )
-from transform.tables import MICROS, hot_mask, repeated
+from transform.tables import MICROS, hot_mask
 
 READERS = 8
 

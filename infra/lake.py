@@ -72,10 +72,8 @@ class Lake:
         """
         if not sql.strip():
             raise QueryError("there is no SQL; try: SELECT * FROM records LIMIT 5")
-        with (
-            duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection,
-            Views(self._bucket, connection) as views,
-        ):
+        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+            views = Views(self._bucket, connection)
             connection.execute("SET TimeZone = 'UTC'")
             named = set(re.findall(r"[a-z_][a-z0-9_]*", sql.lower()))
             if not named.isdisjoint(CATALOG_WORDS):

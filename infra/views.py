@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from infra import clocks
 from sinks import distinct, landing
 from sinks.bucket import Bucket
-from sinks.lake import manifest, reader
+from sinks.lake import far, manifest, reader
 from sinks.lake.manifest import Manifest
 from sinks.lake.reader import Snapshot
 from sinks.lake.resolve import HOUR_MICROS, Clash
@@ -85,17 +84,10 @@ class Opened:
 
 
 class Views:
-    """Makes views in a connection. A context: what it has fetched is gone at its end."""
+    """Makes views in a connection."""
 
     def __init__(self, bucket: Bucket, db: duckdb.DuckDBPyConnection) -> None:
         self._bucket, self._db = bucket, db
-        self._open = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
 
     def make(self, contracts: Mapping[str, Contract], named: set[str]) -> None:
         """Make the views of these names, and those that are called as a contract is."""
@@ -146,15 +138,18 @@ class Views:
         self, contract: Contract, read: Callable[[Workspace, Contract], Snapshot], name: str
     ) -> Opened:
         """A snapshot's rows as SQL, its digests as people and JSON write them."""
-        work = self._open.enter_context(workspace(self._bucket, LIMITS))
-        try:
-            found = read(work, contract)
-        except Clash:  # then nothing of it was ever compacted
-            found = self._by_rule(contract)
-        tail = f"_{name}_{contract.name.replace('-', '_')}"
-        self._db.register(tail, found.tail)
-        files = work.read((file.key for file in found.files), "* EXCLUDE (filename)")
-        rows = " UNION ALL BY NAME ".join(filter(None, (f"FROM {tail}", files)))
+        with workspace(self._bucket, LIMITS) as work:
+            try:
+                found = read(work, contract)
+            except Clash:  # then nothing of it was ever compacted
+                found = self._by_rule(contract)
+        view = f"{name}_{contract.name.replace('-', '_')}"
+        self._db.register(f"_tail_{view}", found.tail)
+        rows = f"FROM _tail_{view}"
+        if found.files:
+            files = far.dataset(self._bucket, found.files, found.schema, contract.event_time)
+            self._db.register(f"_files_{view}", files)
+            rows += f" UNION ALL BY NAME FROM _files_{view}"
         return Opened(found, _readable(rows))
 
     def _by_rule(self, contract: Contract) -> Snapshot:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from aws_lambda_powertools import Logger
 
+from ingest import log
 from sinks import control
 from sinks.bucket import Bucket
 from sinks.deadline import Deadline
@@ -38,8 +38,6 @@ a Delivery. `write`: they are set aside, for somebody has judged already."""
 COUNTED = ["_partition_key", "_index", "_reason", "_field"]  # of a quarantine table
 PART_ROWS = 8_192  # whose keys are Python values at once
 DISABLED = frozenset({"Disabling", "Disabled"})  # states of an event source mapping
-
-logger = Logger()
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ class Breaker:
             control.write(self.bucket, f"breaker/{self.pipeline}/{mapping.source}", asdict(stop))
             self._disable(mapping, deadline)
         except (SinkError, Refused) as error:
-            logger.exception("mapping not disabled", stream=mapping.stream, error=str(error))
+            log.exception("mapping not disabled", stream=mapping.stream, error=str(error))
 
     def _disable(self, mapping: Mapping, deadline: Deadline) -> None:
         what = f"disable the mapping of {mapping.source_arn} to {mapping.function}"

@@ -5,9 +5,10 @@ Weather at any point hands the Delivery back whole; nothing is acknowledged that
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
+
+import orjson
 
 from ingest import telemetry
 from ingest.breaker import Mapping, Sample
@@ -109,5 +110,5 @@ def account(output: dict[str, Any], received: int) -> Outcome:
         delivered=counted["delivered"],
         dropped=counted["dropped"],
         quarantined=counted["quarantined"],
-        retry=tuple((low, high) for low, high in json.loads(counted["retry"])),
+        retry=tuple((low, high) for low, high in orjson.loads(counted["retry"])),
     )

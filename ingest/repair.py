@@ -15,9 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from aws_lambda_powertools import Logger
 
-from ingest import telemetry
+from ingest import log, telemetry
 from ingest.events import malformed, records_of, text
 from ingest.settings import Context, Wiring
 from sinks import control, hot, landing, ledger
@@ -33,8 +32,6 @@ from transform.tables import MICROS, hot_mask
 
 ANSWER_SECONDS = 6.0  # kept back to answer: a call begun just before may take 5 of them
 MARK_SECONDS = 8.0  # kept back of the rest for the marks: without one the items are put again
-
-logger = Logger()
 
 
 @dataclass(frozen=True)
@@ -85,13 +82,13 @@ def pay(bodies: Mapping[str, str], wiring: Wiring, context: Context) -> list[str
                 due[message] = _due(debt_of(body), wiring, redone, deadline)
             except (DebtError, ContractError) as error:
                 failure = str(error)
-                logger.exception("debt cannot be paid", message_id=message, error=failure)
+                log.exception("debt cannot be paid", message_id=message, error=failure)
             except SinkError as error:  # the others may have more luck
                 failure = str(error)
         paid = _pay(due.values(), wiring, deadline)
     except SinkError as error:
         failure = str(error)
-        logger.warning("debts handed back", reason=error.reason, error=failure)
+        log.warning("debts handed back", reason=error.reason, error=failure)
     done = [message for message, each in due.items() if each.debt.id in paid]
     telemetry.repaired(
         telemetry.Repaired(

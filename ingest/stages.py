@@ -14,9 +14,8 @@ from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-from aws_lambda_powertools import Logger
 
-from ingest import breaker, feed
+from ingest import breaker, feed, log
 from ingest.settings import Context, Wiring
 from sinks import hot, landing, raw, repair
 from sinks.deadline import Deadline
@@ -30,8 +29,6 @@ ANSWER_SECONDS = 6.0  # kept back from a stage's time: a call begun just before 
 CANARY_MICROS = 1_767_225_600_000_000  # 2026-01-01: a canary's event time and arrival
 ENQUEUE_SECONDS = 8.0  # kept back of Hot's time to send debts: a put begun before may take 5
 RETRY_RANGES_MAX = 1_000  # in the state: some 12 KB of 256; beyond, ranges are joined over gaps
-
-logger = Logger()
 
 
 def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[str, Any]:
@@ -63,7 +60,7 @@ def transform(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
                 wiring.contracts.keep(wiring.bucket, rules, deadline)
             landed = landing.write(wiring.bucket, rules.contract, batch, deadline)
     except SinkError as error:
-        logger.warning("transform handed back", reason=error.reason, error=str(error))
+        log.warning("transform handed back", reason=error.reason, error=str(error))
         answer["account"] = _account(Outcome.all_retry(state["received"]), error.reason)
         return answer | {"millis": _millis_since(started)}
     answer |= told
@@ -157,7 +154,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
             if back:
                 account = _account(_without(state, wiring, back), "hot_refused")
     except SinkError as error:
-        logger.warning("hot handed back", reason=error.reason, error=str(error))
+        log.warning("hot handed back", reason=error.reason, error=str(error))
         result = hot.HotOutcome(0, done["hot_rows"], 0, ())
         account = _account(Outcome.all_retry(state["received"]), error.reason)
     return {
@@ -197,7 +194,7 @@ def _owe(
         )
         return repair.owe(queue, debts, deadline, wiring.waiting)
     except SinkError as error:
-        logger.warning("no debts taken", reason=error.reason, error=str(error))
+        log.warning("no debts taken", reason=error.reason, error=str(error))
         return ()
 
 

@@ -20,8 +20,9 @@ from sinks.deadline import Deadline
 from sinks.errors import DeadlinePassed, Unavailable
 from sinks.table import Key
 from sinks.writes import NEWEST_BY
+from transform.columns import repeated
 from transform.contract import Contract
-from transform.tables import hot_mask, repeated
+from transform.tables import hot_mask
 
 SECONDS = 600.0  # in which the table must take it
 

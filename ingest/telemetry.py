@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
-from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 
+from ingest import log
 from ingest.breaker import Finding
 from sinks.errors import SinkError
 from transform.records import Delivery, Outcome
@@ -49,7 +49,6 @@ RepairMetric = Literal[
     "RepairDuration",  # ms of one invocation of the repair function
 ]
 
-logger = Logger()
 metrics = Metrics()
 
 
@@ -109,9 +108,9 @@ def record(  # noqa: PLR0913  all that is told of a Delivery is told here
         "NotTold": transform.get("quarantine_rows", 0) if "not_told" in output else 0,
         "BreakerTripped": int(guarded.found is not None),
     }
-    say = logger.info if failure is None else logger.warning
+    say = log.info if failure is None else log.warning
     if guarded.found is not None:
-        say = logger.error
+        say = log.error
     say(
         "delivery settled" if not outcome.retry else "delivery not settled",
         source=delivery.source,
@@ -151,7 +150,7 @@ def repaired(repaired: Repaired, failure: str) -> None:
         "HotSkipped": repaired.skipped,
         "RepairDuration": repaired.millis,
     }
-    say = logger.info if repaired.debts == repaired.paid else logger.warning
+    say = log.info if repaired.debts == repaired.paid else log.warning
     say("debts repaired", error=failure, **vars(repaired))
     flush(values)
 
@@ -167,7 +166,7 @@ def flush(values: Mapping[Metric, float] | Mapping[RepairMetric, float]) -> None
         name: {"Unit": _UNITS.get(name, "Count"), "Value": [float(value)]}
         for name, value in values.items()
     }
-    print(orjson.dumps(metrics.serialize_metric_set(made)).decode())  # noqa: T201  whence they are read
+    log.write(metrics.serialize_metric_set(made))
 
 
 _UNITS = {

@@ -11,16 +11,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from aws_lambda_powertools import Logger
-
+from ingest import log
 from ingest.settings import Wiring
 from sinks.lake import manifest, retire, work
 from sinks.lake.compact import compact
 from sinks.lake.workspace import Limits
 
 MEMORY_SHARE = 0.5  # of the function's, for DuckDB: the rest is Arrow's, and what is being written
-
-logger = Logger()
 
 
 def step(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
@@ -30,7 +27,7 @@ def step(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
         there = ", ".join(sorted(STEPS))
         raise ValueError(f"step is {name!r}; the steps of a lake's upkeep are: {there}")
     told = STEPS[name](state, wiring)
-    logger.info("lake upkeep", step=name, contract=wiring.contract.name, **told)
+    log.info("lake upkeep", step=name, contract=wiring.contract.name, **told)
     return told
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools import Logger
-
+from ingest import log
 from ingest.settings import Context, Wiring
 from sinks.errors import Refused, SinkError, translated
 from transform.records import Delivery
@@ -22,8 +21,6 @@ BATCH_MAX = 10  # SQS ChangeMessageVisibilityBatch: entries a call
 FIRST_SECONDS = 2
 MAX_SECONDS = 900
 KEEP_MILLIS = 1_000  # of the function's time, for its answer
-
-logger = Logger()
 
 
 def hasten(delivery: Delivery, answer: dict[str, Any], wiring: Wiring, context: Context) -> None:
@@ -54,7 +51,7 @@ def hasten(delivery: Delivery, answer: dict[str, Any], wiring: Wiring, context: 
                     QueueUrl=url, Entries=entries[at : at + BATCH_MAX]
                 )
     except (SinkError, Refused) as error:
-        logger.warning("visibility not shortened", error=str(error), messages=len(back))
+        log.warning("visibility not shortened", error=str(error), messages=len(back))
 
 
 def _waits(delivery: Delivery, back: list[int], wiring: Wiring) -> dict[int, int]:

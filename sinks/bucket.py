@@ -121,6 +121,17 @@ class Bucket:
         """The object's bytes. Raises `Gone`, `Unavailable`, `Misconfigured`."""
         return self._objects.get(key).data
 
+    def part(self, key: str, start: int, stop: int) -> bytes:
+        """The object's bytes from `start` to before `stop`.
+
+        Raises `Gone`, `Unavailable`, `Misconfigured`.
+        """
+        if start >= stop:
+            return b""
+        with translated(f"get s3://{self.name}/{key}"):
+            span = f"bytes={start}-{stop - 1}"
+            return self.client.get_object(Bucket=self.name, Key=key, Range=span)["Body"].read()
+
     def find(self, key: str) -> bytes | None:
         """The object's bytes, None where there is none. Raises `Unavailable`, `Misconfigured`."""
         try:

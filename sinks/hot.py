@@ -16,10 +16,12 @@ that DynamoDB's numbers cannot hold are kept as text.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -27,13 +29,13 @@ import pyarrow.compute as pc
 
 from sinks import puts
 from sinks.deadline import Deadline
-from sinks.puts import scalar, whole
 from sinks.table import Item, Key, Table, Waiting
 from sinks.writes import NEWEST_BY
+from transform.columns import repeated, scalar, whole
 from transform.contract import Contract
 from transform.field_types import FieldType, utc_text
 from transform.records import DIGEST, DIGEST_BYTES, POSITION
-from transform.tables import hot_mask, repeated
+from transform.tables import hot_mask
 
 ROWS_MAX = 8_192  # whose puts are made at once
 ROWS_AT_ONCE = 20_000  # are held with all their columns; an ordinary Delivery has no more
@@ -95,16 +97,15 @@ def write(  # noqa: PLR0913, PLR0917  what, where, until when, and how it is rea
     With `parts`, from which items are made, `rows` need only `key_columns_of` the contract.
     """
     mask = hot_mask(rows, contract)
-    if not pc.all(mask).as_py():
+    if mask.true_count < len(mask):
         rows = rows.filter(mask)
         parts = parts and partial(_filtered, parts, mask)
     wanted = Wanted.of(rows, contract, parts)
     puts_ = wanted.puts()
     left = table.put_each(len(wanted), puts_, deadline, waiting, newest=contract.latest)
-    places = pc.indices_nonzero(mask)
-    refused = places.filter(wanted.rows_of(left)).to_pylist() if left else []
+    refused = pc.indices_nonzero(mask).filter(wanted.rows_of(left)).to_pylist() if left else []
     return HotOutcome(
-        written=len(places) - len(refused),
+        written=mask.true_count - len(refused),
         refused=len(refused),
         items=len(wanted) - len(left),
         rows=tuple(refused),
@@ -135,10 +136,12 @@ class Wanted:
 
     def puts(self) -> Iterator[bytes]:
         """The puts of the items, made a few thousand at a time."""
-        for rows in self._some():
-            time = _times(rows, self.contract)
-            keys = key_attributes(rows, self.contract, time)
-            yield from puts.texts(rows, self.contract, keys, time)
+        return chain.from_iterable(map(self._texts, self._some()))
+
+    def _texts(self, rows: pa.Table) -> list[bytes]:
+        time = _times(rows, self.contract)
+        keys = key_attributes(rows, self.contract, time)
+        return puts.texts(rows, self.contract, keys, time)
 
     def by_key(self) -> dict[Key, bytes]:
         """The puts, by `keys_of` the rows that they are about."""
@@ -256,12 +259,12 @@ def _fresh(columns: Sequence[pa.ChunkedArray], order: pa.Array) -> pa.Array:
 
 def _hex(digests: pa.Array) -> pa.Array:
     """Digests as hexadecimal text."""
-    fixed = digests.cast(DIGEST)
+    fixed = digests if digests.type == DIGEST else digests.cast(DIGEST)
     _, data = fixed.buffers()
     low, high = (DIGEST_BYTES * n for n in (fixed.offset, fixed.offset + len(fixed)))
-    text = pa.py_buffer(memoryview(data)[low:high].hex().encode())
-    width = pa.binary(2 * DIGEST_BYTES)
-    return pa.FixedSizeBinaryArray.from_buffers(width, len(digests), [None, text]).cast(pa.string())
+    text = memoryview(data)[low:high].hex().encode()
+    ends = array("i", range(0, len(text) + 1, 2 * DIGEST_BYTES))
+    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(ends), pa.py_buffer(text))
 
 
 def between(

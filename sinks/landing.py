@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from sinks import parquet
 from sinks.bucket import Bucket
 from sinks.deadline import Deadline
+from transform.columns import least, whole
 from transform.contract import Contract
 from transform.records import POSITION, Batch, ConservationError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LANDING = "landing"
 QUARANTINE = "quarantine"
@@ -125,6 +127,7 @@ def _put(bucket: Bucket, prefix: str, table: pa.Table, deadline: Deadline) -> _O
     if not table.num_rows:
         return _Object()
     data, rows = parquet.write(table)
-    earliest = pc.min(table.column("_arrival")).value
+    earliest = least(whole(table.column("_arrival")))
+    assert earliest is not None  # noqa: S101  every row has an arrival
     key = bucket.put_once(prefix, earliest, data, deadline)
     return _Object(key, rows, len(data))

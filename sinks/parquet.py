@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 ZSTD_FROM_BYTES = 8_192  # of a column
 DICTIONARY_FROM_ROWS = 256
 THREADS_FROM_BYTES = 262_144  # below, to hand columns to threads takes longer than to read them
+ARROW_SCHEMA = b"ARROW:schema"  # where a Parquet file says its columns in Arrow's own form
 SINGULAR = frozenset(
     {"_record_id", "_sequence", "_attributes", "_body", "_detail", "_rescued"}
 )  # texts and bytes of which hardly two rows have the same
@@ -49,36 +50,33 @@ class File:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        self._reader = pq.ParquetReader()  # a ParquetFile asks it for each column's path first
+        self._reader.open(pa.BufferReader(data), pre_buffer=False)
         self._threads = len(data) > THREADS_FROM_BYTES
 
     @property
     def rows(self) -> int:
         """How many rows the file's own footer says it has: a count taken from what was written."""
-        return self._file.metadata.num_rows  # type: ignore[no-any-return]
+        return self._reader.metadata.num_rows  # type: ignore[no-any-return]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """The file's columns."""
-        return self._schema.names  # type: ignore[no-any-return]
+        """The file's columns: none of ours is nested."""
+        return self._reader.metadata.schema.names  # type: ignore[no-any-return]
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
         """The file's own key-value metadata."""
-        return self._schema.metadata or {}
-
-    @cached_property
-    def _schema(self) -> pa.Schema:
-        """Arrow's: made anew from the footer each time that pyarrow is asked for it."""
-        return self._file.schema_arrow
+        said = self._reader.metadata.metadata or {}
+        return {key: value for key, value in said.items() if key != ARROW_SCHEMA}
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """The file's rows, or some columns of them.
+        """The file's rows, or those of some columns that are there.
 
         Not by `read_table`: it goes through the dataset scanner, which takes twice as long to
         begin.
         """
-        return self._file.read(columns=columns, use_threads=self._threads)
+        return self._reader.read_all(self._places(columns), use_threads=self._threads)
 
     def read_coded(self, columns: list[str], coded: Sequence[str]) -> pa.Table:
         """Some columns; some texts among them as numbers, equal where the texts are.
@@ -96,8 +94,16 @@ class File:
 
     def parts(self, columns: list[str], most: int) -> Iterator[pa.Table]:
         """The rows, at most so many at a time: of those before nothing is held."""
-        for batch in self._file.iter_batches(most, columns=columns, use_threads=False):
+        groups = range(self._reader.num_row_groups)
+        places = self._places(columns)
+        for batch in self._reader.iter_batches(most, groups, places, use_threads=False):
             yield pa.Table.from_batches([batch])
+
+    def _places(self, columns: list[str] | None) -> list[int] | None:
+        if columns is None:
+            return None
+        places = {name: place for place, name in enumerate(self.names)}
+        return [places[name] for name in columns if name in places]
 
 
 def write(table: pa.Table) -> Written:
@@ -176,7 +182,7 @@ def _metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     """What a file says beside its columns: their units and descriptions in Arrow's own form."""
     said = dict(schema.metadata or {})
     if any(field.metadata for field in schema):
-        said[b"ARROW:schema"] = base64.b64encode(schema.serialize())
+        said[ARROW_SCHEMA] = base64.b64encode(schema.serialize())
     return said
 
 

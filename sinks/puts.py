@@ -18,6 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import scalar, whole
 from transform.contract import Contract
 from transform.field_types import utc_text
 from transform.tables import MICROS
@@ -49,7 +50,8 @@ def texts(
     names = [f.name for f in contract.hot_columns] + of_others(contract, rows.column_names)
     if contract.hot_fields is None:
         names.append("_rescued")
-    columns = {name: whole(rows.column(name)) for name in names}
+    every = dict(zip(rows.column_names, rows.columns, strict=True))
+    columns = {name: whole(every[name]) for name in names}
     columns = {name: c for name, c in columns.items() if c.null_count < len(c)}
     numbers = _Numbers.of_each({n: c for n, c in columns.items() if pa.types.is_floating(c.type)})
     for name, column in columns.items():
@@ -67,7 +69,7 @@ def of_others(contract: Contract, names: Sequence[str]) -> list[str]:
     if contract.hot_fields is not None:
         return []
     known = {f.name for f in contract.fields}
-    return [name for name in names if not name.startswith("_") and name not in known]
+    return [name for name in names if name not in known and not name.startswith("_")]
 
 
 def escaped(column: pa.Array) -> pa.Array:
@@ -80,17 +82,6 @@ def escaped(column: pa.Array) -> pa.Array:
     return pc.replace_with_mask(column, odd, pa.array(made, pa.binary()).cast(pa.string()))
 
 
-@lru_cache(4_096)
-def scalar(value: str | int) -> pa.Scalar:
-    """A literal as Arrow has it: to make one takes half as long as a look at a hundred rows."""
-    return pa.scalar(value)
-
-
-def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
 @dataclass
 class _Text:
     """What the rows' texts are joined from: literals and columns in turns. `open` is a literal."""
@@ -101,9 +92,8 @@ class _Text:
 
     def add(self, name: str, kind: str, values: pa.Array) -> None:
         """An attribute with these texts as its value, where they are not null."""
-        quote = "" if kind == "BOOL" else '"'
-        begin = f'{self._next()}{orjson.dumps(name).decode()}:{{"{kind}":{quote}'
-        end = f"{quote}}}"
+        begin, end = _around(name, kind)
+        begin = self._next() + begin
         if values.null_count == 0:
             self.parts += [self.open + begin, values]
             self.open = end
@@ -133,7 +123,14 @@ class _Text:
             null_handling="replace",
             null_replacement="",
         )
-        return made.cast(pa.binary()).to_pylist()  # type: ignore[no-any-return]
+        return made.view(pa.binary()).to_pylist()  # type: ignore[no-any-return]
+
+
+@lru_cache(4_096)
+def _around(name: str, kind: str) -> tuple[str, str]:
+    """What stands before and behind an attribute's value."""
+    quote = "" if kind == "BOOL" else '"'
+    return f'{orjson.dumps(name).decode()}:{{"{kind}":{quote}', f"{quote}}}"
 
 
 def _add(text: _Text, name: str, column: pa.Array) -> None:
@@ -208,7 +205,7 @@ def _within(size: pa.Array, low: float, high: float) -> pa.Array:
 
 def _seconds(moments: pa.Array) -> pa.Array:
     """Whole seconds since `ZERO_SECONDS`, rounded down: Arrow's division rounds towards zero."""
-    micros = pc.subtract(moments.cast(pa.int64()), scalar(ZERO_SECONDS * MICROS))
+    micros = pc.subtract(moments.view(pa.int64()), scalar(ZERO_SECONDS * MICROS))
     return pc.divide(micros, scalar(MICROS))
 
 

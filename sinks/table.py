@@ -200,11 +200,12 @@ class Table:
     @contextmanager
     def _calling(self, calls: int, *, newest: bool) -> Iterator[_CallAll]:
         """How a wave is called: in threads, or right here where one thread would do."""
-        broken = threading.Event()
         writes = self._newest if newest else self._writes
-        if isinstance(writes, Together):
-            yield partial(_attempt_each, writes)
+        if hasattr(writes, "write_each"):  # to ask whether it is a `Together` takes 20 us
+            yield partial(_attempt_each, cast("Together", writes))
             return
+
+        broken = threading.Event()
 
         def call(batch: list[_Put], deadline: Deadline) -> list[_Put]:
             if deadline.left <= 0 or broken.is_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import orjson
 
@@ -29,7 +29,6 @@ class Writes(Protocol):
         """
 
 
-@runtime_checkable
 class Together(Protocol):
     """`Writes` that need no threads to have several calls under way."""
 

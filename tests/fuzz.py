@@ -19,7 +19,6 @@ import gzip
 import hashlib
 import io
 import json
-import logging
 import multiprocessing
 import os
 import random
@@ -41,7 +40,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from infra.esm.answers import Result, meaning
-from ingest import kinesis, settings, sqs, stages, telemetry
+from ingest import kinesis, settings, sqs, telemetry
 from ingest.events import EventError
 from ingest.handlers import hot as hot_handler
 from ingest.handlers import kinesis as kinesis_handler
@@ -818,20 +817,11 @@ def deployed(layout: str) -> Iterator[None]:
     settings.wiring.cache_clear()
     namespace = telemetry.metrics.provider.namespace
     telemetry.metrics.provider.namespace = "Millrace"
-    handlers = [
-        handler
-        for logger in (telemetry.logger, stages.logger)
-        for handler in logging.getLogger(logger.name).handlers
-        if isinstance(handler, logging.StreamHandler)
-    ]
-    streams = [handler.setStream(Emptied()) for handler in handlers]
     try:
         with redirect_stdout(Emptied()), tempfile.TemporaryDirectory() as folder:
             os.environ["MILLRACE_CONTRACT"] = rules(Path(folder), *LAYOUTS[layout])
             yield
     finally:
-        for handler, stream in zip(handlers, streams, strict=True):
-            handler.setStream(stream or sys.stdout)
         telemetry.metrics.provider.namespace = namespace
         os.environ.clear()
         os.environ.update(before)

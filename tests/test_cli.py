@@ -238,6 +238,7 @@ def test_the_span_asked_for(last, start, stop, low, high):
 
 
 COMMANDS = (
+    ["catalog"],
     ["query", "SELECT 1"],
     ["hot", "sensor-1"],
     ["verify"],
@@ -252,7 +253,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[:8])
+@pytest.mark.parametrize("arguments", COMMANDS[:9])
 def test_no_records_yet(millrace, arguments):
     result = millrace(*arguments, "--state", "nowhere")
     assert result.exit_code == 4
@@ -270,7 +271,7 @@ def test_no_such_contract_in_the_state(millrace):
     assert "--contract 'fleet': this state has telemetry" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[8:])
+@pytest.mark.parametrize("arguments", COMMANDS[9:])
 def test_a_place_that_is_not_ours(millrace, arguments):
     file_of(reading())
     Path("file").write_text("mine")
@@ -288,7 +289,7 @@ def test_a_place_that_is_not_ours(millrace, arguments):
     assert Path("folder/thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[8:])
+@pytest.mark.parametrize("arguments", COMMANDS[9:])
 def test_a_state_that_is_in_use(millrace, arguments):
     file_of(reading())
     with State(Path("state")).owned():
@@ -297,7 +298,7 @@ def test_a_state_that_is_in_use(millrace, arguments):
     assert "state is in use by a process; stop it, or use another --state" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[9:])
+@pytest.mark.parametrize("arguments", COMMANDS[10:])
 @pytest.mark.parametrize(("begun", "wanted"), [("fast", "emulator"), ("emulator", "fast")])
 def test_a_state_goes_on_with_the_table_it_was_begun_with(millrace, arguments, begun, wanted):
     file_of(reading())
@@ -316,7 +317,7 @@ def test_a_state_goes_on_with_the_table_it_was_begun_with(millrace, arguments, b
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[8:])
+@pytest.mark.parametrize("arguments", COMMANDS[9:])
 @pytest.mark.parametrize(
     ("limit", "says"), [("MEMORY_MIN_MB", "MB of memory"), ("DISK_MIN_MB", "MB of disk left")]
 )
@@ -448,7 +449,7 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("contract", "demo", "hot", "ingest", "quarantine", "query"),
+        *("catalog", "compact", "contract", "demo", "hot", "ingest", "quarantine", "query"),
         *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
     ]
 

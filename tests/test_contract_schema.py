@@ -276,7 +276,6 @@ def test_a_list_of_bare_values_is_in_the_schema(values):
 def test_every_schema_is_one(contract):
     jsonschema.Draft202012Validator.check_schema(json_schema(contract))
     assert markdown(contract)
-    assert catalogs.ddl(contract)
 
 
 @pytest.mark.parametrize("message", [1, [], "x", None, {}])
@@ -301,34 +300,17 @@ def test_descriptions_units_and_defaults_are_in_the_schema():
     assert json_schema(EVERYTHING)["properties"]["level"]["default"] == 1
 
 
-# ---- Arrow, Glue, DynamoDB ----
+# ---- Arrow, DynamoDB ----
 
 
 @pytest.mark.parametrize("contract", [TELEMETRY, EVERYTHING], ids=lambda one: one.name)
-def test_arrow_and_glue_name_every_column_of_a_landing_object(contract):
+def test_arrow_names_every_column_of_a_landing_object(contract):
     schema = contract.landing_schema()
     assert [column["name"] for column in catalogs.arrow(contract)] == schema.names
     assert len(catalogs.arrow_text(contract).splitlines()) == len(schema)
-    columns = catalogs.glue(contract)["StorageDescriptor"]["Columns"]
-    assert [column["Name"] for column in columns] == schema.names
-    types = {"bigint", "int", "double", "boolean", "string", "timestamp", "binary"}
-    assert {column["Type"] for column in columns} <= types
     assert "temperature: double not null  -- Air temperature [Cel]" in catalogs.arrow_text(
         TELEMETRY
     )
-
-
-def test_the_ddl_escapes_what_people_write():
-    ddl = catalogs.ddl(EVERYTHING)
-    assert "COMMENT 'It''s | all'" in ddl
-    assert "`ratio` double COMMENT 'Share | of [%]'" in ddl
-    assert ddl.count("'") % 2 == 0
-    assert "s3://BUCKET/landing/everything/${_day}/${_hour}/" in ddl
-
-
-def test_no_column_can_be_a_partition_key():
-    assert not set(catalogs.PARTITIONS) & set(EVERYTHING.landing_schema().names)
-    assert all(name.startswith("_") for name in catalogs.PARTITIONS)
 
 
 @pytest.mark.parametrize("contract", [TELEMETRY, EVERYTHING], ids=lambda one: one.name)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import msgspec
@@ -98,6 +99,7 @@ default = 60
     "probe.toml",
 )
 DECODER = Plan(CONTRACT).message
+DROPPING = Plan(replace(CONTRACT, unknown="drop")).message
 NAMES = [field.name for field in CONTRACT.fields]
 
 ID, AT, NEED = '"id":"d"', '"at":0', '"must":{"have":1}'
@@ -543,6 +545,23 @@ def test_what_the_fast_reader_accepts_the_slow_one_reads_alike(text):
         assert not isinstance(slow, Rejection), slow
         assert repr(slow) == repr((fast, None))  # the types, and the sign of a zero, too
     assert repr(DECODER.decode(body)) == repr(slow)
+
+
+@MANY
+@given(st.lists(messages, max_size=4), st.sampled_from(["", "é" * 300, "\\ud800"]))
+def test_messages_read_together_are_as_those_read_one_by_one(texts: list[str], device: str):
+    ordinary = message(), message('"text":"é"'), message('"times":{"since":1}')
+    odd = f'{{"id":"{device}","at":0,"must":{{"have":1}}}}'.encode()
+    for bodies in ([t.encode() for t in texts], ordinary, [*ordinary, odd], []):
+        for decoder in (DECODER, DROPPING):
+            one_by_one = [decoder.fast(body) for body in bodies]
+            assert repr(decoder.fast_each(bodies)) == repr(one_by_one)
+
+
+def test_what_is_too_large_is_not_read():
+    small = replace(DECODER, max_body_bytes=len(message()))
+    long = message('"text":"' + "x" * 100 + '"')
+    assert small.fast_each([message(), long]) == [DECODER.fast(message()), None]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""One position, one fate (law 5): the SQL that every reader counts by, and the rule in Python."""
+"""One position, one fate (law 5): the SQL that every reader counts by, and the rule in Python.
+
+The words that Trino and DuckDB share are asked beside DuckDB's own, in every test.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.catalog import distinct as shared
 from sinks import distinct
 from transform.records import DIGEST, UTC_MICROS
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+COLUMNS = ["_raw", "_index", "_sub", "_child", "_generation"]
 
 
 @dataclass(frozen=True, order=True)
@@ -121,12 +126,23 @@ def counted(
         found = db.sql(sql).select("_raw, _index, _sub, _child, _generation").fetchall()
         return sorted(by_origin[origin] for origin in found)
 
-    return Counted(
+    def members(table: str) -> list[Row]:
+        return rows(f"WITH {shared.members(tables, table, COLUMNS)} FROM _members")
+
+    found = Counted(
         rows(tables.delivered()),
         rows(tables.set_aside()),
         rows(tables.records()),
         rows(tables.left_out()),
     )
+    one_each = [*COLUMNS, "_record_id", "_digest", "_arrival", "_stream", "_shard", "_sequence"]
+    assert found == Counted(
+        members("landing"),
+        members("quarantine"),
+        rows(f"WITH {shared.records(tables, one_each)} FROM _records"),
+        members("dropped"),
+    )
+    return found
 
 
 @cache

@@ -557,6 +557,14 @@ def test_readings_of_a_stopped_state_can_be_asked(stopped):
     assert stopped.processes() == []
 
 
+def test_the_catalog_of_a_stopped_state_has_the_columns_of_its_records(stopped):
+    told = json.loads(stopped.run("catalog", "--format", "json").out)
+    (landing,) = [table for table in told["tables"] if table["name"] == "fleet_landing"]
+    (row,) = stopped.query("SELECT * FROM fleet LIMIT 1")
+    assert [column["name"] for column in landing["columns"]] == list(row)
+    assert stopped.processes() == []
+
+
 def test_drift_of_a_stopped_state_is_told_with_patches(stopped):
     told = stopped.run("contract", "drift", "--json").json
     found = {(one["what"], one["field"]): one["count"] for one in told}

@@ -1,4 +1,4 @@
-"""What the hot layouts cost, as the contracts' README says: computed from items and prices."""
+"""What the hot layouts cost, as the README says: computed from items and prices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transform.contract_file import load_contract
 from transform.devices import Fleet
 from transform.pipeline import Transform
 
-README = Path(__file__).parent.parent / "transform" / "contracts" / "README.md"
+README = Path(__file__).parent.parent / "README.md"
 RECORDS = 1_000_000
 WRITE_USD = 0.625 / 1_000_000  # on demand, us-east-1: a write unit, of 1 KB of an item begun
 STORED_USD = 0.25  # a GB and month

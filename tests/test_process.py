@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,24 +96,12 @@ def wiring(account: Cloud, clock: Clock) -> Wiring:
     return made
 
 
-class Stdout:
-    """Whatever standard output is by now: the logger keeps the one that it found when imported."""
-
-    def write(self, text: str) -> None:
-        sys.stdout.write(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
 @pytest.fixture(autouse=True)
 def said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """The log lines and the metric flushes since last asked."""
     monkeypatch.setattr(telemetry.metrics.provider, "service", "millrace-telemetry")
-    for handler in telemetry.logger.handlers:
-        monkeypatch.setattr(handler, "stream", Stdout())
 
     def lines() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

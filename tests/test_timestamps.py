@@ -21,6 +21,7 @@ from transform.timestamps import (
     TimestampError,
     parse_json_timestamp,
     parse_timestamp,
+    read_each,
     reader_of,
 )
 
@@ -293,6 +294,11 @@ def assert_readers_agree(text, form):
     exact = read_by(lambda it: parse_json_timestamp(it, form), text)
     assert read_by(reader_of(form), text) == exact
     assert read_by(reader_of(form, required=False), text) == (None if not text else exact)
+    for others in ([], [b"1"], [b"1.5"]):
+        read = reader_of(form, required=False)
+        each = read_by(lambda it: read_each([*others, it], form, read)[-1], text)  # noqa: B023
+        one_by_one = [read_by(read, one) for one in (*others, text)]
+        assert each == next((o for o in one_by_one if isinstance(o, str)), one_by_one[-1])
 
 
 @pytest.mark.parametrize("form", ["epoch_millis", "epoch_seconds", "iso8601"])

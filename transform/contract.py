@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
@@ -220,7 +221,7 @@ class Contract:
     hot_layout: HotLayout = "reading"
     examples: tuple[Example, ...] = ()
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return hashlib.blake2b(self.source, digest_size=8).hexdigest()
 
@@ -229,7 +230,7 @@ class Contract:
         """The fields that every record has, whatever else it is."""
         return tuple(dict.fromkeys((self.device, self.event_time, *self.record_id)))
 
-    @property
+    @cached_property
     def hot_columns(self) -> tuple[Field, ...]:
         """The fields that hot items keep; identity is always among them."""
         if self.hot_fields is None:
@@ -256,7 +257,7 @@ class Contract:
                 f.name,
                 ARROW_TYPES[f.type],
                 nullable=not self.always(f),
-                metadata={"description": f.description, "unit": f.unit},
+                metadata={k: v for k, v in (("description", f.description), ("unit", f.unit)) if v},
             )
             for f in self.fields
         ]

@@ -9,7 +9,7 @@ fast reader may refuse what the slow one accepts, never the other way round (a p
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from transform.contract import Explode, Field, Tree, Unknown, Where, tree_of
 from transform.exact_reader import Row
 from transform.field_types import Value
 from transform.records import Rejection
-from transform.timestamps import reader_of
+from transform.timestamps import Reader, TimestampFormat, read_each, reader_of
 from transform.typed_reader import struct_of
 from transform.units import Conversion
 
@@ -52,7 +52,7 @@ class Decoder:
     _tree: Tree
     _skips: bool
     _open: bool
-    _times: tuple[tuple[int, Callable[[bytes], int | None]], ...]
+    _times: tuple[tuple[int, TimestampFormat, Reader], ...]
     _mixed: tuple[tuple[int, Conversion], ...]
     _aliases: tuple[_Alias, ...]
     _needed: tuple[int, ...]
@@ -92,7 +92,7 @@ class Decoder:
             _skips=skips,
             _open=skips or bool(aliases),
             _times=tuple(
-                (i, reader_of(f.format, required=f.required))
+                (i, f.format, reader_of(f.format, required=f.required))
                 for i, f in enumerate(inputs)
                 if f.format
             ),
@@ -119,7 +119,7 @@ class Decoder:
         """The row of an ordinary message; `None` for every other, whatever is the matter."""
         try:
             row: Row = self._values(self._typed(body))
-            for i, read in self._times:
+            for i, _, read in self._times:
                 row[i] = read(bytes(row[i]))
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
@@ -138,6 +138,36 @@ class Decoder:
             return None
         ordinary = 0 < len(device) <= exact_reader.SURE_CHARACTERS
         return row if ordinary or exact_reader.fits_key(device) else None
+
+    def fast_each(self, bodies: Sequence[bytes]) -> list[Row | None]:
+        """`fast` of each that is not too large."""
+        most = self.max_body_bytes
+        together = self._together(bodies)
+        if together is not None:
+            return [*together]
+        return [None if len(body) > most else self.fast(body) for body in bodies]
+
+    def _together(self, bodies: Sequence[bytes]) -> list[Row] | None:
+        """The same a step at a time for all, which takes a quarter less; None says nothing."""
+        if self._open or not bodies or max(map(len, bodies)) > self.max_body_bytes:
+            return None
+        try:
+            rows: list[Row] = list(map(self._values, map(self._typed, bodies)))
+            for i, form, read in self._times:
+                moments = read_each([bytes(row[i]) for row in rows], form, read)
+                for row, moment in zip(rows, moments, strict=True):
+                    row[i] = moment
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        for i, default in self._defaults:
+            for row in rows:
+                if row[i] is None:
+                    row[i] = default
+        if self._device < 0:
+            return rows
+        devices = [row[self._device] for row in rows]
+        sizes = {*map(len, devices)} if {*map(type, devices)} == {str} else {0}
+        return rows if 0 < min(sizes) <= max(sizes) <= exact_reader.SURE_CHARACTERS else None
 
     def _settled(self, row: Row, body: bytes) -> Row | None:
         """The row with what the typed decoder leaves open, None where it is not ordinary."""

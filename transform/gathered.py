@@ -15,8 +15,17 @@ from transform.contract import Contract
 from transform.envelope import rows_max
 from transform.exact_reader import Row
 from transform.records import DIGEST, DIGEST_BYTES, DROPPED_SCHEMA, QUARANTINE_SCHEMA, Rejection
-from transform.tables import INDEX, MICROS, ROWS_MAX, Origin, Shared, column_of, record_ids
-from transform.verbs import SKEW, Rows, Verbs
+from transform.tables import (
+    INDEX,
+    MICROS,
+    ROWS_MAX,
+    SKEW,
+    Origin,
+    Shared,
+    column_of,
+    record_ids,
+)
+from transform.verbs import Rows, Verbs
 
 WAITING = 9  # values of a row that is no column yet
 BYTES_MAX = 4_194_304  # of rejected bodies that are no column yet
@@ -203,9 +212,9 @@ class Good:
         columns["_late"] = never if latest is None else pc.greater(columns[SKEW], latest * MICROS)
         columns["_schema"] = shared.column(self.contract.version, pa.int32(), rows)
         columns["_record_id"] = record_ids(columns, self.contract)
-        for field in schema:
-            if field.name not in columns:
-                columns[field.name] = shared.column(None, field.type, rows)
+        for name in schema.names:
+            if name not in columns:
+                columns[name] = shared.column(None, schema.field(name).type, rows)
         return columns
 
 

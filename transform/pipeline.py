@@ -18,13 +18,14 @@ from itertools import count, repeat
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import whole
 from transform.contract import Contract
 from transform.envelope import Envelope, Unopened, all_plain, open_record, plain
 from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
 from transform.records import DIGEST_BYTES, Batch, Counts, Generation, Rejection
-from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled, whole
+from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema, sampled
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
@@ -35,7 +36,7 @@ TYPE_RULE = "choose"  # by which a message of another type is dropped
 EXPLODE_RULE = "explode"  # ... and one whose list is empty
 SAMPLE_RULE = "sample"  # ... and what is not in the sample
 
-ROWS_AT_ONCE = 1_024  # read before they are added to a part
+ROWS_AT_ONCE = 512  # read before they are added to a part
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Transform:
                 part = part.filter(mask)
             parts.append(part)
         rows = _in_order(parts) if parts else self.schema.empty_table()
-        drops = pa.concat_tables(left_out)
+        drops = left_out[0] if len(left_out) == 1 else pa.concat_tables(left_out)
         rejects = judged.rejects.table(origin)
         return Batch(
             rows=rows,
@@ -179,10 +180,10 @@ class _Judged:
     def _plainly(self, plan: Plan) -> None:
         """The path of an ordinary record: its decoded values are its row, many at a time."""
         bodies, groups = (self._raw.column(n).to_pylist() for n in ("_body", "_partition_key"))
-        fast, most, digest = plan.message.fast, plan.message.max_body_bytes, hashlib.blake2b
+        digest = hashlib.blake2b
         for start in range(0, len(bodies), ROWS_AT_ONCE):
             some = bodies[start : start + ROWS_AT_ONCE]
-            rows = [None if len(body) > most else fast(body) for body in some]
+            rows = plan.message.fast_each(some)
             names = [digest(body, digest_size=DIGEST_BYTES).digest() for body in some]
             odd = [] if all(rows) else [n for n, row in enumerate(rows) if row is None]
             low = 0

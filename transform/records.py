@@ -16,6 +16,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from transform.columns import repeated
+
 Source = Literal["kinesis", "sqs"]
 
 Step = Literal["open", "envelope", "decode", "check"]
@@ -145,8 +147,8 @@ class Delivery:
         """The Delivery as a raw table (`RAW_SCHEMA`)."""
         return pa.table(
             [
-                pa.repeat(pa.scalar(self.source, pa.string()), len(self)),
-                pa.repeat(pa.scalar(self.stream, pa.string()), len(self)),
+                repeated(self.source, pa.string(), len(self)),
+                repeated(self.stream, pa.string(), len(self)),
                 pa.array(self.shards, pa.string()),
                 pa.array(self.sequences, pa.string()),
                 pa.array(self.groups, pa.string()),

@@ -10,10 +10,12 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import below, repeated, scalar, whole
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
 
+SKEW = "_skew"
 INDEX = "_index"  # in a part still the place in `raw`, in a table that in the raw object
 ROWS_MAX = 8_192  # of a part: of 500 fields each, as Python values eight times a column's memory
 MICROS = 1_000_000
@@ -69,7 +71,7 @@ class Origin:
         return {
             **self._positions(index, in_order=in_order),
             **{name: self.shared.column(*value, len(index)) for name, value in values.items()},
-            "_index": pc.add(index, pa.scalar(self.first, pa.int32())),
+            "_index": pc.add(index, scalar(self.first, pa.int32())) if self.first else index,
             "_sub": part["_sub"],
             "_child": part["_child"],
             "_elements": self._elements(index),
@@ -167,9 +169,7 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     if contract.hot_ttl_seconds is None:
         mask = repeated(value=True, kind=pa.bool_(), count=rows.num_rows)
     else:
-        age = pc.subtract(rows.column("_arrival"), rows.column(contract.event_time))
-        ttl = pa.scalar(contract.hot_ttl_seconds * MICROS, pa.duration("us"))
-        mask = pc.less(age, ttl)
+        mask = below(_ages(rows, contract), contract.hot_ttl_seconds * MICROS)
     if contract.hot_when is not None:
         named = {name: rows.column(name) for name in contract.hot_when.names}
         wanted = contract.hot_when.evaluate(named, rows.num_rows)
@@ -177,13 +177,21 @@ def hot_mask(rows: pa.Table, contract: Contract) -> pa.Array:
     return whole(mask) if isinstance(mask, pa.ChunkedArray) else mask
 
 
+def _ages(rows: pa.Table, contract: Contract) -> pa.Array:
+    """Microseconds from event time to arrival; Hot does not read the column that has them."""
+    if SKEW in rows.column_names:
+        return whole(rows.column(SKEW))
+    ages = pc.subtract(rows.column("_arrival"), rows.column(contract.event_time))
+    return whole(ages).view(pa.int64())
+
+
 def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
     """Which rows are in the sample: a function of the record id, so repeats share their fate."""
-    below = part * 256**SAMPLE_BYTES
+    limit = part * 256**SAMPLE_BYTES
 
     def within(names: pa.Array) -> pa.Array:
         hashes = (hashlib.blake2b(n, digest_size=SAMPLE_BYTES) for n in names.to_pylist())
-        return pa.array([int.from_bytes(h.digest()) < below for h in hashes], pa.bool_())
+        return pa.array([int.from_bytes(h.digest()) < limit for h in hashes], pa.bool_())
 
     names = rows.column("_record_id").cast(pa.binary())
     return pa.chunked_array([within(chunk) for chunk in names.chunks], pa.bool_())
@@ -194,15 +202,6 @@ def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     if kind == "timestamp":
         return pa.array(values, UTC_MICROS)
     return pa.array(values, ARROW_TYPES[kind])
-
-
-def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece; what is in one already is not copied."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def repeated(value: object, kind: pa.DataType, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(value, kind), count)
 
 
 def _without(some: pa.Array, others: pa.Array) -> pa.Array:

@@ -8,7 +8,7 @@ beyond the microsecond is rounded half to even.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Literal
@@ -16,6 +16,8 @@ from typing import Literal
 import msgspec
 
 TimestampFormat = Literal["iso8601", "epoch_seconds", "epoch_millis"]
+Reader = Callable[[bytes], int | None]
+"""A JSON text as microseconds since 1970. Raises `TimestampError`."""
 
 NOTHING = (b"", b"null")  # an absent timestamp's text, and a null one's
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,7 +75,7 @@ def parse_json_timestamp(text: bytes, form: TimestampFormat) -> int:
     return parse_timestamp(moment, form)
 
 
-def reader_of(form: TimestampFormat, *, required: bool = True) -> Callable[[bytes], int | None]:
+def reader_of(form: TimestampFormat, *, required: bool = True) -> Reader:
     """`parse_json_timestamp` of one format, to the bit, which reads ordinary texts sooner.
 
     Ordinary is what is written without an exponent, a sign or more decimals than count, and ISO
@@ -97,6 +99,15 @@ def reader_of(form: TimestampFormat, *, required: bool = True) -> Callable[[byte
         return exact(text)
 
     return read
+
+
+def read_each(texts: Sequence[bytes], form: TimestampFormat, read: Reader) -> list[int | None]:
+    """What `read`, the reader of the format, makes of each; whole numbers need no call for each."""
+    if form != "iso8601" and all(texts) and b"".join(texts).isdigit():
+        scale: int = 10 ** _EPOCH_DIGITS[form]
+        if max(map(len, texts)) <= _WHOLE_DIGITS[form]:
+            return [int(text) * scale for text in texts]
+    return [read(text) for text in texts]
 
 
 def _ordinary_iso(text: bytes) -> int | None:

@@ -18,15 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transform import exact_reader
+from transform.columns import least
 from transform.contract import ARRIVAL, READING, Contract, Field, Filter, Lookup
 from transform.field_types import ARROW_TYPES
 from transform.lookups import KEY
 from transform.records import UTC_MICROS, Reason, Rejection
+from transform.tables import SKEW
 from transform.timestamps import EARLIEST, LATEST
 
 MICROS = 1_000_000
 HASH_HEX_DIGITS = 32  # of an HMAC-SHA256: 128 bits tell every device of a fleet apart
-SKEW = "_skew"
 HIDDEN = exact_reader.HIDDEN
 
 
@@ -225,8 +226,8 @@ def _future(contract: Contract) -> Step:
     def step(rows: Rows) -> None:
         skew = pc.subtract(rows.arrivals, rows.columns[name].view(pa.int64()))
         rows.columns[SKEW] = skew
-        least = pc.min(skew).as_py()
-        if least is None or least >= -seconds * MICROS:
+        soonest = least(skew)
+        if soonest is None or soonest >= -seconds * MICROS:
             return
 
         def why(place: int) -> Rejection:

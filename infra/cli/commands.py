@@ -6,6 +6,7 @@ from importlib import metadata
 
 import click
 
+from infra.cli.catalog import catalog
 from infra.cli.compact import compact
 from infra.cli.contract import contract
 from infra.cli.demo import demo
@@ -56,7 +57,7 @@ def group() -> None:
 
 COMMANDS = (
     *(demo, up, contract, ingest, query, hot),
-    *(compact, verify, why, quarantine, replay, reprocess, sweep, resume),
+    *(compact, verify, why, quarantine, replay, reprocess, sweep, resume, catalog),
 )
 
 for command in COMMANDS:

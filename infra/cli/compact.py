@@ -23,7 +23,6 @@ EXAMPLES = """\b
 Examples:
   millrace compact
   millrace compact --orphans --json
-  millrace query "SELECT hour, rows, conflicts, files FROM partitions ORDER BY hour DESC"
 """
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.charts import ChartError, NoCharts
 from infra.cli import INTERRUPTED
 from infra.contracts.samples import SampleError
 from infra.lake import QueryError
@@ -34,10 +35,19 @@ class Paused(RuntimeError):
     """The breaker has stopped what the command waits for; the message says why and what to do."""
 
 
-WRONG = (Clash, ContractError, QueryError, ProducerError, SampleError, WrongTable)
+WRONG = (
+    ChartError,
+    Clash,
+    ContractError,
+    QueryError,
+    ProducerError,
+    SampleError,
+    WrongTable,
+)
 UNABLE = (
     EmulatorError,
     LambdaError,
+    NoCharts,
     StateError,
     SinkError,
     preflight.PreflightError,

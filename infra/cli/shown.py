@@ -28,10 +28,14 @@ err = Console(stderr=True, highlight=False, emoji=False)
 
 def print_json(value: Any) -> None:
     """One JSON value on one line of stdout."""
-    # The standard library's encoder, because sums of integers may have more than 64 bits.
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(json_line(value))
     sys.stdout.flush()
+
+
+def json_line(value: Any) -> str:
+    """One JSON value on one line."""
+    # The standard library's encoder, because sums of integers may have more than 64 bits.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def print_table(rows: pa.Table, limit: int = ROWS_SHOWN) -> None:

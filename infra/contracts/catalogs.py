@@ -1,11 +1,10 @@
-"""A contract as the tables it makes: Arrow, Glue and Athena, DynamoDB."""
+"""A contract as the tables it makes: Arrow and DynamoDB. `infra/catalog` has Glue and Athena."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sinks import landing
 from sinks.hot import LATEST
 from sinks.writes import NEWEST_BY
 from transform.contract import Contract
@@ -14,12 +13,6 @@ from transform.field_types import FieldType
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COMMENT_MAX_CHARACTERS = 255  # Glue: Column.Comment
-BUCKET = "BUCKET"  # bucket names are global, so a deployment puts its own here
-SERDE = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"
-INPUT = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat"
-OUTPUT = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat"
-PARTITIONS = {"_day": "date", "_hour": "int"}  # of the arrival; no field begins with an underscore
 ATTRIBUTE_TYPES: Mapping[FieldType, str] = {
     "string": "S",
     "int64": "N",
@@ -47,49 +40,9 @@ def arrow_text(contract: Contract) -> str:
     lines = []
     for column in arrow(contract):
         null = "" if column["nullable"] else " not null"
-        about = comment(column)
+        about = described(column["description"], column["unit"])
         lines.append(f"{column['name']}: {column['type']}{null}{about and f'  -- {about}'}")
     return "\n".join(lines)
-
-
-def glue(contract: Contract) -> dict[str, Any]:
-    """Glue's `TableInput`; partitions are projected, so no crawler has to run."""
-    where = f"s3://{BUCKET}/{landing.LANDING}/{contract.name}/"
-    return {
-        "Name": contract.name.replace("-", "_"),
-        "Description": contract.description,
-        "TableType": "EXTERNAL_TABLE",
-        "Parameters": {"classification": "parquet", **_projection(where)},
-        "PartitionKeys": [{"Name": name, "Type": kind} for name, kind in PARTITIONS.items()],
-        "StorageDescriptor": {
-            "Columns": [
-                {"Name": c["name"], "Type": _athena(c["type"]), "Comment": comment(c)}
-                for c in arrow(contract)
-            ],
-            "Location": where,
-            "InputFormat": INPUT,
-            "OutputFormat": OUTPUT,
-            "SerdeInfo": {"SerializationLibrary": SERDE},
-        },
-    }
-
-
-def ddl(contract: Contract) -> str:
-    """The same as a statement for Athena."""
-    table = glue(contract)
-    columns = ",\n".join(
-        f"  `{c['Name']}` {c['Type']}" + (f" COMMENT {_sql(c['Comment'])}" if c["Comment"] else "")
-        for c in table["StorageDescriptor"]["Columns"]
-    )
-    partitions = ", ".join(f"`{name}` {kind}" for name, kind in PARTITIONS.items())
-    properties = ",\n".join(f"  {_sql(k)} = {_sql(v)}" for k, v in table["Parameters"].items())
-    about = f"\nCOMMENT {_sql(contract.description)}" if contract.description else ""
-    return (
-        f"CREATE EXTERNAL TABLE `{table['Name']}` (\n{columns}\n){about}\n"
-        f"PARTITIONED BY ({partitions})\nSTORED AS PARQUET\n"
-        f"LOCATION {_sql(table['StorageDescriptor']['Location'])}\n"
-        f"TBLPROPERTIES (\n{properties}\n);"
-    )
 
 
 def dynamodb(contract: Contract) -> dict[str, Any]:
@@ -100,7 +53,7 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
             "name": f.name,
             "type": ATTRIBUTE_TYPES[f.type],
             "always": contract.always(f),
-            "about": comment({"description": f.description, "unit": f.unit}),
+            "about": described(f.description, f.unit),
         }
         for f in contract.hot_columns
         if f.privacy != "redact"
@@ -127,11 +80,9 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
     }
 
 
-def comment(column: Mapping[str, Any]) -> str:
-    """A column's description and unit, as far as a Glue comment can hold them."""
-    unit = f"[{column['unit']}]" if column.get("unit") else ""
-    whole = " ".join(filter(None, (column.get("description"), unit)))
-    return " ".join(whole.split())[:COMMENT_MAX_CHARACTERS]
+def described(description: str, unit: str) -> str:
+    """A field's description and unit on one line: `Air temperature [Cel]`."""
+    return " ".join(f"{description} [{unit}]".split() if unit else description.split())
 
 
 def _attribute(name: str, kind: str, about: str) -> dict[str, Any]:
@@ -141,35 +92,3 @@ def _attribute(name: str, kind: str, about: str) -> dict[str, Any]:
 def _about(field: pa.Field) -> dict[str, str]:
     found = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
     return {"description": found.get("description", ""), "unit": found.get("unit", "")}
-
-
-def _projection(where: str) -> dict[str, str]:
-    """Athena works partitions out of the keys by itself: `landing/<name>/2026-11-24/12/`."""
-    return {
-        "projection.enabled": "true",
-        "projection._day.type": "date",
-        "projection._day.format": "yyyy-MM-dd",
-        "projection._day.range": "2020-01-01,NOW",
-        "projection._hour.type": "integer",
-        "projection._hour.range": "0,23",
-        "projection._hour.digits": "2",
-        "storage.location.template": where + "${_day}/${_hour}/",
-    }
-
-
-def _athena(kind: str) -> str:
-    """An Arrow type in Athena's words."""
-    if kind.startswith("fixed_size_binary"):
-        return "binary"
-    return {
-        "int64": "bigint",
-        "int32": "int",
-        "double": "double",
-        "bool": "boolean",
-        "string": "string",
-        "timestamp[us, tz=UTC]": "timestamp",
-    }[kind]
-
-
-def _sql(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

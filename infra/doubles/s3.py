@@ -70,15 +70,23 @@ class S3:
 
         return self.world.effect(call, act)
 
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803  as boto3
+    def get_object(
+        self,
+        *,
+        Bucket: str,  # noqa: N803  as boto3
+        Key: str,  # noqa: N803
+        Range: str = "bytes=0-",  # noqa: N803
+    ) -> dict[str, Any]:
         call = Call("s3", "GetObject", Key)
+        first, _, last = Range.removeprefix("bytes=").partition("-")
 
         def act() -> dict[str, Any]:
             stored = self._objects(call, Bucket).get(Key)
             if stored is None:
                 raise refused(call, "NoSuchKey", 404)
-            size = len(stored.data)
-            return {"Body": io.BytesIO(stored.data), "ContentLength": size, "ETag": stored.etag}
+            data = stored.data[int(first) : int(last) + 1 if last else None]
+            body = io.BytesIO(data)
+            return {"Body": body, "ContentLength": len(data), "ETag": stored.etag}
 
         return self.world.effect(call, act)
 

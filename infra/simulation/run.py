@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from infra.simulation.oracle import Oracle
 from infra.simulation.scenario import Event, Scenario
 from infra.simulation.scheduler import StuckError
 from infra.simulation.verdict import Verdict
-from ingest import stages, telemetry
+from ingest import log, telemetry
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks import control
 
@@ -207,17 +206,11 @@ class _Keys:
 @contextmanager
 def silence() -> Iterator[None]:
     """No log lines, no metrics and no chance: a run has hundreds of Deliveries."""
-    loggers = [logging.getLogger(logger.name) for logger in (telemetry.logger, stages.logger)]
-    levels = [logger.level for logger in loggers]
-    flush = telemetry.flush
-    vars(telemetry)["flush"] = lambda _: None
+    write, flush = log.write, telemetry.flush
+    vars(log)["write"] = vars(telemetry)["flush"] = lambda _: None
     vars(control)["secrets"] = _Keys()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        vars(telemetry)["flush"] = flush
+        vars(log)["write"], vars(telemetry)["flush"] = write, flush
         vars(control)["secrets"] = secrets
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,10 +1,11 @@
 """The path of a record, measured beside what people write today, in one run: `make bench`.
 
-    python -m loadtests.bench [--out DIR]
+    python -m loadtests.bench [--out DIR] [--path RECORDS...]
 
 With BENCH_QUICK=1 it is done within a minute, with fewer rounds and only the peers whose
 environments are there. It writes `bench.md`, `bench.json` and `bench.svg` into DIR (`build/bench`),
-and prints the table and, as its last line, one JSON object. It exits with 1 where outputs differ.
+and prints the table and, as its last line, one JSON object. With `--path` only the whole path is
+measured, at these batch sizes, and its table printed. It exits with 1 where outputs differ.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from loadtests.bench import bundled, filejob, paths, rates, starts
 from loadtests.bench.findings import Findings
 from loadtests.bench.local import endpoint
+from loadtests.bench.paths import Paths
 from loadtests.machine import ROOT
 
 OUT = ROOT / "build" / "bench"
@@ -91,6 +93,12 @@ def run(extent: Extent, folder: Path, *, quick: bool) -> Findings:
     return Findings(path, rate, jobs, cold, peaks, bundles, bundled.standard_mb(), quick)
 
 
+def path(extent: Extent, folder: Path, sizes: Sequence[int]) -> Paths:
+    """The whole path alone, at these batch sizes."""
+    with endpoint(folder) as aws:
+        return paths.measure(aws, folder, {size: extent.rounds[size] for size in sizes})
+
+
 def write(found: Findings, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "bench.md").write_text("\n".join(found.table()) + "\n")
@@ -101,15 +109,27 @@ def write(found: Findings, out: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=OUT)
+    sizes = sorted(QUICK.rounds)
+    parser.add_argument("--path", type=int, nargs="+", choices=sizes, metavar="RECORDS")
     asked = parser.parse_args()
     quick = os.environ.get("BENCH_QUICK", "") not in {"", "0"}
+    extent = QUICK if quick else Extent()
     with tempfile.TemporaryDirectory() as folder:
-        found = run(QUICK if quick else Extent(), Path(folder), quick=quick)
+        if asked.path:
+            return told(path(extent, Path(folder), asked.path))
+        found = run(extent, Path(folder), quick=quick)
     write(found, asked.out)
     for line in found.table():
         sys.stdout.write(line + "\n")
     sys.stdout.write(json.dumps(found.line()) + "\n")
     return 0 if found.equal else 1
+
+
+def told(found: Paths) -> int:
+    """Print the whole path's table, and what differs in outputs as the exit code says."""
+    for line in (*found.table(), *found.differences):
+        sys.stdout.write(line + "\n")
+    return 1 if found.differences else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from loadtests import chart
 from loadtests.bench import filejob, rates
 from loadtests.bench.filejob import DUCKDB, Job
-from loadtests.bench.paths import BASELINE, FORMS, Paths, transports
+from loadtests.bench.paths import BASELINE, Paths, transports
 from loadtests.bench.rates import Rates
 from loadtests.bench.starts import ORDINARY
 from loadtests.spread import Spread
@@ -30,10 +30,6 @@ class Findings:
     bundles: Mapping[str, float]
     standard_mb: float
     quick: bool
-
-    @property
-    def sizes(self) -> list[int]:
-        return sorted({size for _, _, size in self.paths.measured})
 
     @property
     def equal(self) -> bool:
@@ -64,7 +60,7 @@ class Findings:
         }
 
     def _ratios(self, form: str) -> dict[str, float]:
-        return {str(n): round(self.paths.ratio(OURS, form, n).median, 2) for n in self.sizes}
+        return {str(n): round(self.paths.ratio(OURS, form, n).median, 2) for n in self.paths.sizes}
 
     def _cold(self, until: str) -> float:
         """The largest function's over the standard stack's, of medians."""
@@ -88,7 +84,7 @@ class Findings:
 
     def svg(self) -> str:
         groups = []
-        for size in self.sizes:
+        for size in self.paths.sizes:
             bars = []
             for name in self.rates:
                 note = ""
@@ -100,7 +96,7 @@ class Findings:
         return chart.svg("From a Lambda event to items and Parquet", groups, "CPU µs a record")
 
     def table(self) -> Iterator[str]:
-        yield from self._path_table()
+        yield from self.paths.table()
         yield ""
         yield f"| items put, {rates.LATENCY_MS:g} ms a call | a second on one core | a CPU second |"
         yield "|---|---|---|"
@@ -126,19 +122,6 @@ class Findings:
         for shape, stages in self.peaks.items():
             cells = [f"{stages[n]:.0f}" if n in stages else "" for n in _STAGES]
             yield f"| {shape} | {' | '.join(cells)} |"
-
-    def _path_table(self) -> Iterator[str]:
-        yield "| whole path | records | CPU µs a record | ratio | stages |"
-        yield "|---|---|---|---|---|"
-        for form in FORMS:
-            for size in self.sizes:
-                for name in self.rates:
-                    one = self.paths.measured[name, form, size]
-                    ratio = self.paths.ratio(name, form, size)
-                    stages = ", ".join(f"{part} {v:.1f}" for part, v in one.stages.items())
-                    totals = Spread.of(one.totals).shown(".1f")
-                    figures = f"{totals} | {ratio.shown('.1f')}"
-                    yield f"| {name}, {form} | {size:,} | {figures} | {stages} |"
 
 
 _BUNDLES = {"ingest": "ingest-stream", "transform": "transform", "hot": "hot"}

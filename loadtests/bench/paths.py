@@ -36,6 +36,10 @@ class Measured:
         return [sum(stages.values()) for stages in self.rounds]
 
     @property
+    def spread(self) -> Spread:
+        return Spread.of(self.totals)
+
+    @property
     def stages(self) -> dict[str, float]:
         """Medians."""
         return {name: median(one[name] for one in self.rounds) for name in self.rounds[0]}
@@ -59,6 +63,18 @@ class Paths:
         theirs = self.measured[BASELINE, form, size].totals
         ours = self.measured[contestant, form, size].totals
         return Spread.of([a / b for a, b in zip(theirs, ours, strict=True)])
+
+    @property
+    def sizes(self) -> list[int]:
+        return sorted({size for _, _, size in self.measured})
+
+    def table(self) -> Iterator[str]:
+        yield "| whole path | records | CPU µs a record | ratio | stages |"
+        yield "|---|---|---|---|---|"
+        for (name, form, size), one in self.measured.items():
+            stages = ", ".join(f"{part} {v:.1f}" for part, v in one.stages.items())
+            figures = f"{one.spread.shown('.1f')} | {self.ratio(name, form, size).shown('.1f')}"
+            yield f"| {name}, {form} | {size:,} | {figures} | {stages} |"
 
 
 def contestants(endpoint: Endpoint) -> dict[str, Worker]:

@@ -75,7 +75,7 @@ def compact(
         partitions=_with(lake, hours),
         absorbed=_absorbed(bucket, lake, made.objects, made.resolution.marks, now),
     )
-    committed = manifest.commit(bucket, lake, new)
+    committed = manifest.commit(bucket, lake, new.with_schema(made.resolution.schema))
     return Compacted(
         committed,
         objects=len(fresh),

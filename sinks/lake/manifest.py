@@ -13,6 +13,7 @@ their files: what a query answered then can be asked again.
 from __future__ import annotations
 
 import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -111,6 +112,16 @@ class Manifest:
     settled_until: int = 0  # attempts that settled before are absorbed; microseconds since 1970
     partitions: tuple[Partition, ...] = ()  # by hour
     absorbed: tuple[Absorbed, ...] = ()  # by hour
+    columns: str = ""  # every file's, as Arrow writes a schema, in base64
+
+    @cached_property
+    def schema(self) -> pa.Schema | None:
+        """Every column that a file has, as its version declared it. None of an empty lake."""
+        return pa.ipc.read_schema(pa.py_buffer(b64decode(self.columns))) if self.columns else None
+
+    def with_schema(self, schema: pa.Schema) -> Manifest:
+        """The same, with these columns."""
+        return replace(self, columns=b64encode(schema.serialize()).decode())
 
     @cached_property
     def by_hour(self) -> dict[int, Partition]:

@@ -17,11 +17,10 @@ from sinks import distinct, parquet
 from sinks.lake.contest import ENDS, Contest, Span
 from sinks.lake.manifest import Absorbed, File, Manifest
 from sinks.lake.plan import Object
-from sinks.lake.workspace import Workspace
+from sinks.lake.workspace import BATCH_ROWS, Workspace, select
 from transform.contract import Contract
 
 HOUR_MICROS = 3_600_000_000
-BATCH_ROWS = 122_880  # of DuckDB's own row groups
 IDENTITY = "_record_id, _digest"
 _ALL = "* EXCLUDE (filename)"
 _FROM_YEAR_ONE = 719_162 * 24  # hours; before 1970 a division must round down as well
@@ -51,11 +50,11 @@ class Resolution:
         shift = _FROM_YEAR_ONE * HOUR_MICROS
         self._hour = f"(({micros} + {shift}) // {HOUR_MICROS} - {_FROM_YEAR_ONE})"
         self._survey()
-        self._work.db.register("no_rows", self.schema.empty_table())
+        self._none = work.keep_none(self.schema)
         marks = [one.key for one in fresh if not one.landed]
         self._contest = Contest(work, lake, self._spans(), marks)
         self._losing = self._contest.hours(self._hour)
-        self._gathered: frozenset[int] | None = None
+        self._last: tuple[frozenset[int], str] | None = None
 
     @property
     def rows_of(self) -> dict[str, int]:
@@ -86,11 +85,10 @@ class Resolution:
 
         What a version has not is null in its rows. Raises `Clash`.
         """
-        sql = "SELECT min(path) FROM survey GROUP BY _generation"
-        paths = [path for (path,) in self._work.rows(sql)]
-        held = {name: file.key for file in self._lake.files for name in file.generations}
-        paths += self._work.fetch(set(held.values()))
-        return united([self._contract.landing_schema(), *map(parquet.schema_of, sorted(paths))])
+        sql = "SELECT min(path) FROM survey GROUP BY _generation ORDER BY 1"
+        fresh = [parquet.schema_of(path) for (path,) in self._work.rows(sql)]
+        held = [] if self._lake.schema is None else [self._lake.schema]
+        return united([self._contract.landing_schema(), *held, *fresh])
 
     def origins(self, hour: int) -> Origins:
         """Whence an hour's fresh rows are."""
@@ -106,33 +104,35 @@ class Resolution:
 
     def everything(self, hours: Collection[int]) -> pa.RecordBatchReader:
         """All rows of hours that are made anew, in order, with their repeats."""
-        held = self._work.read((file.key for file in self._held(hours)), _ALL)
-        return self._ordered([*self._fresh(hours), held], self._contest.without)
+        held = self._work.fetch(file.key for file in self._held(hours))
+        return self._ordered(
+            [*self._fresh(hours), *held], self._within(hours), self._contest.without
+        )
 
     def added(self, hours: Collection[int]) -> pa.RecordBatchReader:
         """What is to be added to hours that are not made anew, in order, with its repeats."""
-        self._gather(hours)
         standing = self._standing(hours, IDENTITY)
-        return self._ordered([f"FROM gathered ANTI JOIN ({standing}) USING ({IDENTITY})"])
+        return self._ordered(
+            [self._gathered(hours)], "TRUE", f"ANTI JOIN ({standing}) USING ({IDENTITY})"
+        )
 
     def repeated(self, hours: Collection[int]) -> pa.RecordBatchReader:
         """What repeats rows that stand in such hours and is not held itself, in order."""
-        self._gather(hours)
         standing = self._standing(hours, IDENTITY)
         elements = self._work.read((file.key for file in self._held(hours)), distinct.ELEMENT)
         return self._ordered(
-            [
-                f"FROM gathered SEMI JOIN ({standing}) USING ({IDENTITY}) "
-                f"ANTI JOIN ({elements}) USING ({distinct.ELEMENT})"
-            ]
+            [self._gathered(hours)],
+            "TRUE",
+            f"SEMI JOIN ({standing}) USING ({IDENTITY}) "
+            f"ANTI JOIN ({elements}) USING ({distinct.ELEMENT})",
         )
 
     def known(self, hours: Collection[int]) -> dict[str, int]:
         """Record ids of such hours' fresh rows that stand in them, and for how many digests."""
-        self._gather(hours)
+        gathered = select([self._gathered(hours)], "_record_id")
         found = self._work.rows(f"""
             SELECT _record_id, count(*) FROM ({self._standing(hours, IDENTITY)})
-            SEMI JOIN gathered USING (_record_id) GROUP BY ALL
+            SEMI JOIN ({gathered}) USING (_record_id) GROUP BY ALL
         """)
         return dict(found)
 
@@ -140,12 +140,12 @@ class Resolution:
         """Hours in which a fresh row came before its twin that stands."""
         if not hours:
             return set()
-        self._gather(hours)
+        gathered = select([self._gathered(hours)], f"{IDENTITY}, {distinct.EARLIEST}")
         earliest = distinct.EARLIEST.split(", ")
         fresh, held = (", ".join(f"{t}.{name}" for name in earliest) for t in ("f", "h"))
         standing = self._standing(hours, f"{IDENTITY}, {distinct.EARLIEST}, {self._hour} AS hour")
         found = self._work.rows(f"""
-            SELECT DISTINCT hour FROM gathered f JOIN ({standing}) h USING ({IDENTITY})
+            SELECT DISTINCT hour FROM ({gathered}) f JOIN ({standing}) h USING ({IDENTITY})
             WHERE ({fresh}) < ({held})
         """)
         return {hour for (hour,) in found}
@@ -160,47 +160,46 @@ class Resolution:
             if partition := self._lake.by_hour.get(hour):
                 yield from (*partition.files, *partition.repeats)
 
-    def _gather(self, hours: Collection[int]) -> None:
-        """Table `gathered`: fresh rows of some hours, those that lose left out."""
+    def _gathered(self, hours: Collection[int]) -> str:
+        """A file with the fresh rows of some hours, those that lose left out."""
         wanted = frozenset(hours)
-        if self._gathered == wanted:
-            return
-        rows = " UNION ALL BY NAME ".join(filter(None, ["FROM no_rows", *self._fresh(wanted)]))
-        self._work.db.execute(
-            f"CREATE OR REPLACE TABLE gathered AS FROM ({rows}) {self._contest.without}"
-        )
-        self._gathered = wanted
+        if self._last is None or self._last[0] != wanted:
+            rows = select([*self._fresh(wanted), self._none], _ALL, self._within(wanted))
+            path = self._work.keep("gathered", f"FROM ({rows}) {self._contest.without}")
+            self._last = wanted, path
+        return self._last[1]
 
     def _fresh(self, hours: Collection[int]) -> list[str]:
-        """Fresh rows of some hours.
+        """Files that have the fresh rows of some hours, and others.
 
-        Of one: of the objects whose home it is, and of all others together; of more: of all objects
-        that have any.
+        Of one hour: the objects whose home it is, and what is astray; of more: all that have any.
         """
         if len(hours) == 1:
             (hour,) = hours
-            strays = f"SELECT * EXCLUDE (_hour) FROM strays WHERE _hour = {hour}"
-            others = strays if self._strays else ""
-            paths = self._paths(f"SELECT path FROM homes WHERE home = {hour} ORDER BY path")
-            return [self._work.read(paths, _ALL, f"{self._hour} = {hour}"), others]
+            astray = self._astray  # makes `homes`
+            homes = self._work.rows(f"SELECT path FROM homes WHERE home = {hour} ORDER BY path")
+            return [*(path for (path,) in homes), *([astray] if astray else ())]
         wanted = ", ".join(map(str, sorted(hours))) or "NULL"
-        paths = self._paths(
-            f"SELECT DISTINCT path FROM survey WHERE hour IN ({wanted}) ORDER BY path"
+        sql = f"SELECT DISTINCT path FROM survey WHERE hour IN ({wanted}) ORDER BY path"
+        return [path for (path,) in self._work.rows(sql)]
+
+    def _within(self, hours: Collection[int]) -> str:
+        """SQL of rows of some hours, by which files and row groups of others are passed over."""
+        time = f'"{self._contract.event_time}"'
+        spans = (
+            f"({time} >= make_timestamptz({hour * HOUR_MICROS}) "
+            f"AND {time} < make_timestamptz({(hour + 1) * HOUR_MICROS}))"
+            for hour in sorted(hours)
         )
-        return [self._work.read(paths, _ALL, f"{self._hour} IN ({wanted})")]
+        return f"({' OR '.join(spans)})" if hours else "FALSE"
 
-    def _paths(self, sql: str) -> list[str]:
-        """Keys of the objects at the paths that a query finds."""
-        return self._work.keys_of(path for (path,) in self._work.rows(sql))
-
-    def _ordered(self, sources: Iterable[str], without: str = "") -> pa.RecordBatchReader:
-        schema = self.schema
-        rows = " UNION ALL BY NAME ".join(filter(None, ["FROM no_rows", *sources]))
-        names = ", ".join(f'"{name}"' for name in schema.names)
+    def _ordered(self, paths: Iterable[str], where: str, among: str) -> pa.RecordBatchReader:
+        names = ", ".join(f'"{name}"' for name in self.schema.names)
         contract = self._contract
         return self._work.db.sql(
-            f'SELECT {names} FROM ({rows}) {without} ORDER BY "{contract.device}", '
-            f'"{contract.event_time}", {IDENTITY}, {distinct.EARLIEST}, _raw, _index'
+            f"SELECT {names} FROM ({select([*paths, self._none], _ALL, where)}) {among} "
+            f'ORDER BY "{contract.device}", "{contract.event_time}", {IDENTITY}, '
+            f"{distinct.EARLIEST}, _raw, _index"
         ).to_arrow_reader(BATCH_ROWS)
 
     def _survey(self) -> None:
@@ -223,25 +222,26 @@ class Resolution:
         return found
 
     @cached_property
-    def _strays(self) -> bool:
-        """Tables `homes`, the hour that an object has most rows of, and `strays`, all its others.
+    def _astray(self) -> str:
+        """A file of all rows that are not of their object's home, if there are any.
 
-        So an object is read for its home, and once for all other hours together. Whether any has.
+        An object's home is the hour that it has most rows of (table `homes`). So it is read for its
+        home, and once for all other hours together.
         """
         self._work.db.execute("""
             CREATE TABLE homes AS
             SELECT path, arg_max(hour, (n, hour)) AS home, count(*) > 1 AS mixed
             FROM (SELECT path, hour, sum(rows) AS n FROM survey GROUP BY ALL) GROUP BY path
         """)
-        mixed = self._paths("SELECT path FROM homes WHERE mixed ORDER BY path")
+        mixed = self._work.rows("SELECT path FROM homes WHERE mixed ORDER BY path")
         if not mixed:
-            return False
-        rows = self._work.read(mixed, f"*, {self._hour} AS _hour")
-        self._work.db.execute(f"""
-            CREATE TABLE strays AS SELECT r.* EXCLUDE (filename)
-            FROM ({rows}) r JOIN homes ON r.filename = homes.path WHERE _hour <> home
-        """)
-        return True
+            return ""
+        rows = select([path for (path,) in mixed], f"*, {self._hour} AS _hour")
+        return self._work.keep(
+            "astray",
+            f"SELECT r.* EXCLUDE (filename, _hour) FROM ({rows}) r "
+            "JOIN homes ON r.filename = homes.path WHERE _hour <> home ORDER BY _hour",
+        )
 
 
 def united(schemas: Sequence[pa.Schema]) -> pa.Schema:

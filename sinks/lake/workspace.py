@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sinks.bucket import Bucket
 
 FETCHERS = 8
+BATCH_ROWS = 122_880  # of DuckDB's own row groups
 MEMORY_MB = 1_024
 THREADS = 1
 
@@ -63,11 +66,23 @@ class Workspace:
         is no text.
         """
         paths = self.fetch(keys)
-        if not paths:
-            return ""
-        files = ", ".join(f"'{path}'" for path in paths)
-        source = f"read_parquet([{files}], union_by_name = true, filename = true)"
-        return f"SELECT {columns} FROM {source} WHERE {where}"
+        return select(paths, columns, where) if paths else ""
+
+    def keep(self, name: str, sql: str) -> str:
+        """Write what a query answers to a file; returns its path.
+
+        All that is sorted is read from files in one SELECT: a sort of a UNION takes many times the
+        memory that it may.
+        """
+        path = str(self.folder / f"{name}.parquet")
+        self.db.execute(f"COPY ({sql}) TO '{path}' (FORMAT parquet, COMPRESSION uncompressed)")
+        return path
+
+    def keep_none(self, schema: pa.Schema) -> str:
+        """Write a file without rows that has every column of a schema; returns its path."""
+        path = str(self.folder / "none.parquet")
+        pq.write_table(schema.empty_table(), path)
+        return path
 
     def keys_of(self, paths: Iterable[str]) -> list[str]:
         """Whose copies these are."""
@@ -93,6 +108,13 @@ class Workspace:
         path = self.folder / key.replace("/", "_")
         path.write_bytes(self.bucket.get(key))
         return path
+
+
+def select(paths: Iterable[str], columns: str = "*", where: str = "TRUE") -> str:
+    """A SELECT of rows of some files, by the names of their columns; `filename` is among them."""
+    files = ", ".join(f"'{path}'" for path in paths)
+    source = f"read_parquet([{files}], union_by_name = true, filename = true)"
+    return f"SELECT {columns} FROM {source} WHERE {where}"
 
 
 @contextmanager

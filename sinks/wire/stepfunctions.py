@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from sinks.errors import Unavailable
 from sinks.wire.answers import Broken
@@ -32,7 +33,7 @@ class WireExecutions:
         patience = Patience(
             connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), read=timeout_seconds, whole=True
         )
-        body = json.dumps({"stateMachineArn": arn, "input": state}).encode()
+        body = orjson.dumps({"stateMachineArn": arn, "input": state})
         request = Request("POST", "/", HEADERS, body)
         try:
             answer = self.service.ask(request, repeatable=False, patience=patience)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from infra.catalog import glue
+from infra.catalog.tables import landing_table
 from infra.cli import run, shown
 from infra.contracts import catalogs
 from infra.contracts.json_schema import json_schema
@@ -38,7 +40,7 @@ def schema(file: str, form: str, as_json: bool) -> None:
     """Show a contract as JSON Schema, Arrow schema, Glue table, DynamoDB item or Markdown.
 
     JSON Schema is of a message, the others are of what is made of it. Glue is shown as Athena's
-    DDL, with --json as Glue's TableInput.
+    DDL, with --json as Glue's TableInput; `millrace catalog` has the tables beside it.
     """
     contract = load_contract(file)
     text, value = _FORMS[form]
@@ -59,6 +61,14 @@ def _dynamodb_text(contract: Contract) -> str:
     return "\n".join(f"{name:<{margin}}  {told}" for name, told in rows)
 
 
+def _glue_text(contract: Contract) -> str:
+    return glue.ddl(landing_table([contract]))
+
+
+def _glue(contract: Contract) -> dict[str, Any]:
+    return glue.table_input(landing_table([contract]))
+
+
 def _json_schema_text(contract: Contract) -> str:
     return json.dumps(json_schema(contract), indent=2, ensure_ascii=False)
 
@@ -66,7 +76,7 @@ def _json_schema_text(contract: Contract) -> str:
 _FORMS: dict[str, tuple[Callable[[Contract], str], Callable[[Contract], Any]]] = {
     "json-schema": (_json_schema_text, json_schema),
     "arrow": (catalogs.arrow_text, catalogs.arrow),
-    "glue": (catalogs.ddl, catalogs.glue),
+    "glue": (_glue_text, _glue),
     "dynamodb": (_dynamodb_text, catalogs.dynamodb),
     "markdown": (markdown, markdown),
 }
