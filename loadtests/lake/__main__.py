@@ -44,7 +44,7 @@ class Measure:
     extent: Extent = field(default_factory=Extent)
     rows_max: int = ROWS_MAX
     watched_rows_max: int = 600_000
-    rounds: int = 7
+    rounds: int = 5
     install: bool = True
 
 

@@ -12,6 +12,8 @@ from loadtests.lake.compacting import Compacting
 from loadtests.lake.timed import DISTINCT_BY, LAKE, Timed
 
 QUESTIONS = (TOTALS, HISTORY, SPAN)
+WHEN = ("before", "during", "after")
+LANDING = "landing"
 
 
 @dataclass(frozen=True)
@@ -154,10 +156,6 @@ class Findings:
             groups.append((engine, bars))
         records = self.asked.made.extent.records
         return chart.svg(f"Three questions of {records:,} records", groups, "CPU ms")
-
-
-LANDING = "landing"
-WHEN = ("before", "during", "after")
 
 
 def _span(versions: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ from sinks.lake.manifest import Manifest
 
 LAKE = "Millrace lake"
 DISTINCT_BY = "DuckDB"  # is asked, too, to remove repeats from what Firehose left
-SLOW, SLOW_ROUNDS_MAX = "Spark", 3
+SLOW, SLOW_ROUNDS_MAX = "Spark", 2
 
 Key = tuple[str, str, str]
 """Engine, layout, question."""
