@@ -149,6 +149,7 @@ class Upkeep:
     name: str
     definition: str
     every_minutes: int
+    orphans_every_minutes: int  # ... with `{"orphans": true}`: it lists what landed
     timeout_seconds: int
     function: Function
 
@@ -383,6 +384,7 @@ def _upkeep(prefix: str, environment: Environment) -> Upkeep:
         name=f"{prefix}-upkeep",
         definition="compact.asl.json",
         every_minutes=15,
+        orphans_every_minutes=24 * 60,
         timeout_seconds=6 * 3_600,
         function=Function(
             name=f"{prefix}-compact",

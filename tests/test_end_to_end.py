@@ -435,6 +435,34 @@ def people_can_read_it(home: Home) -> None:
     assert re.fullmatch(r"no reading of kinesis-4 between .*; widen it.*\n", nothing.err)
 
 
+def test_compactions_beside_a_running_pipeline(up):
+    """They are killed, run at once and again; what is asked meanwhile is what was asked before."""
+    asked = "SELECT count(*) AS n, sum(temperature) AS t FROM records WHERE device LIKE 'early-%'"
+    accounted(up.home.ingest(measured("early", 400)).wait(), expected(400))
+    before = up.home.query(asked)
+    late = up.home.ingest(measured("later", 2_000))
+    dying = up.home.start("compact")
+    time.sleep(random.uniform(0.5, 2))
+    dying.process.kill()
+    dying.process.wait()
+    assert up.home.query(asked) == before
+    both = [up.home.start("compact", "--rows-max", "700", "--json") for _ in range(2)]
+    codes = {command.wait().code for command in both}
+    assert codes <= {0, 4}, "the slower is told that it was overtaken"
+    accounted(late.wait(), expected(2_000))
+    assert up.home.query(asked) == before
+    done = up.home.run("compact", "--json")
+    assert done.code == 0, done.err
+    [fleet] = [one for one in done.json if one["contract"] == "fleet"]
+    [told] = up.home.query("SELECT lake_rows, fresh_rows FROM freshness WHERE _contract = 'fleet'")
+    [kept] = up.home.query("SELECT count(*) AS n FROM fleet")
+    assert told == {"lake_rows": kept["n"], "fresh_rows": 0}
+    assert fleet["lake_rows"] == kept["n"]
+    assert up.home.query(asked) == before
+    wrong = up.home.run("verify", "--json").json["wrong"]
+    assert {kind for kind, count in wrong.items() if count} <= {"conflict"}, "as was planted"
+
+
 def test_a_producer_pushes_to_the_printed_endpoint(up):
     message = re.search(r"echo '(.+)' > message.json", up.command.out)
     assert message is not None

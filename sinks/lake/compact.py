@@ -34,7 +34,10 @@ ADDED_MAX = 8  # so is one to which so many files were added
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a compaction did. `rows` are landing rows taken in, `repeats` and `left` rows too."""
+    """What a compaction did. `rows` are landing rows taken in, `left` are for the next one.
+
+    By `repeats` the rows kept aside have grown; it is negative where law 5 took more away.
+    """
 
     lake: Manifest
     objects: int = 0
@@ -135,7 +138,7 @@ class _Compaction:
             repeats.write(part.repeats)
         standing.close()
         repeats.close()
-        self.repeats += told.repeats
+        self.repeats += told.repeats - sum(file.rows for file in (old.repeats if old else ()))
         made = Partition(
             hour,
             told.rows,

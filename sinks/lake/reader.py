@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sinks.bucket import Bucket
 from sinks.lake import manifest
@@ -38,6 +39,16 @@ class Snapshot:
     tail: pa.Table
     schema: pa.Schema
     changed: tuple[int, ...]
+
+    def local(self, work: Workspace) -> list[str]:
+        """Copies of its files, and one of its rows, that last as long as the workspace.
+
+        Together they are the records, for any engine that reads a list of Parquet files by the
+        names of their columns.
+        """
+        tail = work.folder / "tail.parquet"
+        pq.write_table(self.tail, tail)
+        return [*work.fetch(file.key for file in self.files), str(tail)]
 
 
 def snapshot(work: Workspace, contract: Contract) -> Snapshot:
