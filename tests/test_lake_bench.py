@@ -125,7 +125,7 @@ def test_a_wrong_answer_is_told():
 
 
 def test_a_run_leaves_a_table_a_file_and_a_chart(made, root, tmp_path):
-    found = run(Measure(EXTENT, watched_rows_max=7_000, rounds=1, install=False), root, quick=True)
+    found = run(Measure(EXTENT, task_rows=7_000, rounds=1, install=False), root, quick=True)
     assert found.differences == []
     assert found.compacting.rows == made.landing_rows
     assert found.watched.commits > found.compacting.commits == 1

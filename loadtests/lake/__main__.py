@@ -32,23 +32,21 @@ from loadtests.lake.traffic import NAME, Extent
 from loadtests.machine import ROOT, SERVER_CORE
 from sinks.lake import manifest
 from sinks.lake.manifest import PREFIX, Manifest
-from sinks.lake.work import ROWS_MAX
 
 OUT = ROOT / "build" / "lake"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How much is generated and measured; rows of a compaction's task, alone and while read."""
+    """How much is generated and measured. Alone all is compacted at once, while read in tasks."""
 
     extent: Extent = field(default_factory=Extent)
-    rows_max: int = ROWS_MAX
-    watched_rows_max: int = 600_000
+    task_rows: int = 600_000
     rounds: int = 5
     install: bool = True
 
 
-QUICK = Measure(Extent(records=200_000), ROWS_MAX, 25_000, rounds=2, install=False)
+QUICK = Measure(Extent(records=200_000), 25_000, rounds=2, install=False)
 
 
 def run(measure: Measure, root: Path, *, quick: bool) -> Findings:
@@ -67,7 +65,7 @@ def run(measure: Measure, root: Path, *, quick: bool) -> Findings:
     questions = checked.asked(made, root)
     found, watched = _watched(measure, root, questions, present, say)
     say("a compaction alone")
-    alone = _alone(measure, root)
+    alone = _alone(root, made.landing_rows)
     with asking.engines(present) as engines:
         say("the lake, when all is compacted")
         checked.check(root, questions, engines, "after", found)
@@ -109,14 +107,13 @@ def _watched(
         say("the lake, before anything is compacted")
         checked.check(root, questions, engines, "before", found)
         say("the lake, while it is compacted")
-        rows_max = measure.watched_rows_max
-        watched = checked.during(root, questions, engines, rows_max, found)
+        watched = checked.during(root, questions, engines, measure.task_rows, found)
     return found, watched
 
 
-def _alone(measure: Measure, root: Path) -> Compacting:
+def _alone(root: Path, rows: int) -> Compacting:
     _forget(root)
-    with compacting.running(root, measure.rows_max) as process:
+    with compacting.running(root, rows) as process:
         return compacting.ended(process)
 
 

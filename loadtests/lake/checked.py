@@ -1,17 +1,15 @@
 """Whether every engine says of the lake what its oracle does: before, during, after a compaction.
 
-Engines are given what `sinks.lake.reader` says is to be read: the files of hours that nothing fresh
-changes, and all other rows as one file more. They apply no rule of their own.
+Engines are given what `sinks.lake.reader` says is to be read: files of the lake, and all rows that
+are not in them as one file more. They apply no rule of their own.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loadtests.lake import compacting, folder
@@ -91,9 +89,7 @@ def check(root: Path, asked: Asked, engines: Sequence[Engine], when: str, checke
     """Read the lake as it is now, by every engine."""
     with workspace(folder.bucket(root)) as work:
         found = reader.snapshot(work, versions()[-1])
-    with tempfile.TemporaryDirectory(dir=asked.schema.parent) as scratch:
-        files = [str(folder.path(root, file.key)) for file in found.files]
-        files += list(_tail(found.tail, Path(scratch)))
+        files = found.local(work)
         questions = asked.questions(files, files)
         for name, expected in asked.answers().items():
             for engine in engines:
@@ -111,10 +107,3 @@ def during(
         while process.poll() is None:
             check(root, asked, engines, "during", checked)
         return compacting.ended(process)
-
-
-def _tail(rows: pa.Table, scratch: Path) -> Iterator[str]:
-    if rows.num_rows:
-        file = scratch / "tail.parquet"
-        pq.write_table(rows, file)
-        yield str(file)
