@@ -19,9 +19,10 @@ from infra import clocks
 from sinks import distinct, landing
 from sinks.bucket import Bucket
 from sinks.lake import far, manifest, reader
+from sinks.lake.columns import Clash
 from sinks.lake.manifest import Manifest
 from sinks.lake.reader import Snapshot
-from sinks.lake.resolve import HOUR_MICROS, Clash
+from sinks.lake.resolve import HOUR_MICROS
 from sinks.lake.workspace import Limits, Workspace, workspace
 from sinks.landing import DROPPED, LANDING, QUARANTINE
 from transform.contract import Contract

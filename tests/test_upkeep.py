@@ -134,27 +134,36 @@ def test_what_no_attempt_told_of_is_found_where_it_is_looked_for(account: Cloud)
 # ---- The workflow ----
 
 
-def test_the_workflow_compacts_until_nothing_is_left_then_retires(account: Cloud) -> None:
+def test_the_workflow_compacts_until_nothing_is_left_then_shows_it_and_retires(
+    account: Cloud,
+) -> None:
+    """What the publishing function does is tested with Iceberg."""
     rules = Transform(TELEMETRY)
     for number in range(3):
         settled(account, [reading(number)], rules, f"{number}")
     wiring = account.wiring(Clock(NOW.timestamp()))
 
     def small(state: dict[str, Any], _: Any) -> dict[str, Any]:
-        return upkeep.step(state | {"rows_max": 1}, wiring)
+        return upkeep.step(upkeep.COMPACT, state | {"rows_max": 1}, wiring)
 
-    stages = {TOPOLOGY.upkeep.function.name: small}
+    shown: list[str] = []
+
+    def publish(state: dict[str, Any], _: Any) -> dict[str, Any]:
+        shown.append(state["step"])
+        return {}
+
+    stages = {TOPOLOGY.upkeep.compact.name: small, TOPOLOGY.upkeep.publish.name: publish}
     workflow = InProcessWorkflow(TOPOLOGY, stages, account.dynamodb, upkeep=True)
     done = workflow.run({}, 900)
     assert workflow.entered.count("Compact") == 3
-    assert workflow.entered[-2:] == ["Retire", "Done"]
+    assert workflow.entered[-3:] == ["Publish", "Retire", "Done"]
+    assert shown == ["publish", "retire"]
     assert done["compact"]["lake_rows"] == 3
-    assert done["retire"] == {"files": 0, "manifests": 0, "landing": 0}
 
 
 def test_a_step_that_is_not_known_is_named(account: Cloud) -> None:
-    with pytest.raises(ValueError, match=r"step is .rest.; the steps .* are: compact, "):
-        upkeep.step({"step": "rest"}, account.wiring())
+    with pytest.raises(ValueError, match=r"step is 'rest'; the steps .* are: compact"):
+        upkeep.step(upkeep.COMPACT, {"step": "rest"}, account.wiring())
 
 
 # ---- Real messages, and a contract that evolved twice ----

@@ -18,6 +18,7 @@ from itertools import count, repeat
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform import markers
 from transform.columns import whole
 from transform.contract import Contract
 from transform.envelope import Envelope, Unopened, all_plain, open_record, plain
@@ -29,7 +30,7 @@ from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema,
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
-CODE_VERSION = (0, 3, 0)
+CODE_VERSION = (0, 4, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 TYPE_RULE = "choose"  # by which a message of another type is dropped
@@ -92,6 +93,14 @@ class Transform:
 
         `first` is the place of its first record in the raw object.
         """
+        marked = markers.places(raw.column("_body"))
+        if not marked:
+            return self._apply(raw, raw_key, first)
+        origin = Origin(raw, raw_key, first, self.generation, self.contract.name, None)
+        return markers.among(marked, origin, self._apply)
+
+    def _apply(self, raw: pa.Table, raw_key: str, first: int) -> Batch:
+        """The same of records of which none is a marker."""
         judged = _Judged(self, raw)
         judged.run()
         own = self.generation, self.contract.name

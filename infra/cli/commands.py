@@ -12,12 +12,14 @@ from infra.cli.contract import contract
 from infra.cli.demo import demo
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
+from infra.cli.partitions import partitions
 from infra.cli.quarantine import quarantine
 from infra.cli.query import query
 from infra.cli.replay import replay
 from infra.cli.reprocess import reprocess
 from infra.cli.resume import resume
 from infra.cli.run import Group
+from infra.cli.seal import seal
 from infra.cli.sweep import sweep
 from infra.cli.up import up
 from infra.cli.verify import verify
@@ -57,7 +59,8 @@ def group() -> None:
 
 COMMANDS = (
     *(demo, up, contract, ingest, query, hot),
-    *(compact, verify, why, quarantine, replay, reprocess, sweep, resume, catalog),
+    *(compact, seal, partitions, verify, why),
+    *(quarantine, replay, reprocess, sweep, resume, catalog),
 )
 
 for command in COMMANDS:

@@ -24,8 +24,8 @@ from infra.local.invoke_api import LambdaError
 from infra.local.state import DEFAULT, TABLES, State, StateError, WrongTable
 from ingest.producer import ProducerError
 from sinks.errors import Refused, SinkError
+from sinks.lake.columns import Clash
 from sinks.lake.manifest import Raced
-from sinks.lake.resolve import Clash
 from transform.contract_file import ContractError
 
 OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, PAUSED = 0, 1, 2, 3, 4, 5

@@ -159,9 +159,8 @@ def commit(bucket: Bucket, old: Manifest, new: Manifest) -> Manifest:
     Raises `Raced` where `old` counts no longer.
     """
     new = replace(new, version=old.version + 1)
-    data = msgspec.json.encode(new)
-    key = f"{PREFIX}/{new.contract}/manifests/{hashlib.sha256(data).hexdigest()}.json"
-    bucket.put_absent(key, data)
+    key = key_of(new)
+    bucket.put_absent(key, _encoded(new))
     fresh = _Root(new.version, key)
 
     def change(held: bytes | None) -> bytes:
@@ -172,6 +171,12 @@ def commit(bucket: Bucket, old: Manifest, new: Manifest) -> Manifest:
 
     bucket.change(_root_key(new.contract), change)
     return new
+
+
+def key_of(manifest: Manifest) -> str:
+    """Where a committed manifest is kept."""
+    digest = hashlib.sha256(_encoded(manifest)).hexdigest()
+    return f"{PREFIX}/{manifest.contract}/manifests/{digest}.json"
 
 
 def history(bucket: Bucket, contract: str) -> dict[str, Manifest]:
@@ -223,6 +228,10 @@ class _Root:
     @classmethod
     def of(cls, data: bytes) -> _Root:
         return msgspec.json.decode(data, type=cls)
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest)
 
 
 def _root_key(contract: str) -> str:

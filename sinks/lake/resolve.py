@@ -10,24 +10,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from sinks import distinct, parquet
+from sinks.lake.columns import united
 from sinks.lake.contest import ENDS, Contest, Span
 from sinks.lake.manifest import Absorbed, File, Manifest
 from sinks.lake.plan import Object
 from sinks.lake.workspace import BATCH_ROWS, Workspace, select
 from transform.contract import Contract
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 HOUR_MICROS = 3_600_000_000
 IDENTITY = "_record_id, _digest"
 _ALL = "* EXCLUDE (filename)"
 _FROM_YEAR_ONE = 719_162 * 24  # hours; before 1970 a division must round down as well
-
-
-class Clash(ValueError):
-    """A column is of different types in versions of a contract."""
 
 
 @dataclass(frozen=True)
@@ -242,28 +241,3 @@ class Resolution:
             f"SELECT r.* EXCLUDE (filename, _hour) FROM ({rows}) r "
             "JOIN homes ON r.filename = homes.path WHERE _hour <> home ORDER BY _hour",
         )
-
-
-def united(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """One schema of several: the first one's columns as they stand, others' of its kind after them.
-
-    What not all have may be null. Raises `Clash`.
-    """
-    fields: dict[str, pa.Field] = {}
-    for schema in schemas:
-        for field in schema:
-            held = fields.setdefault(field.name, field)
-            if held.type != field.type:
-                raise Clash(
-                    f"versions have {field.name} as {held.type} and as {field.type}, which one "
-                    "table cannot hold; queries show it as text, and nothing is compacted"
-                )
-            fields[field.name] = held.with_nullable(held.nullable or field.nullable)
-    everywhere = set.intersection(*(set(schema.names) for schema in schemas))
-    own = [n for n in fields if not n.startswith("_")]
-    return pa.schema(
-        [
-            fields[name].with_nullable(fields[name].nullable or name not in everywhere)
-            for name in (*own, *(n for n in fields if n.startswith("_")))
-        ]
-    )
