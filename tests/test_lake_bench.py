@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.lake import Lake
-from loadtests import environments
 from loadtests.lake import asking, checked, firehose, folder, landed
 from loadtests.lake.__main__ import Measure, run, write
 from loadtests.lake.asking import EngineFailed, differences
@@ -92,8 +91,8 @@ def test_every_engine_that_is_there_says_what_the_oracle_does(made, root, tmp_pa
     layouts = [firehose.small(root, made, tmp_path / "small")]
     layouts.append(firehose.large(root, made, tmp_path / "large"))
     assert [len(one.files) for one in layouts] == [len(made.firsts), 1]
-    with asking.engines([one for one in asking.kinds(install=False) if not one.lack]) as engines:
-        assert {"DuckDB", "pyarrow"} <= {engine.kind.name for engine in engines}
+    with asking.engines([one for one in asking.kinds() if not one.lack]) as engines:
+        assert {"DuckDB", "pyarrow", "polars"} <= {engine.kind.name for engine in engines}
         for layout in layouts:
             own = questions.questions(layout.paths, layout.since(questions.hour))
             for name, expected in questions.answers(repeated=True).items():
@@ -104,17 +103,14 @@ def test_every_engine_that_is_there_says_what_the_oracle_does(made, root, tmp_pa
             assert differences(engines[0].ask(own[name]).tallies, expected) == []
 
 
-def test_an_engine_that_is_not_there_is_told_and_why(monkeypatch, tmp_path):
-    monkeypatch.setattr(asking, "find_spec", lambda _: None)
-    monkeypatch.setattr(environments, "ENVIRONMENTS", tmp_path)
+def test_an_engine_that_is_not_there_is_told_and_why(monkeypatch):
     monkeypatch.delenv(asking.SPARK, raising=False)
-    lacks = {kind.name: kind.lack for kind in asking.kinds(install=False)}
-    assert lacks["polars"] == environments.ABSENT
+    lacks = {kind.name: kind.lack for kind in asking.kinds()}
     assert asking.SPARK in lacks["Spark"]
 
 
 def test_an_engine_that_fails_says_its_last_words(tmp_path):
-    kind = next(asking.kinds(install=False))
+    kind = next(asking.kinds())
     with asking.engines([kind]) as engines, pytest.raises(EngineFailed, match=r"none\.parquet"):
         engines[0].ask(Question([], str(tmp_path / "none.parquet")))
 
@@ -125,7 +121,7 @@ def test_a_wrong_answer_is_told():
 
 
 def test_a_run_leaves_a_table_a_file_and_a_chart(made, root, tmp_path):
-    found = run(Measure(EXTENT, task_rows=7_000, rounds=1, install=False), root, quick=True)
+    found = run(Measure(EXTENT, task_rows=7_000, rounds=1), root, quick=True)
     assert found.differences == []
     assert found.compacting.rows == made.landing_rows
     assert found.watched.commits > found.compacting.commits == 1

@@ -43,10 +43,9 @@ class Measure:
     extent: Extent = field(default_factory=Extent)
     task_rows: int = 600_000
     rounds: int = 5
-    install: bool = True
 
 
-QUICK = Measure(Extent(records=200_000), 25_000, rounds=2, install=False)
+QUICK = Measure(Extent(records=200_000), 25_000, rounds=2)
 
 
 def run(measure: Measure, root: Path, *, quick: bool) -> Findings:
@@ -60,7 +59,7 @@ def run(measure: Measure, root: Path, *, quick: bool) -> Findings:
     made = landed.made(root, measure.extent)
     say("the same rows as Firehose would leave them")
     layouts = _layouts(root, made)
-    kinds = list(asking.kinds(install=measure.install))
+    kinds = list(asking.kinds())
     present = [kind for kind in kinds if not kind.lack]
     questions = checked.asked(made, root)
     found, watched = _watched(measure, root, questions, present, say)

@@ -11,11 +11,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from loadtests.environments import Environment
 from loadtests.lake.engines.question import Question
 from loadtests.lake.oracle import Tallies, Tally
 from loadtests.machine import CLIENT_CORE
@@ -45,16 +43,12 @@ class Kind:
     lack: str = ""
 
 
-def kinds(*, install: bool) -> Iterator[Kind]:
+def kinds() -> Iterator[Kind]:
     """Every engine, had or not."""
     own = Path(sys.executable)
     yield Kind("DuckDB", "duckdb_sql", own)
     yield Kind("pyarrow", "pyarrow_dataset", own)
-    polars = Environment("polars")
-    if find_spec("polars"):
-        yield Kind("polars", "polars_lazy", own)
-    else:
-        yield Kind("polars", "polars_lazy", polars.python, polars.lack(install=install))
+    yield Kind("polars", "polars_lazy", own)
     yield Kind("Spark", "spark_sql", Path(os.environ.get(SPARK) or own), _spark_lack())
 
 
