@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from infra import lake_evidence
 from infra.lake_evidence import Lakes
-from infra.parked import NOTHING, Parked, digest
+from infra.parked import digest
+from ingest.parked import NOTHING, Parked
 from sinks import contracts as kept_contracts
 from sinks import control, erasures, hot, landing, ledger, parquet, raw
 from sinks.bucket import Bucket

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +11,13 @@ from botocore.exceptions import ClientError
 
 from ingest import kinesis, sqs
 from ingest.events import EventError, arrival_micros, name_of
+from ingest.parked import EMPTY_ANSWERS_MAX, RECEIVE_MAX, entry
 from sinks.bucket import Bucket
 from sinks.errors import translated
 from sinks.fates import Place
 from transform.records import Delivery
 
-RECEIVE_MAX = 10  # SQS ReceiveMessage and DeleteMessageBatch: messages a call
 HIDDEN_SECONDS = 900  # for which a replay has the letters to itself
-EMPTY_ANSWERS_MAX = 3  # a short poll asks some of SQS's servers, and may find nothing there
 GET_RECORDS_MAX = 10_000
 EXPIRED = frozenset({"InvalidArgumentException", "ResourceNotFoundException"})
 
@@ -76,7 +74,7 @@ class Parking:
                 letter = Letter(url, message["ReceiptHandle"])
                 document = _document(message["Body"].encode("utf-8", "surrogatepass"))
                 if document is None:
-                    rescue = Rescue(sqs.read({"Records": [_entry(message, queue)]}), letter)
+                    rescue = Rescue(sqs.read({"Records": [entry(message, queue)]}), letter)
                 else:
                     where = f"dead letter {message['MessageId']}"
                     opened = self._opened(document, where)
@@ -198,27 +196,3 @@ def _places(delivery: Delivery) -> frozenset[Place]:
 
 def _none(source: Any, stream: str) -> Delivery:
     return Delivery(source, stream, [], [], [], [], [], [])
-
-
-def _entry(message: Mapping[str, Any], queue: str) -> dict[str, Any]:
-    """A received message as the mapping's event has it, under the queue that it was sent to."""
-    return {
-        "eventSource": "aws:sqs",
-        "eventSourceARN": f"arn:aws:sqs:::{queue}",
-        "messageId": message["MessageId"],
-        "body": message["Body"],
-        "attributes": message["Attributes"],
-        "messageAttributes": {
-            name: _attribute(value) for name, value in message.get("MessageAttributes", {}).items()
-        },
-    }
-
-
-def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A message attribute as Lambda spells it: camel case, binary as base64."""
-    spelled: dict[str, Any] = {"dataType": value["DataType"]}
-    if "StringValue" in value:
-        spelled["stringValue"] = value["StringValue"]
-    if "BinaryValue" in value:
-        spelled["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
-    return spelled

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from infra.doubles.dynamodb import DynamoDB
 from infra.doubles.world import Calm
 from infra.evidence import Held, Stores
-from infra.parked import NOTHING
 from infra.verify import Report, verify
+from ingest.parked import NOTHING
 from ingest.repair import pay
 from ingest.reprocess import reprocess
 from sinks import hot, ledger

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import infra.sealing
+import ingest.sealing
 import sinks.lake.compact
 import sinks.lake.contest
 import sinks.lake.files
@@ -140,7 +140,7 @@ def a_seal_that_stays(patch: pytest.MonkeyPatch) -> None:
 
 def sealed_before_all_is_taken_in(patch: pytest.MonkeyPatch) -> None:
     """What is settled is taken for what is in the lake."""
-    patch.setattr(infra.sealing, "fresh_hours", lambda *_: ())
+    patch.setattr(ingest.sealing, "fresh_hours", lambda *_: ())
 
 
 PLANTED: dict[str, Plant] = {

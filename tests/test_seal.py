@@ -13,11 +13,11 @@ from infra.doubles.kinesis import Kinesis
 from infra.doubles.world import Calm
 from infra.esm.events import Place, kinesis_event
 from infra.esm.simulated_stream import SimulatedStream
-from infra.parked import NOTHING, on_failure
 from infra.partitions import Complete, Lateness, shown
-from infra.sealing import Sealer
 from ingest import kinesis, markers, sqs
+from ingest.parked import NOTHING, on_failure
 from ingest.process import process
+from ingest.sealing import Sealer
 from ingest.watermarks import Sources
 from sinks import control
 from sinks.errors import Unavailable

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from infra.evidence import HELD, Held, Stores
-from infra.parked import NOTHING, Parked, Pointer, dead_letters, digest
+from infra.parked import digest
 from infra.verify import Report, verify
+from ingest.parked import NOTHING, Parked, Pointer, dead_letters
 from ingest.process import process
 from ingest.stages import transform, write_hot
 from sinks import landing, ledger, parquet, raw

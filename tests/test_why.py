@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from infra.parked import dead_letters
 from infra.why import why
+from ingest.parked import dead_letters
 from tests.support import Cloud, reading
 from tests.test_verify import QUEUE, SHARD, STREAM, State, letter
 

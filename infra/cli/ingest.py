@@ -19,7 +19,7 @@ from infra.lake import Lake
 from infra.local import preflight
 from infra.local.embedded import Embedded, Pipeline, running
 from infra.local.state import State
-from infra.parked import Lookout
+from ingest.parked import Lookout
 from ingest.producer import Unsendable
 from ingest.producer.queue import check_body
 from transform.contract import Contract

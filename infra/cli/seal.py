@@ -19,8 +19,8 @@ from infra.local.embedded import running, served
 from infra.local.resources import Client
 from infra.local.state import State
 from infra.partitions import text
-from infra.sealing import Sealer
 from infra.topology import pipeline
+from ingest.sealing import Sealer
 from sinks.lake.manifest import Manifest
 from transform.contract import Contract
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from infra.local import emulator, resources
 from infra.local.resources import Client
-from infra.parked import Parked, parked
+from infra.parked import parked
 from infra.topology import Topology
+from ingest.parked import Parked
 from ingest.parking import Parking
 from ingest.settings import Settings, Wiring
 from ingest.watermarks import MICROS, Sources

@@ -12,14 +12,15 @@ from typing import Any
 
 from infra.doubles.sqs import Sqs
 from infra.doubles.world import Calm
-from infra.parked import Parked, parked
-from infra.sealing import Sealer
+from infra.parked import parked
 from infra.simulation.account import URL, Account
 from infra.simulation.known import Standing, Stores, Violation, micros
 from infra.simulation.lake import HOUR_MICROS, MICROS, ONE_THREAD, SOURCES, Held
 from infra.simulation.operators import Operators
 from infra.simulation.oracle import Oracle
 from infra.simulation.watermarks import MARGIN_MICROS
+from ingest.parked import Parked
+from ingest.sealing import Sealer
 from ingest.settings import Wiring
 from ingest.watermarks import Sources
 from sinks.lake.manifest import Manifest

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.parked import Parked
 from ingest import markers, watermarks
+from ingest.parked import Parked
 from ingest.watermarks import MICROS, Sources
 from sinks.bucket import Bucket
 from sinks.lake import manifest, reader, seal
