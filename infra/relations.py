@@ -5,10 +5,13 @@ Each relation is a pair: whether it holds, and why it must.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from ingest.seal_settings import SealSettings
+
 if TYPE_CHECKING:
-    from infra.topology import Topology
+    from infra.topology import Function, StreamMapping, Topology
 
 LAMBDA_TIMEOUT_MAX_SECONDS = 900  # Lambda quota: function timeout
 EXPRESS_MAX_SECONDS = 300  # Step Functions quota: Express workflow duration
@@ -174,8 +177,9 @@ def _repair(made: Topology) -> list[Relation]:
 
 
 def _upkeep(made: Topology) -> list[Relation]:
-    """Law 11: one committer, and each step has its time."""
-    upkeep = made.upkeep
+    """Law 11: one committer, each step has its time, and what is sealed was waited for."""
+    upkeep, mapping, ingest = made.upkeep, made.stream_mapping, made.ingest_stream
+    told = SealSettings.of(upkeep.compact.environment)
     return [
         (
             all(f.reserved_concurrency == 1 for f in upkeep.functions),
@@ -189,4 +193,19 @@ def _upkeep(made: Topology) -> list[Relation]:
             4 * upkeep.compact.timeout_seconds <= upkeep.timeout_seconds,
             "upkeep's timeout must have room for four steps at least",
         ),
+        (
+            2 * told.marker_seconds <= upkeep.compact.timeout_seconds,
+            "the wait for markers must leave a seal half of its function's time",
+        ),
+        (
+            told.lanes == mapping.parallelization_factor
+            and (told.lanes == 1 or told.margin_seconds >= margin_seconds(mapping, ingest)),
+            "a seal must know the stream mapping's factor, and that its records may be on their "
+            "way for the window and ingest's timeout: it would be made over what waits",
+        ),
     ]
+
+
+def margin_seconds(mapping: StreamMapping, ingest: Function) -> int:
+    """How long a record may be on its way before anything is heard of it."""
+    return math.ceil(mapping.window_seconds + ingest.timeout_seconds)

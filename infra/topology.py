@@ -274,6 +274,12 @@ def pipeline(
     }
     ingest, stage = _ingest(prefix, environment), _stage(prefix, environment)
     repair = _repair(prefix, environment)
+    mapping = _stream_mapping(prefix, ingest)
+    sources = {
+        "MILLRACE_QUEUE": prefix + kind,
+        "MILLRACE_DEAD_LETTERS": f"{prefix}-dead-letters{kind}",
+        **_told_of(mapping, ingest),
+    }
     return Topology(
         name=name,
         contract=contract,
@@ -292,15 +298,7 @@ def pipeline(
             visibility_seconds=30,
             retention_seconds=14 * DAY_SECONDS,
         ),
-        stream_mapping=StreamMapping(
-            stream=prefix,
-            function=ingest.name,
-            batch_size=5_000,
-            window_seconds=1,
-            bisect=True,
-            maximum_record_age_seconds=6 * DAY_SECONDS,  # a weekend's outage, under the retention
-            on_failure_prefix="on-failure/",
-        ),
+        stream_mapping=mapping,
         queue_mapping=QueueMapping(
             queue=prefix + kind,
             function=f"{prefix}-ingest-sqs",
@@ -342,7 +340,7 @@ def pipeline(
         hot_table=Table(name=f"{prefix}-hot", ttl_attribute="expires_at"),
         ledger_table=Table(name=LEDGER),
         bus=EventBus(name=BUS),
-        upkeep=_upkeep(prefix, environment),
+        upkeep=_upkeep(prefix, environment | sources),
     )
 
 
@@ -361,6 +359,28 @@ def _ingest(prefix: str, environment: Environment) -> Function:
         reserved_concurrency=20,
         environment=MappingProxyType(edge),
     )
+
+
+def _stream_mapping(prefix: str, ingest: Function) -> StreamMapping:
+    return StreamMapping(
+        stream=prefix,
+        function=ingest.name,
+        batch_size=5_000,
+        window_seconds=1,
+        bisect=True,
+        maximum_record_age_seconds=6 * DAY_SECONDS,  # a weekend's outage, under the retention
+        on_failure_prefix="on-failure/",
+    )
+
+
+def _told_of(mapping: StreamMapping, ingest: Function) -> dict[str, str]:
+    """What seals must know of a stream's mapping (`ingest/seal_settings.py`)."""
+    return {
+        "MILLRACE_STREAM": mapping.stream,
+        "MILLRACE_LANES": str(mapping.parallelization_factor),
+        "MILLRACE_MARGIN_SECONDS": str(relations.margin_seconds(mapping, ingest)),
+        "MILLRACE_ON_FAILURE_PREFIX": mapping.on_failure_prefix or "",
+    }
 
 
 def _stage(prefix: str, environment: Environment) -> Function:

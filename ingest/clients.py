@@ -25,6 +25,7 @@ TABLE_READ_TIMEOUT_SECONDS = 5  # far above DynamoDB's tail, below what a stage 
 TABLE_ATTEMPTS_MAX = 1  # `Table.put_all` retries by itself: it knows the deadline
 LAMBDA_READ_TIMEOUT_SECONDS = 5  # of its control plane, which takes up to a second
 LAMBDA_ATTEMPTS_MAX = 2  # what trips once trips again
+SEAL_ATTEMPTS_MAX = 4  # of what is asked four times an hour, far from its quotas
 CONNECTIONS_MAX = 32
 CALLS_FIRST = (
     8  # of a wave of puts over the wire: 200 items, of the 1,000 a partition takes a second
@@ -64,6 +65,12 @@ class Clients:
 
     def sqs(self) -> Any:
         return made_when_asked("sqs", TABLE_READ_TIMEOUT_SECONDS, TABLE_ATTEMPTS_MAX)
+
+    def kinesis(self) -> Any:
+        return made_when_asked("kinesis", TABLE_READ_TIMEOUT_SECONDS, SEAL_ATTEMPTS_MAX)
+
+    def cloudwatch(self) -> Any:
+        return made_when_asked("cloudwatch", TABLE_READ_TIMEOUT_SECONDS, SEAL_ATTEMPTS_MAX)
 
     def lambdas(self) -> Any:
         return made_when_asked("lambda", LAMBDA_READ_TIMEOUT_SECONDS, LAMBDA_ATTEMPTS_MAX)

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 
 from ingest.settings import Wiring
-from ingest.upkeep import Step
+from ingest.steps import Step
 from sinks.lake import iceberg, iceberg_catalogs, manifest, retire
 from sinks.lake.iceberg import Target
 from sinks.lake.retire import HISTORY, Keep

@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest import markers, watermarks
-from ingest.parked import Parked
+from ingest import markers, queue_age, watermarks
+from ingest.environment import SettingsError
+from ingest.parked import Lookout, Parked
+from ingest.settings import Wiring
 from ingest.watermarks import MICROS, Sources
 from sinks.bucket import Bucket
 from sinks.lake import manifest, reader, seal
@@ -40,7 +42,8 @@ Look = Callable[[], Parked]
 class Sealer:
     """A contract's lake, the sources that it is made from, and where their records are parked.
 
-    `lateness` is how long after its end an hour stays open, in microseconds.
+    `lateness` is how long after its end an hour stays open, in microseconds; `limits` is what the
+    work may take.
     """
 
     bucket: Bucket
@@ -50,17 +53,29 @@ class Sealer:
     parked: Look
     lateness: int
     limits: Limits = DEFAULT
+    sleep: Callable[[float], None] = time.sleep
 
-    def mark(self, timeout_seconds: float) -> None:
-        """Put markers into the stream and wait until they are settled, at most so long."""
-        started = int(self.sources.clock()) * MICROS  # some clocks count whole seconds
-        shards = markers.shards_of(self.sources.kinesis, self.sources.stream)
-        markers.put(self.sources.kinesis, self.sources.stream, shards, started)
-        until = time.monotonic() + timeout_seconds
-        while not all(one.ended or (one.until or 0) >= started for one in self.look()):
-            if time.monotonic() + LOOK_SECONDS >= until:
-                return
-            time.sleep(LOOK_SECONDS)
+    def mark(self, timeout_seconds: float) -> list[Watermark]:
+        """Put markers into the stream and wait until they are settled, at most so long.
+
+        Returns how far the sources are then. Nothing else puts markers: only a seal asks how far
+        an idle shard is, so it need be heard of no oftener. A marker that is settled after the wait
+        is found by the next seal. Queues take none, and are not waited for.
+        """
+        sources = self.sources
+        started = int(sources.clock()) * MICROS  # some clocks count whole seconds
+        shards = markers.shards_of(sources.kinesis, sources.stream)
+        markers.put(sources.kinesis, sources.stream, shards, started)
+        heard_of = started - (sources.lanes.margin if sources.lanes.factor > 1 else 0)
+        until = sources.clock() + timeout_seconds
+        while True:
+            found = self.look()
+            behind = any(
+                (one.until or 0) < heard_of for one in found if not (one.ended or one.queue)
+            )
+            if not behind or sources.clock() + LOOK_SECONDS >= until:
+                return found
+            self.sleep(LOOK_SECONDS)
 
     def look(self) -> list[Watermark]:
         """How far the sources are."""
@@ -120,9 +135,72 @@ class Sealer:
         return wanted
 
 
+def sealer_of(wiring: Wiring, limits: Limits) -> Sealer:
+    """What seals the lake of a function's contract, of the sources that its environment names."""
+    told = wiring.settings.seal
+    if not (told.stream and told.queue and told.dead_letters):
+        raise SettingsError(
+            "MILLRACE_STREAM, MILLRACE_QUEUE and MILLRACE_DEAD_LETTERS must all be set"
+        )
+    letters = {told.queue: wiring.queue_url(told.dead_letters)}
+    lookout = Lookout(wiring.bucket, told.on_failure_prefix or None, wiring.sqs, letters)
+    return Sealer(
+        wiring.bucket,
+        wiring.contract,
+        wiring.transform(wiring.epoch()),
+        _sources_of(wiring),
+        lookout.look,
+        told.lateness_seconds * MICROS,
+        limits,
+        wiring.waiting.sleep,
+    )
+
+
+def counts(before: Manifest, after: Manifest) -> dict[str, int]:
+    """What a seal did, and how much of the lake is sealed."""
+    seals = {part.hour: part.seal for part in after.partitions if part.seal}
+    held = {part.hour for part in before.partitions if part.seal}
+    return {
+        "version": after.version,
+        "hours": len(after.partitions),
+        "sealed": len(seals),
+        "newly": len(seals.keys() - held),
+        "missing": sum(one.missing for one in seals.values()),
+    }
+
+
+def hindmost(watermarks: Sequence[Watermark]) -> dict[str, str]:
+    """The source that holds seals back most, and why it is no further."""
+    going = [one for one in watermarks if not one.ended]
+    if not going:
+        return {}
+    last = min(going, key=lambda one: one.until or 0)
+    return {"hindmost": last.source, "hindmost_why": last.why}
+
+
 def fresh_hours(work: Workspace, contract: Contract, lake: Manifest) -> Collection[int]:
     """Hours that objects would change which the lake has not taken in."""
     return Resolution(work, contract, lake, reader.fresh(work.bucket, lake)).hours
+
+
+def _sources_of(wiring: Wiring) -> Sources:
+    told, metrics = wiring.settings.seal, wiring.cloudwatch
+
+    def oldest(queue: str) -> float | None:
+        return None if metrics is None else queue_age.oldest(metrics, queue, wiring.clock())
+
+    return Sources(
+        pipeline=wiring.settings.pipeline,
+        stream=told.stream,
+        lanes=watermarks.lanes_of(told),
+        queues={told.queue: wiring.queue_url(told.queue)},
+        kinesis=wiring.kinesis,
+        sqs=wiring.sqs,
+        bucket=wiring.bucket,
+        ledger=wiring.ledger_table,
+        clock=wiring.clock,
+        oldest=oldest,
+    )
 
 
 def _held(work: Workspace, lake: Manifest, hour: int) -> set[Place]:

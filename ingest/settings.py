@@ -5,7 +5,6 @@ Every handler imports `wiring()`; importing this module does nothing.
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import time
@@ -13,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest.breaker import Breaker, RejectLimits
 from ingest.clients import Clients, Transport
+from ingest.environment import Environment, SettingsError
 from ingest.killers import KILLERS_MAX, PARTS, Parallel, Part, Ran
+from ingest.seal_settings import SealSettings
 from ingest.workflow import Workflow
 from sinks import control, registry
 from sinks.bucket import Bucket
@@ -34,14 +35,11 @@ from transform.pipeline import Transform
 from transform.versions import clash
 
 if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
     from mypy_boto3_sqs import SQSClient
 
 RULES_MAX = 8  # that one process remembers: epochs and versions change a few times a day
 EPOCH_SECONDS = 30  # how long after an epoch was begun a process may still run under the one before
-
-
-class SettingsError(RuntimeError):
-    """The function's environment is incomplete: a deployment error, named by variable."""
 
 
 @dataclass(frozen=True)
@@ -59,42 +57,13 @@ class Settings:
     repair: Limits = field(default_factory=Limits)
     breaker: RejectLimits = field(default_factory=RejectLimits)
     transport: Transport = "wire"
+    seal: SealSettings = field(default_factory=SealSettings)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
         """Raises `SettingsError` naming the first variable that is missing or wrong."""
-
-        def need(name: str) -> str:
-            value = environment.get(name, "")
-            if not value:
-                raise SettingsError(f"the environment variable {name} is not set")
-            return value
-
-        def number(name: str, default: int) -> int:
-            value = environment.get(name, str(default))
-            if not (value.isascii() and value.isdecimal()):
-                raise SettingsError(f"the environment variable {name} is {value!r}, no number")
-            return int(value)
-
-        def share(name: str, default: float) -> float:
-            value = environment.get(name, str(default))
-            try:
-                found = float(value)
-            except ValueError:
-                found = math.nan
-            if not 0 <= found <= 1:
-                raise SettingsError(f"the environment variable {name} is {value!r}, not 0 to 1")
-            return found
-
-        def transport(name: str) -> Transport:
-            match environment.get(name, "wire"):
-                case "wire" | "boto3" as chosen:
-                    return chosen
-                case other:
-                    raise SettingsError(
-                        f"the environment variable {name} is {other!r}, not wire or boto3"
-                    )
-
+        told = Environment(environment)
+        need, number, share = told.need, told.number, told.share
         # Powertools reads it itself, but would miss it only when the work is done already.
         need("POWERTOOLS_METRICS_NAMESPACE")
         return cls(
@@ -102,10 +71,10 @@ class Settings:
             bucket=need("MILLRACE_BUCKET"),
             contract=need("MILLRACE_CONTRACT"),
             hot_table=need("MILLRACE_HOT_TABLE"),
-            workflow=environment.get("MILLRACE_WORKFLOW", ""),
+            workflow=told.text("MILLRACE_WORKFLOW"),
             transform_seconds=number("MILLRACE_TRANSFORM_SECONDS", 0),
-            ledger_table=environment.get("MILLRACE_LEDGER_TABLE", ""),
-            repair_queue=environment.get("MILLRACE_REPAIR_QUEUE", ""),
+            ledger_table=told.text("MILLRACE_LEDGER_TABLE"),
+            repair_queue=told.text("MILLRACE_REPAIR_QUEUE"),
             repair=Limits(
                 share("MILLRACE_REPAIR_SHARE_MAX", Limits.share_max),
                 number("MILLRACE_REPAIR_ROWS_MAX", Limits.rows_max),
@@ -115,7 +84,8 @@ class Settings:
                 number("MILLRACE_REJECT_RECORDS_MIN", RejectLimits.records_min),
                 number("MILLRACE_REJECT_KEYS_MIN", RejectLimits.keys_min),
             ),
-            transport=transport("MILLRACE_TRANSPORT"),
+            transport=_transport(told.text("MILLRACE_TRANSPORT", "wire")),
+            seal=SealSettings.of(environment),
         )
 
 
@@ -176,6 +146,17 @@ class Wiring:
     @cached_property
     def sqs(self) -> SQSClient:
         return self.clients.sqs()  # type: ignore[no-any-return]
+
+    @cached_property
+    def kinesis(self) -> KinesisClient:
+        return self.clients.kinesis()  # type: ignore[no-any-return]
+
+    @cached_property
+    def cloudwatch(self) -> Any | None:
+        """None where there is an endpoint for all services, as an emulator's: it has no metrics."""
+        own = os.environ.get("AWS_ENDPOINT_URL_CLOUDWATCH")
+        elsewhere = os.environ.get("AWS_ENDPOINT_URL") and not own
+        return None if elsewhere else self.clients.cloudwatch()
 
     def queue_url(self, name: str) -> str:
         """A queue's URL, asked for once."""
@@ -251,3 +232,12 @@ def wiring() -> Wiring:
 @cache
 def _contract(contract: str) -> Contract:
     return load_contract(contract)
+
+
+def _transport(name: str) -> Transport:
+    match name:
+        case "wire" | "boto3" as chosen:
+            return chosen
+    raise SettingsError(
+        f"the environment variable MILLRACE_TRANSPORT is {name!r}, not wire or boto3"
+    )

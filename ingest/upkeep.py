@@ -1,37 +1,22 @@
-"""Upkeep of a lake, as steps of a scheduled workflow (`infra/workflows/compact.asl.json`).
+"""The lake's upkeep, the half that DuckDB does: take in what landed, then seal what is final.
 
-Each step is one commit or none, so that an execution may end anywhere. What the world refuses is
-raised: the workflow tries again.
+`infra/workflows/compact.asl.json` has both halves' steps.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ingest import log
+from ingest import sealing
 from ingest.settings import Wiring
+from ingest.steps import Step
 from sinks.lake import manifest, work
 from sinks.lake.compact import compact
 from sinks.lake.workspace import Limits
 
 MEMORY_SHARE = 0.5  # of the function's, for DuckDB: the rest is Arrow's, and what is being written
-
-
-Step = Callable[[Mapping[str, Any], Wiring], dict[str, Any]]
-"""What the workflow's state says in, counts out."""
-
-
-def step(steps: Mapping[str, Step], state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
-    """Do what `state["step"]` names; returns counts. Raises `Raced`, `Clash`, a `SinkError`."""
-    name = state.get("step", "")
-    if name not in steps:
-        there = ", ".join(sorted(steps))
-        raise ValueError(f"step is {name!r}; the steps of this function are: {there}")
-    told = steps[name](state, wiring)
-    log.info("lake upkeep", step=name, contract=wiring.contract.name, **told)
-    return told
 
 
 def compacted(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
@@ -56,7 +41,14 @@ def compacted(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
     }
 
 
-COMPACT: Mapping[str, Step] = {"compact": compacted}
+def sealed(_: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
+    """Put markers, wait for them, and seal what is final by then; which source is behind most."""
+    sealer = sealing.sealer_of(wiring, limits())
+    found = sealer.mark(wiring.settings.seal.marker_seconds)
+    return sealing.counts(*sealer.seal()) | sealing.hindmost(found)
+
+
+COMPACT: Mapping[str, Step] = {"compact": compacted, "seal": sealed}
 
 
 def limits() -> Limits:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ingest import markers
+from ingest.seal_settings import SealSettings
 from sinks import control, ledger, raw
 from sinks.bucket import Bucket
 from sinks.errors import translated
@@ -67,6 +68,11 @@ class Known:
     used: Sequence[str] = ()
     shards: Mapping[str, int] = field(default_factory=dict)
     queues: Mapping[str, int] = field(default_factory=dict)
+
+
+def lanes_of(told: SealSettings) -> Lanes:
+    """How a stream's mapping works, as a function is told."""
+    return Lanes(told.lanes, told.margin_seconds * MICROS)
 
 
 def look(sources: Sources, parked: Iterable[Place] = ()) -> list[Watermark]:

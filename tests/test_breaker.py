@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from ingest import breaker, kinesis, sqs
 from ingest.breaker import Accepted, Breaker, Finding, Mapping, RejectLimits, Sample, Tripped
+from ingest.environment import SettingsError
 from ingest.process import process
-from ingest.settings import Settings, SettingsError, Wiring
+from ingest.settings import Settings, Wiring
 from ingest.stages import transform, write_hot
 from sinks.deadline import Deadline
 from tests.support import (

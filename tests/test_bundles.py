@@ -14,6 +14,7 @@ from loadtests.bench.local import endpoint
 
 PACKAGES = Path(sysconfig.get_path("platlib"))
 BUNDLE_MB_MAX = 130
+SERVICES_OF = {"compact": ("cloudwatch", "kinesis", "s3", "sqs"), "publish": ("glue", "s3")}
 LAMBDA_MB_MAX = 250  # Lambda quota: unzipped, layers included
 
 
@@ -37,7 +38,12 @@ def test_upkeep_starts_from_its_bundle_alone_and_fits_in_lambda(
     sizes = bundles.write({name: bundle(handler, PACKAGES)}, tmp_path)
     module = handler.rpartition(".")[0]
     more = "pyiceberg.io.pyarrow" if name == "publish" else library
-    code = f"import sys; sys.path[:0] = [{str(tmp_path / name)!r}]; import {module}, {more}"
+    code = f"""
+import sys; sys.path[:0] = [{str(tmp_path / name)!r}]
+import {module}, {more}, boto3
+for service in {SERVICES_OF[name]}: boto3.client(service, "us-east-1")
+assert ("duckdb" in sys.modules) == {name == "compact"}
+"""
     started = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(started, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr

@@ -28,7 +28,7 @@ from infra.local.state import State
 from infra.topology import BUCKET, LEDGER
 from ingest.publishing import PUBLISH, targets
 from ingest.settings import Wiring
-from ingest.upkeep import step
+from ingest.steps import step
 from sinks.bucket import Bucket
 from sinks.errors import Gone, Unavailable
 from sinks.lake import iceberg, iceberg_catalogs, iceberg_table, manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,20 +16,27 @@ from infra.esm.events import Place, kinesis_event
 from infra.esm.simulated_stream import SimulatedStream
 from infra.partitions import Complete, Lateness, shown
 from ingest import kinesis, markers, sqs
+from ingest.environment import SettingsError
 from ingest.parked import NOTHING, on_failure
 from ingest.process import process
-from ingest.sealing import Sealer
+from ingest.seal_settings import SealSettings
+from ingest.sealing import Sealer, sealer_of
+from ingest.settings import Settings, Wiring
+from ingest.steps import step
+from ingest.upkeep import COMPACT
 from ingest.watermarks import Sources
 from sinks import control
 from sinks.errors import Unavailable
 from sinks.lake import manifest, work
 from sinks.lake.manifest import File, Manifest, Partition, Raced, Seal
+from sinks.lake.plan import micros
 from sinks.lake.seal import open_because, seal
 from sinks.lake.watermark import Lanes, Watermark
 from sinks.lake.work import Choice
-from sinks.lake.workspace import workspace
+from sinks.lake.workspace import Limits, workspace
 from tests.edge import Edge, document
-from tests.support import NOON, SECOND, Context, cloud, reading
+from tests.support import NOON, SECOND, TOPOLOGY, Context, InProcessWorkflow, client, cloud, reading
+from tests.test_queue_age import put_age
 from transform.pipeline import Transform
 
 STREAM, QUEUE = "millrace-telemetry", "millrace-telemetry"
@@ -329,6 +337,91 @@ def test_hours_are_shown_with_what_is_in_them(made: Pipeline):
     assert told["completeness"] == {"seen": 6, "counted": 7}
     assert told["sealed"]["as_of"] == "2026-11-24T12:00:05Z"
     json.dumps([one.to_json() for one in found])
+
+
+# As the upkeep workflow does it
+
+
+def function(made: Pipeline, *, delivers: bool = True) -> Wiring:
+    """The function that seals, as the topology describes it; shards are read while it waits."""
+    account, clock = made.edge.account, made.edge.clock
+    account.sqs.create_queue(QueueName=TOPOLOGY.dead_letters.name)
+    told = SealSettings.of(TOPOLOGY.upkeep.compact.environment)
+    wiring = account.wiring(clock, seal=told)
+    wiring.sqs, wiring.kinesis, wiring.cloudwatch = account.sqs, made.kinesis, None
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if delivers:
+            made.deliver(ZERO, ONE)
+
+    wiring.waiting = replace(wiring.waiting, sleep=sleep)
+    return wiring
+
+
+def patient(wiring: Wiring, **told: int) -> Settings:
+    """A function's settings, with what it is told of seals changed."""
+    return replace(wiring.settings, seal=replace(wiring.settings.seal, **told))
+
+
+def test_the_workflow_seals_before_it_publishes(made: Pipeline):
+    made.put(ZERO, reading(moment=HALF_PAST))
+    made.deliver(ZERO)
+    wiring = function(made)
+    account = made.edge.account
+    shown: list[Seal | None] = []
+
+    def publish(state: dict[str, Any], _: Any) -> dict[str, Any]:
+        if state["step"] == "publish":
+            shown.append(manifest.read(account.bucket, "telemetry").by_hour[ELEVEN].seal)
+        return {}
+
+    compact, shows = TOPOLOGY.upkeep.functions
+    steps = {compact.name: lambda state, _: step(COMPACT, state, wiring), shows.name: publish}
+    workflow = InProcessWorkflow(TOPOLOGY, steps, account.dynamodb, upkeep=True)
+    first = workflow.run({}, 900)
+    assert workflow.entered == ["Compact", "More?", "Seal", "Publish", "Retire", "Done"]
+    assert (first["seal"]["hours"], first["seal"]["sealed"]) == (1, 0)  # late rows are allowed yet
+    wiring.settings = patient(wiring, lateness_seconds=0)
+    again = workflow.run({}, 900)
+    assert (again["seal"]["sealed"], again["seal"]["newly"]) == (1, 1)
+    assert [seal is not None for seal in shown] == [False, True]
+
+
+def test_the_wait_for_markers_is_bounded_and_who_is_behind_is_told(made: Pipeline):
+    made.put(ZERO, reading(moment=HALF_PAST))
+    made.deliver(ZERO)
+    wiring = function(made, delivers=False)
+    told = step(COMPACT, {"step": "seal"}, wiring)
+    assert wiring.settings.seal.marker_seconds - 1 <= sum(made.edge.clock.naps) <= 60
+    assert told["hindmost"] == f"{STREAM}/{ONE}"
+    assert told["hindmost_why"] == "nothing of it has been settled yet"
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_the_wait_ends_with_the_last_marker_whatever_waits_in_a_queue(made: Pipeline, factor: int):
+    wiring = function(made)
+    made.edge.account.sqs.send_message(QueueUrl=made.url, MessageBody="later")
+    wiring.settings = patient(wiring, lanes=factor)
+    step(COMPACT, {"step": "seal"}, wiring)
+    assert len(made.edge.clock.naps) == 1
+
+
+def test_a_queue_is_as_far_as_its_oldest_message_which_cloudwatch_knows(made: Pipeline):
+    wiring = function(made)
+    made.edge.account.sqs.send_message(QueueUrl=made.url, MessageBody="later")
+    wiring.cloudwatch = client("cloudwatch")
+    at = datetime.fromtimestamp(made.edge.clock.now, UTC) - timedelta(seconds=125)
+    put_age(wiring.cloudwatch, QUEUE, 40, at)
+    found = sealer_of(wiring, Limits()).look()
+    began = micros(at.replace(second=0, microsecond=0))
+    assert [one.until for one in found if one.queue] == [began - 40 * SECOND]
+
+
+def test_without_its_sources_names_nothing_can_be_sealed(made: Pipeline):
+    wiring = made.edge.account.wiring(made.edge.clock)
+    with pytest.raises(SettingsError, match=r"MILLRACE_STREAM, .* must all be set"):
+        step(COMPACT, {"step": "seal"}, wiring)
 
 
 # The rule itself

@@ -14,7 +14,8 @@ import pytest
 
 from ingest import settings
 from ingest.clients import Transport
-from ingest.settings import Settings, SettingsError, Wiring
+from ingest.environment import SettingsError
+from ingest.settings import Settings, Wiring
 from ingest.stages import ANSWER_SECONDS, ENQUEUE_SECONDS
 from sinks.repair import Limits
 from tests.support import SETTINGS, TOPOLOGY, Clock, Context, cloud, json_error, loopback
@@ -51,6 +52,22 @@ def test_settings_are_what_the_environment_says():
     )
     said = {"MILLRACE_REPAIR_SHARE_MAX": "0.05", "MILLRACE_REPAIR_ROWS_MAX": "7"}
     assert Settings.of(COMPLETE | said).repair == Limits(share_max=0.05, rows_max=7)
+
+
+def test_how_patient_a_seal_is_can_be_said():
+    said = {"MILLRACE_LATENESS_SECONDS": "3600", "MILLRACE_MARKER_SECONDS": "5"}
+    seal = Settings.of({**TOPOLOGY.upkeep.compact.environment, **said}).seal
+    assert (seal.lateness_seconds, seal.marker_seconds) == (3_600, 5)
+    with pytest.raises(SettingsError, match="MILLRACE_LATENESS_SECONDS is '10m', no number"):
+        Settings.of(COMPLETE | {"MILLRACE_LATENESS_SECONDS": "10m"})
+
+
+def test_an_endpoint_for_all_services_has_no_metrics(aws: pytest.MonkeyPatch):
+    assert Wiring(SETTINGS).cloudwatch is not None
+    aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert Wiring(SETTINGS).cloudwatch is None
+    aws.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", "http://127.0.0.1:2")
+    assert Wiring(SETTINGS).cloudwatch is not None
 
 
 @pytest.mark.parametrize(

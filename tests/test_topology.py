@@ -21,6 +21,7 @@ from infra.relations import (
 )
 from infra.topology import TELL_PAUSE_SECONDS, TELL_TRIES, WORKFLOWS, Topology, pipeline
 from ingest import feed
+from ingest.seal_settings import SealSettings
 from ingest.settings import Settings
 from ingest.workflow import TransformDied
 from transform.contract_file import load_contract
@@ -40,6 +41,12 @@ def changed(path: str, **changes: Any) -> Topology:
     if inner:
         changes = {inner: replace(getattr(part, inner), **changes)}
     return replace(SOUND, **{name: replace(part, **changes)})
+
+
+def told(**said: int) -> dict[str, Any]:
+    """The environment of the function that seals, some of it said otherwise."""
+    names = {f"MILLRACE_{name.upper()}": str(value) for name, value in said.items()}
+    return {"environment": {**SOUND.upkeep.compact.environment, **names}}
 
 
 # Relations
@@ -102,6 +109,8 @@ def changed(path: str, **changes: Any) -> Topology:
         ("upkeep.publish", {"reserved_concurrency": 2}, "upkeep's functions must reserve 1"),
         ("upkeep.publish", {"timeout_seconds": 901}, "upkeep's functions have at most 900 s"),
         ("upkeep", {"timeout_seconds": 3_599}, "room for four steps at least"),
+        ("upkeep.compact", {"timeout_seconds": 119}, "leave a seal half of its function's time"),
+        ("upkeep.compact", told(lanes=2), "a seal must know the stream mapping's factor"),
     ],
 )
 def test_a_relation_that_does_not_hold_is_named(path: str, changes: dict[str, Any], why: str):
@@ -124,10 +133,25 @@ def test_a_relation_that_does_not_hold_is_named(path: str, changes: dict[str, An
         ("ingest_stream", {"reserved_concurrency": 2}),
         ("hot", {"reserved_concurrency": 8}),
         ("stream", {"shards": 18}),
+        ("upkeep.compact", {"timeout_seconds": 120}),
     ],
 )
 def test_a_relation_that_just_holds_is_accepted(path: str, changes: dict[str, Any]):
     changed(path, **changes)
+
+
+@pytest.mark.parametrize("margin_seconds", [181, 180])
+def test_with_lanes_a_seal_knows_how_long_a_record_may_be_on_its_way(margin_seconds: int):
+    sealing = replace(SOUND.upkeep.compact, **told(lanes=2, margin_seconds=margin_seconds))
+    parts: dict[str, Any] = {
+        "stream_mapping": replace(SOUND.stream_mapping, parallelization_factor=2),
+        "upkeep": replace(SOUND.upkeep, compact=sealing),
+    }
+    if margin_seconds == 181:  # the window and ingest's timeout
+        replace(SOUND, **parts)
+        return
+    with pytest.raises(ValueError, match="over what waits"):
+        replace(SOUND, **parts)
 
 
 def test_the_edges_between_parts_meet():
@@ -143,6 +167,12 @@ def test_the_edges_between_parts_meet():
     assert SOUND.repair.environment["MILLRACE_REPAIR_QUEUE"] == SOUND.repair_queue.name
     assert len({queue.name for queue in SOUND.queues}) == 3
     assert SOUND.hot_table.ttl_attribute == "expires_at"
+    seal = SealSettings.of(SOUND.upkeep.compact.environment)
+    assert (seal.stream, seal.queue) == (SOUND.stream.name, SOUND.queue.name)
+    assert seal.dead_letters == SOUND.dead_letters.name
+    assert seal.on_failure_prefix == SOUND.stream_mapping.on_failure_prefix
+    assert (seal.lanes, seal.margin_seconds) == (1, 181)
+    assert (seal.lateness_seconds, seal.marker_seconds) == (600, 60)
 
 
 def test_handlers_are_import_paths_and_environments_are_complete():
@@ -181,7 +211,9 @@ def test_a_pipeline_can_have_a_fifo_queue():
     )
     assert (made.queue_mapping.batch_size, made.queue_mapping.window_seconds) == (10, 0)
     assert not made.repair_queue.fifo
-    changed = {"queue", "dead_letters", "queue_mapping"}
+    seal = SealSettings.of(made.upkeep.compact.environment)
+    assert (seal.queue, seal.dead_letters) == (made.queue.name, made.dead_letters.name)
+    changed = {"queue", "dead_letters", "queue_mapping", "upkeep"}
     assert {name for name, part in vars(made).items() if part != vars(SOUND)[name]} == changed
     assert len(pipeline("x" * 40, "telemetry", fifo=True).dead_letters.name) <= 80
 

@@ -20,11 +20,12 @@ from infra.local.resources import Client
 from infra.local.state import State
 from infra.partitions import text
 from infra.topology import pipeline
-from ingest.sealing import Sealer
+from ingest.seal_settings import SealSettings
+from ingest.sealing import Sealer, counts
 from sinks.lake.manifest import Manifest
 from transform.contract import Contract
 
-LATENESS = timedelta(minutes=10)
+LATENESS = timedelta(seconds=SealSettings.lateness_seconds)
 TIMEOUT = timedelta(seconds=30)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -109,14 +110,9 @@ def _clients(state: State, contract: Contract, *, marked: bool) -> Iterator[tupl
 
 
 def _told(before: Manifest, after: Manifest) -> dict[str, Any]:
-    seals = {part.hour: part.seal for part in after.partitions if part.seal}
-    held = {part.hour for part in before.partitions if part.seal}
+    as_of = [part.seal.as_of for part in after.partitions if part.seal]
     return {
         "contract": after.contract,
-        "version": after.version,
-        "hours": len(after.partitions),
-        "sealed": len(seals),
-        "newly": len(seals.keys() - held),
-        "missing": sum(one.missing for one in seals.values()),
-        "as_of": text(max(one.as_of for one in seals.values())) if seals else None,
+        **counts(before, after),
+        "as_of": text(max(as_of)) if as_of else None,
     }

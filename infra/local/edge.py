@@ -11,11 +11,11 @@ from infra.parked import parked
 from infra.topology import Topology
 from ingest.parked import Parked
 from ingest.parking import Parking
+from ingest.seal_settings import SealSettings
 from ingest.settings import Settings, Wiring
-from ingest.watermarks import MICROS, Sources
+from ingest.watermarks import Sources, lanes_of
 from ingest.workflow import BotoExecutions, Workflow
 from sinks.bucket import Bucket
-from sinks.lake.watermark import Lanes
 from sinks.table import Table
 
 
@@ -59,12 +59,10 @@ def parking_of(topology: Topology, client: Client) -> Parking:
 
 def sources_of(topology: Topology, client: Client) -> Sources:
     """What tells how far the pipeline's sources are; no metric knows a queue's ages here."""
-    mapping = topology.stream_mapping
-    margin = mapping.window_seconds + topology.ingest_stream.timeout_seconds
     return Sources(
         pipeline=topology.service,
         stream=topology.stream.name,
-        lanes=Lanes(mapping.parallelization_factor, int(margin * MICROS)),
+        lanes=lanes_of(SealSettings.of(topology.upkeep.compact.environment)),
         queues={
             queue.name: resources.queue_url(client, queue)
             for queue, _ in resources.queues_of(topology, client)

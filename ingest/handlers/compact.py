@@ -1,11 +1,12 @@
-"""Lambda function: the lake's compaction, a step of its scheduled workflow."""
+"""Lambda function: the lake's compaction and its seals, steps of its scheduled workflow."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ingest.settings import Context, wiring
-from ingest.upkeep import COMPACT, step
+from ingest.steps import step
+from ingest.upkeep import COMPACT
 
 
 def handler(state: dict[str, Any], _: Context) -> dict[str, Any]:

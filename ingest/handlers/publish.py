@@ -6,7 +6,7 @@ from typing import Any
 
 from ingest.publishing import PUBLISH
 from ingest.settings import Context, wiring
-from ingest.upkeep import step
+from ingest.steps import step
 
 
 def handler(state: dict[str, Any], _: Context) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from sinks import distinct
 from sinks.lake.manifest import Absorbed, Manifest, absorbed_keys, arrival_hour
 from sinks.lake.workspace import Workspace
 from sinks.landing import DROPPED, LANDING, QUARANTINE
+from transform import markers
 from transform.tables import MICROS
 
 LOSERS = "losers"
 KEY = f"{distinct.POSITION}, _generation"
 _NARROW = f"{distinct.ELEMENT}, {distinct.GENERATION}, _elements"
+_NO_MARKER = f"_rule <> '{markers.RULE}'"
 ENDS = "epoch_us(min(_arrival)), epoch_us(max(_arrival))"
 
 
@@ -52,7 +54,8 @@ def overlap(spans: Iterable[Span]) -> tuple[int, int] | None:
 class Contest:
     """Landed objects and marks that are new to a lake, and what that takes away of either.
 
-    `landed` says of each object which generations are in it.
+    `landed` says of each object which generations are in it. Markers' marks are passed over: at a
+    marker's position there is no record, by any generation.
     """
 
     def __init__(
@@ -96,10 +99,13 @@ class Contest:
 
     def _seen(self, keys: Sequence[str]) -> list[tuple[str, Span]]:
         """Which generations made marks, and between which arrivals, by key."""
-        found = self._work.read(keys, f"filename, _generation, {ENDS}")
-        if not found:
-            return []
-        rows = self._work.rows(f"{found} GROUP BY ALL")
+        columns = f"filename, _generation, {ENDS}"
+        dropped = _of(DROPPED, keys)
+        found = [
+            self._work.read([key for key in keys if key not in dropped], columns),
+            self._work.read(dropped, columns, _NO_MARKER),
+        ]
+        rows = [row for sql in found if sql for row in self._work.rows(f"{sql} GROUP BY ALL")]
         named = {str(self._work.fetched[key]): key for key in keys}
         return [(named[path], Span(*rest)) for path, *rest in rows]
 
@@ -141,12 +147,13 @@ class Contest:
         marks = [*self._marks, *self._old_marks(first, last)]
         kinds = {
             "landing": [*self._landed, *self._held(first, last)],
-            QUARANTINE: [key for key in marks if key.startswith(f"{QUARANTINE}/")],
-            DROPPED: [key for key in marks if key.startswith(f"{DROPPED}/")],
+            QUARANTINE: _of(QUARANTINE, marks),
+            DROPPED: _of(DROPPED, marks),
         }
         within = f"epoch_us(_arrival) BETWEEN {first} AND {last}"
         for name, keys in kinds.items():
-            rows = self._work.read(keys, _NARROW, within)
+            where = f"{within} AND {_NO_MARKER}" if name == DROPPED else within
+            rows = self._work.read(keys, _NARROW, where)
             if not rows and name == "landing":
                 return False
             self._work.db.execute(
@@ -175,6 +182,10 @@ class Contest:
         lists = self._marked(first, last)
         keys = absorbed_keys(self._work.bucket, lists).column("key").to_pylist()
         return [key for key in keys if not key.startswith(f"{LANDING}/")]
+
+
+def _of(kind: str, keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if key.startswith(f"{kind}/")]
 
 
 def _start(hour: str) -> int:

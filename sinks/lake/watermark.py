@@ -49,7 +49,8 @@ class Lanes:
 class Watermark:
     """Of one source: all that arrived `until` then is settled; None where nothing is known.
 
-    `ended` is a shard that was read to its end: it holds nothing back. `why` is for people.
+    `ended` is a shard that was read to its end: it holds nothing back. `why` is for people. A
+    `queue` takes no markers.
     """
 
     source: str
@@ -57,6 +58,7 @@ class Watermark:
     exact: bool
     why: str
     ended: bool = False
+    queue: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,12 +156,13 @@ def of_queue(queue: Queue) -> Watermark:
     """The watermark of a queue: approximate, but of one that is empty and never had a message."""
     source = f"queue {queue.name}"
     if not (queue.used or queue.messages):
-        return Watermark(source, queue.until, exact=True, why="nothing ever came through it")
+        why = "nothing ever came through it"
+        return Watermark(source, queue.until, exact=True, why=why, queue=True)
     why = "it is empty"
     if queue.messages:
         why = f"{queue.messages:,} messages wait; "
         why += "its oldest message" if queue.oldest_seconds is not None else "when it was empty"
-    return Watermark(source, queue.until, exact=False, why=why)
+    return Watermark(source, queue.until, exact=False, why=why, queue=True)
 
 
 def least(watermarks: Iterable[Watermark]) -> tuple[int | None, bool]:
