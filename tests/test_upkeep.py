@@ -21,12 +21,14 @@ from ingest.steps import step
 from sinks import landing, raw
 from sinks.deadline import Deadline
 from sinks.lake import manifest, reader, work
+from sinks.lake.contest import Contest, Span
 from sinks.lake.plan import SETTLING, micros, plan
 from sinks.lake.work import Choice
 from sinks.lake.workspace import Limits, workspace
 from sinks.ledger import Attempt
 from sinks.ledger import attempt as read_attempt
 from tests.support import TOPOLOGY, Clock, Cloud, InProcessWorkflow, cloud, delivery
+from transform import markers
 from transform.contract import Contract
 from transform.contract_file import load_contract, parse_contract
 from transform.pipeline import Transform
@@ -141,6 +143,22 @@ def test_a_quiet_ledger_is_said_to_be_seen_from_time_to_time(account: Cloud) -> 
     assert [lake.version for lake in found] == [1, 1, 2]
     assert found[-1].settled_until == micros(NOW + timedelta(hours=9) - SETTLING)
     assert found[-1].partitions == found[0].partitions
+
+
+def test_a_marker_under_other_rules_contests_nothing(account: Cloud) -> None:
+    text = TELEMETRY.source.decode().replace("version = 1", "version = 2", 1)
+    later = Transform(parse_contract(text.encode(), "telemetry.toml"), older=(TELEMETRY,))
+    settled(account, [reading(1)], Transform(TELEMETRY), "a")
+    settled(account, [markers.body("shardId-000000000000", 1)], later, "b")
+    lake = manifest.read(account.bucket, "telemetry")
+    objects = work.find(account.bucket, account.ledger, lake, Choice(), NOW.timestamp).objects
+    with workspace(account.bucket, LIMITS) as room:
+        marks = [one.key for one in objects if not one.landed]
+        landed = {one.key: [Span("a", 0, 2**62)] for one in objects if one.landed}
+        contest = Contest(room, lake, landed, marks)
+    assert (len(marks), contest.window, contest.marks()) == (1, None, {})
+    assert run(account, TELEMETRY, Choice(limits=LIMITS)) == [1]
+    assert [one.marked_by for one in manifest.read(account.bucket, "telemetry").absorbed] == [()]
 
 
 # ---- The workflow ----
