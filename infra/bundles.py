@@ -31,8 +31,8 @@ from infra.topology import pipeline
 ROOT = Path(__file__).parent.parent
 OURS = ("transform", "sinks", "ingest")
 MB = 1_000_000  # bytes, as in the targets and on AWS' pages
-SERVICES = (
-    *("cloudwatch", "dynamodb", "glue", "kinesis", "lambda", "s3", "sqs", "stepfunctions", "sts"),
+SERVICES = frozenset(
+    ["cloudwatch", "dynamodb", "glue", "kinesis", "lambda", "s3", "sqs", "stepfunctions", "sts"]
 )
 """Whose clients functions make; `sts` is for credentials of a web identity."""
 

@@ -143,7 +143,7 @@ class Workflow:
 class Upkeep:
     """A Standard workflow that EventBridge starts, one execution at a time, and its functions.
 
-    Each step is one invocation. Locally `millrace compact` does the same.
+    Each step is one invocation. Locally `millrace compact` and `millrace seal` do the same.
     """
 
     name: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -68,8 +68,9 @@ class Sealer:
         markers.put(sources.kinesis, sources.stream, shards, started)
         heard_of = started - (sources.lanes.margin if sources.lanes.factor > 1 else 0)
         until = sources.clock() + timeout_seconds
+        gone = self._gone()
         while True:
-            found = self.look()
+            found = watermarks.look(sources, gone)
             behind = any(
                 (one.until or 0) < heard_of for one in found if not (one.ended or one.queue)
             )
@@ -79,9 +80,7 @@ class Sealer:
 
     def look(self) -> list[Watermark]:
         """How far the sources are."""
-        lanes = self.sources.lanes.factor > 1
-        gone: Iterable[Place] = self.parked().places() if lanes else ()
-        return watermarks.look(self.sources, gone)
+        return watermarks.look(self.sources, self._gone())
 
     def seal(self) -> tuple[Manifest, Manifest]:
         """Seal what is final; the lake before and after. Raises `Raced`, a `SinkError`."""
@@ -101,6 +100,10 @@ class Sealer:
             except Raced:
                 continue
         raise Raced(f"{self.contract.name}: {TRIES_MAX} times another committer was faster")
+
+    def _gone(self) -> Collection[Place]:
+        """What no source brings again, where that is asked: with one lane nothing waits beside."""
+        return self.parked().places() if self.sources.lanes.factor > 1 else ()
 
     def _missing(
         self, work: Workspace, lake: Manifest, parked: Parked, until: int | None
