@@ -65,7 +65,7 @@ def columns_of(contract: Contract, names: Sequence[str] = ()) -> list[str]:
     when = contract.hot_when.names if contract.hot_when else ()
     own = [f.name for f in contract.hot_columns]
     place = () if contract.record_id else ("_record_id",)
-    more = ("_rescued", *place, "_digest", "_arrival", "_index")
+    more = ("_rescued", *place, "_digest", "_arrival")
     return list(dict.fromkeys((*own, *puts.of_others(contract, names), *when, *more)))
 
 
@@ -81,7 +81,7 @@ def key_columns_of(contract: Contract) -> list[str]:
     elif contract.latest:
         place = ("_record_id",)  # which the newest is told by
     own = (contract.device, contract.event_time, "_digest")
-    return list(dict.fromkeys((*own, *place, *when, "_arrival", "_index")))
+    return list(dict.fromkeys((*own, *place, *when, "_arrival")))
 
 
 def write(  # noqa: PLR0913, PLR0917  what, where, until when, and how it is read
