@@ -10,7 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transform.columns import below, repeated, scalar, whole
+from transform.columns import below, numbers, repeated, scalar, whole
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
@@ -199,8 +199,10 @@ def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
 
 def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     """A field's values as its column; timestamps in microseconds."""
-    if kind == "timestamp":
-        return pa.array(values, UTC_MICROS)
+    if kind == "float64":
+        return numbers(values, "d", ARROW_TYPES[kind])
+    if kind in {"int64", "timestamp"}:
+        return numbers(values, "q", ARROW_TYPES[kind])
     return pa.array(values, ARROW_TYPES[kind])
 
 
