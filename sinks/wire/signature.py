@@ -31,6 +31,26 @@ def stamp(seconds: int) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
 
 
+class Keyed:
+    """HMAC-SHA256 (RFC 2104) of a day's many texts by one key.
+
+    The hashes that the key begins are kept and copied: half of the time of `hmac.digest`, which
+    begins them anew and looks its algorithm up first.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        padded = key.ljust(hashlib.sha256().block_size, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def digest(self, text: bytes) -> str:
+        """In hexadecimal."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class Kind:
     """Requests that differ in path, body and the values of some headers alone.
@@ -59,7 +79,7 @@ class Template:
     _canonical: str
     _text: str
     _head: str
-    _key: bytes
+    _keyed: Keyed
     _sized: bool
 
     def head(
@@ -73,7 +93,7 @@ class Template:
                 raise Misconfigured("a header would hold what no header may")
         canonical = self._canonical % (path, *values, stamped, payload)
         text = self._text % (stamped, hashlib.sha256(canonical.encode()).hexdigest())
-        signature = hmac.digest(self._key, text.encode(), "sha256").hex()
+        signature = self._keyed.digest(text.encode())
         sized = (size,) if self._sized else ()
         return (self._head % (path, *values, stamped, signature, *sized)).encode()
 
@@ -83,7 +103,7 @@ class Signer:
 
     def __init__(self, service: str, region: str) -> None:
         self._service, self._region = service, region
-        self._kept: tuple[str, str, bytes] = ("", "", b"")
+        self._kept: tuple[str, str, Keyed | None] = ("", "", None)
 
     def template(
         self, credentials: Credentials, kind: Kind, authority: str, prefix: str, day: str
@@ -119,17 +139,16 @@ class Signer:
             _text=f"{ALGORITHM}\n%s\n{_literal(scope)}\n%s",
             _head=f"{kind.method} {path} HTTP/1.1\r\n{lines}"
             f"authorization: {_literal(who)}, Signature=%s\r\n{length}{OWN}\r\n",
-            _key=self._key(credentials.secret_key, day),
+            _keyed=self._keyed(credentials.secret_key, day),
             _sized=sized,
         )
 
-    def _key(self, secret: str, day: str) -> bytes:
-        kept_secret, kept_day, key = self._kept
-        if kept_secret == secret and kept_day == day:
-            return key
-        key = signing_key(secret, day, self._region, self._service)
-        self._kept = secret, day, key
-        return key
+    def _keyed(self, secret: str, day: str) -> Keyed:
+        kept_secret, kept_day, keyed = self._kept
+        if keyed is None or (kept_secret, kept_day) != (secret, day):
+            keyed = Keyed(signing_key(secret, day, self._region, self._service))
+            self._kept = secret, day, keyed
+        return keyed
 
 
 def signing_key(secret: str, day: str, region: str, service: str) -> bytes:
