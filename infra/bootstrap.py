@@ -40,7 +40,7 @@ NEWEST_PYTHON = (3, 14)  # every locked package has a wheel up to here
 # holds twice while it installs (its cache and its temporary folder); the rest is for what the demo
 # writes and for the test and lint caches.
 DISK_NEEDED_MB = {"run": 800, "dev": 1300}
-DOWNLOAD_MB = {"run": 100, "dev": 185}
+DOWNLOAD_MB = {"run": 117, "dev": 254}
 MEMORY_NEEDED_MB = 2000  # the emulator, the function workers and the query engine, side by side
 
 PIP_LINES_SHOWN = 6  # enough for pip's reason and its hint, short enough to be read

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -31,7 +31,7 @@ from infra.topology import pipeline
 ROOT = Path(__file__).parent.parent
 OURS = ("transform", "sinks", "ingest")
 MB = 1_000_000  # bytes, as in the targets and on AWS' pages
-SERVICES = ("dynamodb", "lambda", "s3", "sqs", "stepfunctions", "sts")
+SERVICES = ("dynamodb", "glue", "lambda", "s3", "sqs", "stepfunctions", "sts")
 """Whose clients functions make; `sts` is for credentials of a web identity."""
 
 LEFT_OUT: dict[str, tuple[str, ...]] = {
@@ -67,6 +67,17 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
     "aws-lambda-powertools": ("aws_lambda_powertools/event_handler/openapi/swagger_ui/*",),
     "protobuf": ("google/protobuf/compiler/*",),
 }
+
+KEPT_FOR: dict[str, tuple[str, ...]] = {
+    # It reads and writes tables by datasets, on S3 by Arrow's own client.
+    "pyiceberg": (
+        "pyarrow/libarrow_s3*",
+        "pyarrow/_s3fs.*",
+        "pyarrow/_dataset*",
+        "pyarrow/_json.*",
+    ),
+}
+"""What is left out of bundles, but not of those with this module."""
 
 STRIPPED = ("*.so", "*.so.*")  # of symbols for debuggers and of no use to the loader
 
@@ -109,8 +120,11 @@ def bundle(handler: str, packages: Path) -> Bundle:
     for name in OURS:
         for file in (ROOT / name).rglob("*.toml"):  # contracts that are known by name
             files[str(file.relative_to(ROOT))] = file
+    kept = [
+        pattern for name, patterns in KEPT_FOR.items() if name in others for pattern in patterns
+    ]
     for distribution in _required(others, packages):
-        files |= _files_of(distribution)
+        files |= _files_of(distribution, kept)
     return Bundle(handler, dict(sorted(files.items())))
 
 
@@ -188,9 +202,10 @@ def _modules_of(distribution: Distribution) -> set[str]:
     return {top.partition(".")[0] for top in tops if not top.endswith((".dist-info", ".."))}
 
 
-def _files_of(distribution: Distribution) -> dict[str, Path]:
+def _files_of(distribution: Distribution, but: Collection[str]) -> dict[str, Path]:
+    """A distribution's files less what is left out; `but` are patterns of what is not."""
     name = _plain(distribution.metadata["Name"])
-    out = (*LEFT_OUT[""], *LEFT_OUT.get(name, ()))
+    out = [p for p in (*LEFT_OUT[""], *LEFT_OUT.get(name, ())) if p not in but]
     places = [str(file) for file in distribution.files or ()]
     kept = [
         place
@@ -224,8 +239,8 @@ def _strip(library: Path) -> None:
 
 def every_handler() -> dict[str, str]:
     """Handlers of all functions, by name: those of `handlers`, and upkeep's."""
-    upkeep = pipeline("telemetry", "telemetry").upkeep.function
-    return {**handlers(), "compact": upkeep.handler}
+    upkeep = pipeline("telemetry", "telemetry").upkeep
+    return {**handlers(), "compact": upkeep.compact.handler, "publish": upkeep.publish.handler}
 
 
 def handlers() -> dict[str, str]:

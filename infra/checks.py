@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sinks import distinct
+from transform.erased import RULE, WHOLE
 
 Kind = Literal["missing", "twice", "conflict", "unexplained"]
-FATES = ("delivered", "quarantined", "dropped", "parked", "redriven", "waiting", "missing")
+FATES = (
+    *("delivered", "quarantined", "dropped", "erased"),
+    *("parked", "redriven", "waiting", "missing"),
+)
 
 POSITION = distinct.POSITION
 AT = "concat_ws('/', _stream, _shard, _sequence)"
@@ -119,6 +123,7 @@ VIEWS = {
     """,
     "fates": f"""
         SELECT {POSITION}, _raw, CASE
+            WHEN fate = 'dropped' AND erased THEN 'erased'
             WHEN fate IS NOT NULL THEN fate
             WHEN parked.ok THEN 'parked'
             WHEN redriven.ok THEN 'redriven'
@@ -127,6 +132,10 @@ VIEWS = {
         FROM members
         LEFT JOIN (
             SELECT {POSITION}, {FATE} AS fate FROM counted GROUP BY ALL
+        ) USING ({POSITION})
+        LEFT JOIN (
+            SELECT {POSITION}, bool_and(_rule = '{RULE}') AS erased
+            FROM dropped_elements GROUP BY ALL
         ) USING ({POSITION})
         LEFT JOIN (SELECT *, true AS ok FROM parked) AS parked USING ({POSITION})
         LEFT JOIN (SELECT *, true AS ok FROM redriven) AS redriven USING ({POSITION})
@@ -160,7 +169,7 @@ VIEWS = {
     # Objects that are gone or have lost rows, and the records that an attempt had put there. What
     # had gone into which of an attempt's objects, its rules say again.
     "wrong_objects": f"""
-        {_wrong("landing", "delivered", "OR bytes <> landing_bytes")}
+        {_wrong("landing", "delivered", "OR bytes <> landing_bytes AND erased = 0")}
         UNION ALL {_wrong("quarantine", "quarantined")}
         UNION ALL {_wrong("dropped", "dropped")}
     """,
@@ -185,6 +194,17 @@ VIEWS = {
             ) r ON r._object IN (a.landing_key, a.quarantine_key, a.dropped_key)
         )
         GROUP BY ALL
+    """,
+    # Source records of an attempt that are erased, or part of them: a mark that is not its own
+    # stands for what it had made of them.
+    "erased_since": f"""
+        SELECT DISTINCT execution, _index
+        FROM attempts a JOIN left_out ON _raw = raw_key AND _generation = generation
+            AND _index >= first AND _index < first + received
+        WHERE _rule = '{RULE}' AND _object <> dropped_key AND NOT EXISTS (
+            FROM handed_back b
+            WHERE b.execution = a.execution AND _index >= low AND _index < high
+        )
     """,
 }
 
@@ -335,10 +355,22 @@ CHECKS = (
             ', its rules say ', coalesce(x.verdict, 'there is no such element'),
             CASE WHEN x.verdict = e.verdict THEN ' with other bytes' ELSE '' END)
         FROM (FROM every_row SEMI JOIN judged USING (_generation) SEMI JOIN raw_rows
-            USING (_raw, _index)) e
+            USING (_raw, _index) ANTI JOIN erased USING (_raw, _index, _sub)
+            ANTI JOIN (FROM erased WHERE _sub < 0) USING (_raw, _index)) e
         LEFT JOIN expected x ON x._raw = e._raw AND x._index = e._index AND x._sub = e._sub
             AND x._child = e._child AND x._generation = e._generation
         WHERE x.verdict IS DISTINCT FROM e.verdict OR x._digest IS DISTINCT FROM e._digest
+        """,
+    ),
+    Check(
+        "unexplained",
+        "erasure",
+        f"""
+        SELECT {AT}, concat('element ', e._sub, '/', e._child, ' is erased in ', e._raw,
+            ', and still ', e.verdict, ' in ', e._object, '; run the erasure again')
+        FROM every_row e SEMI JOIN erased x
+            ON x._raw = e._raw AND x._index = e._index AND x._sub IN (e._sub, {WHOLE})
+        WHERE e.verdict <> 'dropped'
         """,
     ),
     Check(
@@ -378,7 +410,7 @@ CHECKS = (
         """
         SELECT execution, concat('says delivered ', delivered, ', dropped ', dropped,
             ', quarantined ', quarantined, ' of ', received, '; its objects have ',
-            good, ', ', left_out, ' and ', bad, ', handed back are ', back)
+            good, ', ', left_out, ' and ', bad, ', handed back are ', back, ', erased ', gone)
         FROM (
             SELECT a.execution, any_value(a.delivered) AS delivered,
                 any_value(a.dropped) AS dropped,
@@ -386,9 +418,14 @@ CHECKS = (
                 count(*) FILTER (r.fate = 'delivered' AND NOT r.back) AS good,
                 count(*) FILTER (r.fate = 'dropped' AND NOT r.back) AS left_out,
                 count(*) FILTER (r.fate = 'quarantined' AND NOT r.back) AS bad,
-                any_value(coalesce(b.back, 0)) AS back
+                any_value(coalesce(b.back, 0)) AS back,
+                any_value(coalesce(e.gone, 0)) AS gone
             FROM attempts a
-            LEFT JOIN attempt_rows r USING (execution)
+            LEFT JOIN (FROM attempt_rows ANTI JOIN erased_since USING (execution, _index)) r
+                USING (execution)
+            LEFT JOIN (
+                SELECT execution, count(*) AS gone FROM erased_since GROUP BY ALL
+            ) e USING (execution)
             LEFT JOIN (
                 SELECT execution, sum(high - low) AS back FROM handed_back GROUP BY ALL
             ) b USING (execution)
@@ -397,7 +434,8 @@ CHECKS = (
                 AND (a.dropped_key = '' OR a.dropped_key IN (SELECT key FROM objects))
             GROUP BY a.execution
         )
-        WHERE delivered <> good OR dropped <> left_out OR quarantined <> bad
+        WHERE delivered < good OR dropped < left_out OR quarantined < bad
+            OR delivered + dropped + quarantined <> good + left_out + bad + gone
             OR delivered + dropped + quarantined + back <> received
         """,
     ),

@@ -19,13 +19,15 @@ import pyarrow.compute as pc
 
 from infra.parked import NOTHING, Parked, digest
 from sinks import contracts as kept_contracts
-from sinks import control, hot, landing, ledger, parquet, raw
+from sinks import control, erasures, hot, landing, ledger, parquet, raw
 from sinks.bucket import Bucket
+from sinks.erasures import Erasure
 from sinks.ledger import Attempt
 from sinks.table import Key, Table
 from transform.columns import repeated
 from transform.contract import Contract
 from transform.contract_file import parse_contract
+from transform.erased import erased_of
 from transform.pipeline import Transform
 from transform.records import (
     DROPPED_SCHEMA,
@@ -110,12 +112,13 @@ class Stores:
 
 @dataclass(frozen=True)
 class Object:
-    """One object as it was found. `rows` is of its footer."""
+    """One object as it was found. `rows` is of its footer, and what was erased of it besides."""
 
     key: str
     rows: int
     bytes: int
     sound: bool
+    erased: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Evidence:
     attempts: Sequence[Attempt]
     objects: Mapping[str, Object]
     rules: Rules
+    erasures: Sequence[Erasure]
 
 
 @dataclass
@@ -174,10 +178,12 @@ class Rules:
 def gather(stores: Stores) -> Evidence:
     """Read every store."""
     rules = rules_of(stores.bucket, stores.contracts)
-    raws = list(_read(stores.bucket, f"{raw.PREFIX}/", _raw))
-    landed = list(_read(stores.bucket, f"{landing.LANDING}/", partial(_landing, rules)))
-    rejected = list(_read(stores.bucket, f"{landing.QUARANTINE}/", partial(_marked, QUARANTINE)))
-    left_out = list(_read(stores.bucket, f"{landing.DROPPED}/", partial(_marked, DROPPED)))
+    notes = list(erasures.known(stores.bucket))
+    read = partial(_read, stores.bucket, erasures.digests(notes))
+    raws = list(read(f"{raw.PREFIX}/", _raw))
+    landed = list(read(f"{landing.LANDING}/", partial(_landing, rules)))
+    rejected = list(read(f"{landing.QUARANTINE}/", partial(_marked, QUARANTINE)))
+    left_out = list(read(f"{landing.DROPPED}/", partial(_marked, DROPPED)))
     more = [place.rows().select(LANDING.names).cast(LANDING) for place in stores.delivered]
     return Evidence(
         stores=stores,
@@ -189,6 +195,7 @@ def gather(stores: Stores) -> Evidence:
         attempts=list(ledger.attempts(stores.ledger)),
         objects={found.key: found for found, _ in (*raws, *landed, *rejected, *left_out)},
         rules=rules,
+        erasures=notes,
     )
 
 
@@ -212,12 +219,18 @@ class _Reader(Protocol):
     def __call__(self, key: str, file: parquet.File) -> pa.Table: ...
 
 
-def _read(bucket: Bucket, prefix: str, reader: _Reader) -> Iterator[tuple[Object, pa.Table]]:
+def _read(
+    bucket: Bucket, again: Mapping[str, set[str]], prefix: str, reader: _Reader
+) -> Iterator[tuple[Object, pa.Table]]:
+    """Objects under a prefix; `again` says what those hold that an erasure wrote again."""
+
     def one(key: str) -> tuple[Object, pa.Table]:
         data = bucket.get(key)
-        sound = hashlib.sha256(data).hexdigest() == key.rpartition("/")[2].partition(".")[0]
+        named = {key.rpartition("/")[2].partition(".")[0], *again.get(key, ())}
         file = parquet.File(data)
-        return Object(key, file.rows, len(data), sound), reader(key, file)
+        gone = int(file.metadata.get(erasures.ROWS, b"0"))
+        sound = hashlib.sha256(data).hexdigest() in named
+        return Object(key, file.rows + gone, len(data), sound, gone), reader(key, file)
 
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(one, list(bucket.keys(prefix)))
@@ -225,7 +238,11 @@ def _read(bucket: Bucket, prefix: str, reader: _Reader) -> Iterator[tuple[Object
 
 def _raw(key: str, file: parquet.File) -> pa.Table:
     table = file.read()
-    bodies = [digest(body) for body in table.column("_body").to_pylist()]
+    erased = {index for index, _ in erased_of(table)}
+    bodies = [
+        None if index in erased else digest(body)
+        for index, body in enumerate(table.column("_body").to_pylist())
+    ]
     return pa.table(
         [
             *(table.column(name) for name in RAW_SCHEMA.names),
@@ -233,7 +250,7 @@ def _raw(key: str, file: parquet.File) -> pa.Table:
             pa.array(range(table.num_rows), pa.int32()),
             pa.array(bodies, pa.string()),
         ],
-        schema=RAW,
+        schema=RAW.with_metadata(table.schema.metadata),
     )
 
 

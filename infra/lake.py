@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, time
 from decimal import Decimal
@@ -18,6 +19,7 @@ from infra.views import NAMES, Views, lineage, objects, rows_of
 from sinks import landing, ledger, raw
 from sinks.bucket import Bucket
 from sinks.lake import manifest
+from sinks.lake.resolve import HOUR_MICROS
 from sinks.lake.workspace import workspace
 from sinks.table import Table
 from transform.contract import Contract
@@ -72,9 +74,7 @@ class Lake:
         """
         if not sql.strip():
             raise QueryError("there is no SQL; try: SELECT * FROM records LIMIT 5")
-        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
-            views = Views(self._bucket, connection)
-            connection.execute("SET TimeZone = 'UTC'")
+        with self._asked() as (connection, views):
             named = set(re.findall(r"[a-z_][a-z0-9_]*", sql.lower()))
             if not named.isdisjoint(CATALOG_WORDS):
                 named.update(NAMES)
@@ -85,6 +85,29 @@ class Lake:
                 connection.register("raw", self.raw())
             found = _answer(connection, sql)
         return found.rename_columns(_distinct(found.column_names))
+
+    def of_device(self, contract: Contract, device: str, low: int, high: int) -> pa.Table:
+        """What `records` says of a device from event time `low` to before `high`, in its order.
+
+        Times are microseconds since 1970. Of the lake only the hours of the span are read.
+        """
+        hours = range(low // HOUR_MICROS, -(-high // HOUR_MICROS))
+        with self._asked() as (connection, views):
+            rows = views.within(contract, hours)
+            name = device.replace("'", "''")
+            return connection.sql(
+                f"SELECT * FROM ({rows}) WHERE \"{contract.device}\" = '{name}' "
+                f'AND "{contract.event_time}" >= make_timestamptz({low}) '
+                f'AND "{contract.event_time}" < make_timestamptz({high}) '
+                f'ORDER BY "{contract.event_time}", _record_id, _digest'
+            ).to_arrow_table()
+
+    @contextmanager
+    def _asked(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, Views]]:
+        """A connection that is gone afterwards, and the views that it may get."""
+        with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection, Views(self._bucket, connection)
 
     def lineage(self, contract: Contract) -> pa.Table:
         """What law 5 asks of every delivered row: those of the lake, and fresh ones."""

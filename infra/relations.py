@@ -178,15 +178,15 @@ def _upkeep(made: Topology) -> list[Relation]:
     upkeep = made.upkeep
     return [
         (
-            upkeep.function.reserved_concurrency == 1,
-            "upkeep must reserve 1: of two compactions at once the slower begins again",
+            all(f.reserved_concurrency == 1 for f in upkeep.functions),
+            "upkeep's functions must reserve 1: of two committers the slower begins again",
         ),
         (
-            upkeep.function.timeout_seconds <= LAMBDA_TIMEOUT_MAX_SECONDS,
-            f"upkeep's function has at most {LAMBDA_TIMEOUT_MAX_SECONDS} s",
+            all(f.timeout_seconds <= LAMBDA_TIMEOUT_MAX_SECONDS for f in upkeep.functions),
+            f"upkeep's functions have at most {LAMBDA_TIMEOUT_MAX_SECONDS} s",
         ),
         (
-            2 * upkeep.function.timeout_seconds <= upkeep.timeout_seconds,
-            "upkeep's timeout must have room for two steps at least",
+            4 * upkeep.compact.timeout_seconds <= upkeep.timeout_seconds,
+            "upkeep's timeout must have room for four steps at least",
         ),
     ]

@@ -20,6 +20,7 @@ from infra.parked import digest
 from sinks import ledger
 from sinks.ledger import Attempt
 from sinks.table import Key
+from transform.erased import erased_of
 from transform.pipeline import Transform
 from transform.records import DIGEST
 
@@ -47,8 +48,15 @@ EXPECTED = pa.schema(
     ]
 )
 OBJECTS = pa.schema(
-    [("key", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sound", pa.bool_())]
+    [
+        ("key", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sound", pa.bool_()),
+        ("erased", pa.int64()),
+    ]
 )
+ERASED = pa.schema([("_raw", pa.string()), ("_index", pa.int32()), ("_sub", pa.int32())])
 HANDED_BACK = pa.schema([("execution", pa.string()), ("low", pa.int64()), ("high", pa.int64())])
 KEYS = pa.schema([("_contract", pa.string()), ("_pk", pa.string()), ("_sk", pa.string())])
 ATTEMPTS = pa.schema(
@@ -92,6 +100,7 @@ def _load(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> Again:
         "queues": _queues(stores),
         "pointers": _pointers(stores),
         "judged": _judged(again, evidence),
+        "erased": _erased(evidence),
     }
     for name, table in tables.items():
         db.register(f"_{name}", table)
@@ -148,6 +157,16 @@ def _judged(again: Again, evidence: Evidence) -> pa.Table:
     }
     known |= set(again.table.column("_generation").unique().to_pylist())
     return pa.table({"_generation": pa.array(sorted(known), pa.string())})
+
+
+def _erased(evidence: Evidence) -> pa.Table:
+    """What raw objects say is erased of them; `_sub` is less than 0 where a whole body is empty."""
+    rows = [
+        {"_raw": key, "_index": index, "_sub": sub}
+        for key, table in evidence.raw_tables.items()
+        for index, sub in erased_of(table)
+    ]
+    return pa.Table.from_pylist(rows, ERASED)
 
 
 def _handed_back(attempts: Sequence[Attempt]) -> pa.Table:

@@ -141,16 +141,22 @@ class Workflow:
 
 @dataclass(frozen=True)
 class Upkeep:
-    """A Standard workflow that EventBridge starts, one execution after the other, and its function.
+    """A Standard workflow that EventBridge starts, one execution at a time, and its functions.
 
-    Each step is one invocation of the function. Locally `millrace compact` does the same.
+    Each step is one invocation. Locally `millrace compact` does the same.
     """
 
     name: str
     definition: str
     every_minutes: int
+    orphans_every_minutes: int  # ... with `{"orphans": true}`: it lists what landed
     timeout_seconds: int
-    function: Function
+    compact: Function
+    publish: Function
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        return (self.compact, self.publish)
 
 
 @dataclass(frozen=True)
@@ -224,11 +230,14 @@ class Topology:
         }
         return _filled(self.workflow.definition, values)
 
-    def upkeep_definition(self, function_arn: str) -> str:
-        """The ASL text of the lake's upkeep."""
+    def upkeep_definition(self, function_arns: Mapping[str, str]) -> str:
+        """The ASL text of the lake's upkeep; `function_arns` is by function name."""
+        compact, publish = self.upkeep.functions
         values: dict[str, str | int] = {
-            "CompactFunctionArn": function_arn,
-            "CompactTimeoutSeconds": self.upkeep.function.timeout_seconds,
+            "CompactFunctionArn": function_arns[compact.name],
+            "CompactTimeoutSeconds": compact.timeout_seconds,
+            "PublishFunctionArn": function_arns[publish.name],
+            "PublishTimeoutSeconds": publish.timeout_seconds,
             "UpkeepTimeoutSeconds": self.upkeep.timeout_seconds,
         }
         return _filled(self.upkeep.definition, values)
@@ -379,18 +388,27 @@ def _repair(prefix: str, environment: Environment) -> Function:
 
 def _upkeep(prefix: str, environment: Environment) -> Upkeep:
     """The lake's: one commit sorts five million rows in half a minute, and in two gigabytes."""
+    compact = Function(
+        name=f"{prefix}-compact",
+        handler="ingest.handlers.compact.handler",
+        memory_mb=3_538,  # two vCPUs
+        timeout_seconds=900,
+        reserved_concurrency=1,  # of two at once the slower would begin again
+        environment=MappingProxyType(dict(environment)),
+        storage_mb=10_240,
+    )
     return Upkeep(
         name=f"{prefix}-upkeep",
         definition="compact.asl.json",
         every_minutes=15,
+        orphans_every_minutes=24 * 60,
         timeout_seconds=6 * 3_600,
-        function=Function(
-            name=f"{prefix}-compact",
-            handler="ingest.handlers.compact.handler",
-            memory_mb=3_538,  # two vCPUs
-            timeout_seconds=900,
-            reserved_concurrency=1,  # of two at once the slower would begin again
-            environment=MappingProxyType(dict(environment)),
-            storage_mb=10_240,
+        compact=compact,
+        publish=replace(
+            compact,
+            name=f"{prefix}-publish",
+            handler="ingest.handlers.publish.handler",
+            memory_mb=1_769,
+            storage_mb=512,
         ),
     )

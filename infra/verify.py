@@ -126,6 +126,9 @@ def _ordered(findings: Sequence[Finding]) -> list[Finding]:
 def _plain_findings(evidence: Evidence) -> Iterable[Finding]:
     for key in evidence.stores.parked.unreadable:
         yield Finding("unexplained", "on_failure", key, "is not what AWS writes there")
+    for note in evidence.erasures:
+        if not note.finished_at:
+            yield Finding("unexplained", "erasure", note.key, "was cut short; run it again")
 
 
 def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]:
@@ -141,6 +144,7 @@ def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]
         "quarantine_rows": evidence.quarantine.num_rows,
         "delivered_elements": one("SELECT count(*) FROM delivered"),
         "set_aside_elements": one("SELECT count(*) FROM set_aside"),
+        "markers": one("SELECT count(*) FROM dropped_elements WHERE _rule = '_marker'"),
         "dropped_elements": one("SELECT count(*) FROM dropped_elements"),
         "repeats": one(
             "SELECT count(*) - count(DISTINCT (_contract, _record_id, _digest)) FROM delivered"
@@ -158,6 +162,8 @@ def _scope(counts: dict[str, int], again: Again) -> Iterator[str]:
         f"everything Lambda received: {counts['positions']:,} positions in "
         f"{counts['raw_objects']:,} raw objects, {counts['elements']:,} elements"
     )
+    if counts["markers"]:
+        yield f"{counts['markers']:,} of them are markers, put by the sealer and dropped"
     yield f"rules applied again to {again.judged:,} raw records, verdict by verdict"
     yield (
         f"{counts['attempts']:,} ledger attempts against the objects they name, and "

@@ -7,10 +7,11 @@ as rows. A view costs what it reads, so only those that a statement may name are
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -19,9 +20,10 @@ from infra import clocks
 from sinks import distinct, landing
 from sinks.bucket import Bucket
 from sinks.lake import far, manifest, reader
+from sinks.lake.columns import Clash
 from sinks.lake.manifest import Manifest
 from sinks.lake.reader import Snapshot
-from sinks.lake.resolve import HOUR_MICROS, Clash
+from sinks.lake.resolve import HOUR_MICROS
 from sinks.lake.workspace import Limits, Workspace, workspace
 from sinks.landing import DROPPED, LANDING, QUARANTINE
 from transform.contract import Contract
@@ -104,6 +106,10 @@ class Views:
         for name, maker_of in ((PARTITIONS, self._partitions), (FRESHNESS, self._freshness)):
             if name in named:
                 self._db.register(name, maker_of(contracts.values()))
+
+    def within(self, contract: Contract, hours: Collection[int]) -> str:
+        """SQL for a contract's records of some hours of event time, since 1970, and maybe more."""
+        return self._opened(contract, partial(reader.snapshot, within=hours), "within").sql
 
     def _records(self, contracts: Mapping[str, Contract], named: set[str]) -> None:
         wanted = {RECORDS, clocks.VIEW}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -17,6 +17,11 @@ from ingest.rounds import Fate, Ran
 from ingest.settings import Wiring
 from sinks.bucket import Bucket
 from sinks.fates import Place
+from transform.erased import marked
+from transform.records import Delivery
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PREFIX = "replays"
 
@@ -44,17 +49,46 @@ class Choice:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A chosen source record: its row of raw, where it was found and what was said of it."""
+    """A chosen source record: its row of raw, where it was found and what was said of it.
+
+    `erased` are members of it that are (`transform.erased`).
+    """
 
     source: str
     row: dict[str, Any]
     origin: Origin
     before: str
     letter: Letter | None = None
+    erased: frozenset[int] = frozenset()
 
     @property
     def place(self) -> Place:
         return self.row["_stream"], self.row["_shard"], self.row["_sequence"]
+
+
+def delivery_of(chunk: list[Chosen]) -> Delivery:
+    """The chunk as if it had just come: positions, arrivals, keys and bytes are the original's."""
+
+    def column(name: str) -> list[Any]:
+        return [one.row[name] for one in chunk]
+
+    return Delivery(
+        source="sqs" if chunk[0].source == "sqs" else "kinesis",
+        stream=chunk[0].row["_stream"],
+        shards=column("_shard"),
+        sequences=column("_sequence"),
+        groups=column("_partition_key"),
+        arrivals=column("_arrival"),
+        attributes=column("_attributes"),
+        bodies=column("_body"),
+    )
+
+
+def table_of(chunk: list[Chosen]) -> pa.Table:
+    """The chunk as a raw table, which says what is erased of it."""
+    erased = {(index, sub) for index, one in enumerate(chunk) for sub in one.erased}
+    table = delivery_of(chunk).table()
+    return marked(table, erased) if erased else table
 
 
 def begin(wiring: Wiring, choice: Choice, run: str) -> None:

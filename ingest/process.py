@@ -42,6 +42,10 @@ def process(delivery: Delivery, wiring: Wiring, context: Context) -> Outcome:
         state = {
             "pipeline": wiring.settings.pipeline,
             "stream": delivery.stream,
+            "shard": delivery.shards[0],
+            # As text: JSONata keeps 15 digits of a number.
+            "first_arrival": str(min(delivery.arrivals)),
+            "last_arrival": str(max(delivery.arrivals)),
             "raw_key": raw_key,
             "archived": len(delivery),
             "first": 0,

@@ -23,8 +23,8 @@ from ingest.rounds import Ran, Round, Rounds
 from ingest.settings import Wiring
 from sinks import fates, ledger, parquet, raw
 from sinks.fates import Place
+from transform.erased import erased_of
 from transform.pipeline import Transform
-from transform.records import Delivery
 
 CHUNK_RECORDS = 150  # between two audits, and two looks at the pace
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -140,6 +140,7 @@ class _Found:
         attempts = ledger.attempts(wiring.ledger_table)
         self._with_fate = self._fates.places()
         self._with_fate &= fates.reported(wiring.bucket, self._rules.contract, attempts)
+        self._with_fate |= self._fates.erased()
         self._taken: set[Place] = set()
 
     def has_fate(self, place: Place) -> bool:
@@ -188,9 +189,15 @@ class _Found:
                 self._report.problems.append(f"{key} is gone, with {len(wanted)} chosen records")
                 continue
             rows = raw.read(self._wiring.bucket, key)
+            gone = erased_of(rows)
             for index in sorted(wanted):
                 row = _row(rows, index)
-                yield Chosen(row["_source"], row, "quarantine", wanted[index])
+                if not row["_body"] and gone:
+                    self._report.missing += 1
+                    self._report.problems.append(f"record {index} of {key} is erased")
+                    continue
+                subs = frozenset(sub for at, sub in gone if at == index)
+                yield Chosen(row["_source"], row, "quarantine", wanted[index], erased=subs)
 
     def _parked(self, origin: Origin, rescues: Iterable[Rescue]) -> Iterator[Chosen]:
         for rescue in rescues:
@@ -240,27 +247,9 @@ def _chunks(found: Iterable[Chosen]) -> Iterator[list[Chosen]]:
     yield from open_chunks.values()
 
 
-def _delivery(chunk: list[Chosen]) -> Delivery:
-    """The chunk as if it had just come: positions, arrivals, keys and bytes are the original's."""
-
-    def column(name: str) -> list[Any]:
-        return [one.row[name] for one in chunk]
-
-    return Delivery(
-        source="sqs" if chunk[0].source == "sqs" else "kinesis",
-        stream=chunk[0].row["_stream"],
-        shards=column("_shard"),
-        sequences=column("_sequence"),
-        groups=column("_partition_key"),
-        arrivals=column("_arrival"),
-        attributes=column("_attributes"),
-        bodies=column("_body"),
-    )
-
-
 def _archived(wiring: Wiring, chunk: list[Chosen]) -> Round:
-    delivery = _delivery(chunk)
-    data = parquet.encode(delivery.table())
+    delivery = audit.delivery_of(chunk)
+    data = parquet.encode(audit.table_of(chunk))
     key = wiring.bucket.put_once(raw.PREFIX, min(delivery.arrivals), data)
     received = len(delivery)
     # Of what was rejected, much may be rejected again: the breaker is not asked.
@@ -273,7 +262,7 @@ def _settled(chunk: list[Chosen], told: Ran) -> set[Place]:
 
 def _verdicts(chunk: list[Chosen], rules: Transform) -> Iterator[tuple[Chosen, str, str]]:
     """Each record with its verdict and detail under these rules."""
-    batch = rules.apply(_delivery(chunk).table(), "preview")
+    batch = rules.apply(audit.table_of(chunk), "preview")
     said: dict[int, tuple[str, str]] = {}
     landed = set(batch.rows.column("_index").to_pylist())
     for row in batch.drops.select(["_index", "_rule"]).to_pylist():

@@ -13,7 +13,7 @@ that no source keeps. What it owes is marked in the ledger, so the next sweep ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from ingest.repair import living, superseded
 from ingest.settings import Wiring
-from sinks import control, distinct, fates, hot, landing, ledger, repair
+from sinks import control, distinct, erasures, fates, hot, landing, ledger, repair
 from sinks.bucket import Bucket
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
@@ -101,7 +101,7 @@ def due(wiring: Wiring) -> list[Debt]:
     before = wiring.clock() - QUIET_SECONDS
     written = wiring.bucket.written(f"{landing.LANDING}/{name}/")
     quiet = {key for key, at in written if at < before}
-    seen = _SeenTo(books)
+    seen = _SeenTo(books, erasures.digests(erasures.known(wiring.bucket)).keys())
     if quiet <= seen.whole:
         return []
     landed = _placed(wiring.bucket, f"{landing.LANDING}/{name}/")
@@ -165,7 +165,11 @@ class _SeenTo:
     debt that is paid, or was taken on by a sweep.
     """
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, again: Container[str]) -> None:
+        """In objects that were written `again` the places of debts are not those of the rows.
+
+        What such debts had seen to may be owed once more, and paying it changes nothing.
+        """
         self._indexes: dict[str, set[int]] = {}
         self._booked: dict[str, set[int]] = {}
         self._left: dict[str, set[int]] = {}
@@ -173,8 +177,12 @@ class _SeenTo:
             if attempt.retry:
                 self._indexes.setdefault(attempt.landing_key, set()).update(attempt.done)
         for owed in books.open_swept:
+            if owed.landing_key in again:
+                continue
             self._booked.setdefault(owed.landing_key, set()).update(_each(owed.rows))
         for paid in books.paid.values():
+            if paid.landing_key in again:
+                continue
             left = set(_each(paid.superseded))
             self._booked.setdefault(paid.landing_key, set()).update(set(_each(paid.rows)) - left)
             if left:

@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from ingest import log
 from ingest.settings import Wiring
-from sinks.lake import manifest, retire, work
+from sinks.lake import manifest, work
 from sinks.lake.compact import compact
 from sinks.lake.workspace import Limits
 
 MEMORY_SHARE = 0.5  # of the function's, for DuckDB: the rest is Arrow's, and what is being written
 
 
-def step(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
+Step = Callable[[Mapping[str, Any], Wiring], dict[str, Any]]
+"""What the workflow's state says in, counts out."""
+
+
+def step(steps: Mapping[str, Step], state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
     """Do what `state["step"]` names; returns counts. Raises `Raced`, `Clash`, a `SinkError`."""
     name = state.get("step", "")
-    if name not in STEPS:
-        there = ", ".join(sorted(STEPS))
-        raise ValueError(f"step is {name!r}; the steps of a lake's upkeep are: {there}")
-    told = STEPS[name](state, wiring)
+    if name not in steps:
+        there = ", ".join(sorted(steps))
+        raise ValueError(f"step is {name!r}; the steps of this function are: {there}")
+    told = steps[name](state, wiring)
     log.info("lake upkeep", step=name, contract=wiring.contract.name, **told)
     return told
 
 
-def _compact(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
+def compacted(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
     """Take in at most `rows_max` rows; `left` are for the next step."""
     choice = work.Choice(
         int(state.get("rows_max", work.ROWS_MAX)), bool(state.get("orphans")), limits()
@@ -53,15 +56,7 @@ def _compact(state: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
     }
 
 
-def _retire(_: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
-    now = datetime.fromtimestamp(wiring.clock(), UTC)
-    return vars(retire.retire(wiring.bucket, wiring.contract.name, now))
-
-
-STEPS: Mapping[str, Callable[[Mapping[str, Any], Wiring], dict[str, Any]]] = {
-    "compact": _compact,
-    "retire": _retire,
-}
+COMPACT: Mapping[str, Step] = {"compact": compacted}
 
 
 def limits() -> Limits:

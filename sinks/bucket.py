@@ -1,7 +1,8 @@
 """S3, the little of it that Millrace uses. Objects are named by the digest of their own bytes.
 
-A key that holds the digest of the bytes can only ever hold those bytes: so a write that finds the
-key taken (412) has succeeded, and a retry that writes other bytes writes another key (law 4).
+A key that holds the digest of the bytes can only ever hold those bytes, or what an erasure left of
+them (`sinks.erasures`): so a write that finds the key taken (412) has succeeded, and a retry that
+writes other bytes writes another key (law 4).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from sinks import distinct, landing
 from sinks.bucket import Bucket
 from sinks.ledger import Attempt
 from transform.contract import Contract
+from transform.erased import RULE
 from transform.records import DROPPED_SCHEMA, POSITION, QUARANTINE_SCHEMA, ROW_FIELDS
 
 Place = tuple[str, str, str]
@@ -67,6 +68,11 @@ class Fates:
     def places(self) -> set[Place]:
         """Positions with a fate: some generation wrote all their elements."""
         return set(self.ask(_WITH_FATE).fetchall())
+
+    def erased(self) -> set[Place]:
+        """Positions of which something was erased: what is parked of them is to stay away."""
+        sql = f"SELECT DISTINCT {distinct.POSITION} FROM dropped WHERE _rule = '{RULE}'"
+        return set(self.ask(sql).fetchall())
 
     def open_rows(self) -> Iterator[dict[str, Any]]:
         """The quarantine rows that stand by law 5, oldest arrival first."""

@@ -27,6 +27,14 @@ OWED = "owed#"
 Span = tuple[int, int]
 """Places in a landing object, from the first to behind the last."""
 
+_UNTOLD: Item = {
+    "shard": {"S": ""},
+    "archived": {"N": "0"},
+    "first_arrival": {"N": "0"},
+    "last_arrival": {"N": "0"},
+}
+"""What items from before it was told do not say."""
+
 BUCKETS = 8  # of 1,000 writes a second each, DynamoDB's ceiling for one partition
 
 
@@ -35,7 +43,9 @@ class Attempt:
     """What one execution did with one Delivery, or a part of it. `first` is its place in raw.
 
     Counts are of source records, `*_rows` of rows; `repair_rows` of hot rows are owed by the debts
-    of these ids, `repair`.
+    of these ids, `repair`. Of the Delivery as its mapping brought it are told: how many records
+    were `archived`, their `shard` and their arrivals, in microseconds since 1970. A queue's have no
+    shard, and what no mapping brought (a replay) has neither; nor have items from before.
     """
 
     execution: str
@@ -43,7 +53,11 @@ class Attempt:
     pipeline: str
     contract: str
     stream: str
+    shard: str
     raw_key: str
+    archived: int
+    first_arrival: int
+    last_arrival: int
     outcome: str
     reason: str
     epoch: int
@@ -241,6 +255,7 @@ def _spans(value: Mapping[str, str]) -> tuple[Span, ...]:
 
 def attempt(item: Item) -> Attempt:
     """An item as an `Attempt`."""
+    item = {**_UNTOLD, **item}
     values: dict[str, Any] = {}
     for name, kind in Attempt.__annotations__.items():
         if name == "execution":

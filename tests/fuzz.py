@@ -63,6 +63,7 @@ from sinks.table import (
 from sinks.writes import NEWEST_BY
 from tests.edge import rules
 from tests.support import TOPOLOGY, Clock, Context, InProcessWorkflow
+from transform import markers
 from transform.contract import Contract
 from transform.envelope import JSON, open_record
 from transform.kpl import KPL_MAGIC, MD5_BYTES, aggregate
@@ -82,6 +83,8 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     "latest": (("[hot]", '[hot]\nlayout = "latest"'),),
 }
 """What each hot layout changes in the telemetry contract."""
+COLUMNS = {"landing": (), "quarantine": ("_reason", "_body"), "dropped": ("_rule",)}
+"""What rows of each kind of object say beside where they come from."""
 GROWN_MAX_BYTES = 20_000  # of what one repetition adds to a body: events stay small, and so quick
 
 ODD: tuple[Any, ...] = (
@@ -96,6 +99,7 @@ ODD_JSON = (
     *(b'"\\u0000"', b"\xff", b"\xed\xa0\x80", b"\x00", b"1E400", b"-0", b"0.1e-400", b"tru"),
     *(b"\xef\xbb\xbf{}", b"\x1f\x8b\x08\x00", b"\x28\xb5\x2f\xfd\x00", b"18446744073709551616"),
 )
+MARKER = markers.body("shardId-000000000000", 1_795_521_600_000_000)
 KEYS = ("device_id", "ts", "seq", "fw", "readings", "temperature", "status", "location", "lat", "")
 
 
@@ -171,6 +175,11 @@ def _repeated(body: bytes, rng: random.Random) -> bytes:
 def _replaced(body: bytes, rng: random.Random) -> bytes:
     del body
     return rng.choice(ODD_JSON)
+
+
+def _marked(body: bytes, rng: random.Random) -> bytes:
+    del body, rng
+    return MARKER
 
 
 def _random(body: bytes, rng: random.Random) -> bytes:
@@ -255,6 +264,7 @@ def _resealed(body: bytes, rng: random.Random) -> bytes:
 BODY_BENDS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     *(_changed_json, _changed_json, _changed_json, _spliced, _cut, _lost, _flipped, _inserted),
     *(_repeated, _replaced, _random, _swelled, _aggregated, _aggregated, _resealed, _resealed),
+    *(_marked, _marked),
     *(_many_members, _packed, _listed, _listed),
 )
 
@@ -675,7 +685,8 @@ def judged(
     tally["handed_back"] += len(records) - len(acknowledged)
     for index in acknowledged:
         reasons = [row["_reason"] for row in fates[index] if row["_reason"]]
-        tally[f"fate_{reasons[0] if reasons else 'delivered'}"] += 1
+        rules_ = [row["_rule"] for row in fates[index] if row["_rule"]]
+        tally[f"fate_{[*reasons, *rules_, 'delivered'][0]}"] += 1
     return len(acknowledged) < len(records)
 
 
@@ -696,23 +707,26 @@ def _acknowledged(told: Any, names: list[str], source: str, answer: Any) -> set[
 
 
 def _fates(world: World, source: str, event: Any) -> dict[int, list[dict[str, Any]]]:
-    """Every row of landing and quarantine by the event's record, found through the raw objects."""
+    """Every row and mark by the event's record, found through the raw objects."""
     objects = world.bucket.objects
     delivery = READERS[source](event)
     raws = {key for key in objects if key.startswith("raw/") and _holds(objects[key], delivery)}
     fates: dict[int, list[dict[str, Any]]] = {}
     seen = set()
     for key in objects:
-        if not key.startswith(("landing/", "quarantine/")):
+        kind = key.partition("/")[0]
+        if kind not in COLUMNS:
             continue
-        for row in _rows(objects[key], set_aside=key.startswith("quarantine/")):
+        for row in _rows(objects[key], kind):
             index = row["_index"]
-            element = (row["_reason"] is None, row["_raw"], index, row["_sub"], row["_child"])
+            element = (kind, row["_raw"], index, row["_sub"], row["_child"])
             if row["_raw"] not in raws or element in seen:
                 continue
             seen.add(element)
             if row["_sequence"] != delivery.sequences[index]:
                 raise Violation(f"a row of record {index} has another position")
+            if (kind == "dropped") != markers.is_marker(delivery.bodies[index]):
+                raise Violation(f"record {index} is in {kind}: {delivery.bodies[index]!r}")
             if "_body" in row and row["_body"] != _element(delivery, row):
                 raise Violation(f"record {index} was set aside with other bytes")
             fates.setdefault(index, []).append(row)
@@ -741,10 +755,10 @@ def _holds(data: bytes, delivery: Delivery) -> bool:
     )
 
 
-def _rows(data: bytes, *, set_aside: bool) -> list[dict[str, Any]]:
-    columns = ["_raw", "_index", "_sub", "_child", "_elements", "_sequence"]
-    rows = parquet.decode(data, columns + ["_reason", "_body"] * set_aside).to_pylist()
-    return [{"_reason": None, **row} for row in rows]
+def _rows(data: bytes, kind: str) -> list[dict[str, Any]]:
+    columns = ["_raw", "_index", "_sub", "_child", "_elements", "_sequence", *COLUMNS[kind]]
+    rows = parquet.decode(data, columns).to_pylist()
+    return [{"_reason": None, "_rule": None, **row} for row in rows]
 
 
 def _one_fate(rows: list[dict[str, Any]], index: int) -> None:
@@ -802,7 +816,13 @@ def _ledger_agrees(
         raise Violation(f"the ledger does not add up: {last}")
     done = set(range(received)) - last.handed_back
     set_aside = {i for i in done if any(row["_reason"] for row in fates.get(i, []))}
-    if last.quarantined != len(set_aside) or last.delivered != len(done) - len(set_aside):
+    dropped = {i for i in done if any(row["_rule"] for row in fates.get(i, []))}
+    delivered = len(done) - len(set_aside) - len(dropped)
+    if (last.quarantined, last.dropped, last.delivered) != (
+        len(set_aside),
+        len(dropped),
+        delivered,
+    ):
         raise Violation(f"the ledger counts otherwise than its objects: {last}")
 
 

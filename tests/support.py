@@ -340,8 +340,8 @@ class InProcessWorkflow:
     def machine(self) -> dict[str, Any]:
         """The ASL file with its functions' names: a batch's, or upkeep's."""
         if self.upkeep:
-            name = self.topology.upkeep.function.name
-            return json.loads(self.topology.upkeep_definition(f"arn:{name}"))  # type: ignore[no-any-return]
+            arns = {one.name: f"arn:{one.name}" for one in self.topology.upkeep.functions}
+            return json.loads(self.topology.upkeep_definition(arns))  # type: ignore[no-any-return]
         return machine_of(self.topology)
 
     def run(self, state: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:

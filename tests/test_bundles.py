@@ -29,15 +29,19 @@ def test_functions_run_from_their_bundles_alone(tmp_path: Path):
     assert done["rejected"]
 
 
-def test_upkeep_starts_from_its_bundle_alone_and_fits_in_lambda(tmp_path: Path):
-    handler = every_handler()["compact"]
-    sizes = bundles.write({"compact": bundle(handler, PACKAGES)}, tmp_path)
+@pytest.mark.parametrize(("name", "library"), [("compact", "duckdb"), ("publish", "pyiceberg")])
+def test_upkeep_starts_from_its_bundle_alone_and_fits_in_lambda(
+    name: str, library: str, tmp_path: Path
+):
+    handler = every_handler()[name]
+    sizes = bundles.write({name: bundle(handler, PACKAGES)}, tmp_path)
     module = handler.rpartition(".")[0]
-    code = f"import sys; sys.path[:0] = [{str(tmp_path / 'compact')!r}]; import {module}, duckdb"
+    more = "pyiceberg.io.pyarrow" if name == "publish" else library
+    code = f"import sys; sys.path[:0] = [{str(tmp_path / name)!r}]; import {module}, {more}"
     started = [sys.executable, "-I", "-S", "-c", code]
     done = subprocess.run(started, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr
-    assert sizes["compact"] <= LAMBDA_MB_MAX
+    assert sizes[name] <= LAMBDA_MB_MAX
 
 
 @pytest.mark.parametrize("handler", handlers().values())

@@ -21,7 +21,7 @@ from sqlglot.optimizer.qualify import qualify
 
 from infra.catalog import glue
 from infra.catalog.queries import Query, queries
-from infra.catalog.tables import COMMENT_MAX_CHARACTERS, Ambiguous, Table, ledger, tables, tables_of
+from infra.catalog.tables import Ambiguous, Table, ledger, tables, tables_of
 from infra.cli.catalog import catalog
 from infra.contracts.kept import kept
 from infra.doubles.s3 import S3
@@ -29,6 +29,7 @@ from infra.doubles.world import Calm
 from infra.lake import plain
 from sinks import contracts, distinct, landing, registry
 from sinks.bucket import Bucket
+from sinks.comments import COMMENT_MAX_CHARACTERS
 from sinks.deadline import Deadline
 from sinks.lake import manifest
 from sinks.lake.manifest import Manifest, Partition, Seal

@@ -24,7 +24,7 @@ from click.testing import CliRunner, Result
 from infra.cli import commands, run, shown
 from infra.cli.hot import span
 from infra.cli.ingest import device_keys, read_bodies
-from infra.cli.moments import MOMENT
+from infra.cli.moments import DURATION, MOMENT
 from infra.local import preflight
 from infra.local.state import State
 from infra.topology import BUCKET
@@ -231,7 +231,8 @@ def test_a_time_that_makes_no_sense(millrace, arguments, says):
 )
 def test_the_span_asked_for(last, start, stop, low, high):
     given = (None if text is None else MOMENT.convert(text, None, None) for text in (start, stop))
-    assert span(last, *given, NOW) == (low, high)
+    length = None if last is None else DURATION.convert(last, None, None)
+    assert span(length, *given, NOW) == (low, high)
 
 
 # ---- The state ----
@@ -247,13 +248,18 @@ COMMANDS = (
     ["quarantine", "stats"],
     ["quarantine", "tail"],
     ["why", "sensor-1"],
+    ["erase", "--device", "sensor-1", "--dry-run"],
+    ["export", "--device", "a", "--from", "2026-11-24", "--to", "2026-11-25", "--out", "a.csv"],
+    ["compact"],
+    ["seal"],
+    ["partitions"],
     ["demo"],
     ["up"],
     ["ingest", "records.ndjson", "--contract", "telemetry"],
 )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[:9])
+@pytest.mark.parametrize("arguments", COMMANDS[:14])
 def test_no_records_yet(millrace, arguments):
     result = millrace(*arguments, "--state", "nowhere")
     assert result.exit_code == 4
@@ -271,7 +277,7 @@ def test_no_such_contract_in_the_state(millrace):
     assert "--contract 'fleet': this state has telemetry" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[9:])
+@pytest.mark.parametrize("arguments", COMMANDS[14:])
 def test_a_place_that_is_not_ours(millrace, arguments):
     file_of(reading())
     Path("file").write_text("mine")
@@ -289,7 +295,7 @@ def test_a_place_that_is_not_ours(millrace, arguments):
     assert Path("folder/thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[9:])
+@pytest.mark.parametrize("arguments", COMMANDS[14:])
 def test_a_state_that_is_in_use(millrace, arguments):
     file_of(reading())
     with State(Path("state")).owned():
@@ -298,7 +304,7 @@ def test_a_state_that_is_in_use(millrace, arguments):
     assert "state is in use by a process; stop it, or use another --state" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[10:])
+@pytest.mark.parametrize("arguments", COMMANDS[15:])
 @pytest.mark.parametrize(("begun", "wanted"), [("fast", "emulator"), ("emulator", "fast")])
 def test_a_state_goes_on_with_the_table_it_was_begun_with(millrace, arguments, begun, wanted):
     file_of(reading())
@@ -317,7 +323,7 @@ def test_a_state_goes_on_with_the_table_it_was_begun_with(millrace, arguments, b
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[9:])
+@pytest.mark.parametrize("arguments", COMMANDS[14:])
 @pytest.mark.parametrize(
     ("limit", "says"), [("MEMORY_MIN_MB", "MB of memory"), ("DISK_MIN_MB", "MB of disk left")]
 )
@@ -449,8 +455,9 @@ def names() -> list[str]:
 
 def test_the_commands():
     assert names() == [
-        *("catalog", "compact", "contract", "demo", "hot", "ingest", "quarantine", "query"),
-        *("replay", "reprocess", "resume", "sweep", "up", "verify", "why"),
+        *("catalog", "compact", "contract", "demo", "erase", "export", "hot", "ingest"),
+        *("partitions", "quarantine", "query", "replay", "reprocess", "resume", "seal", "sweep"),
+        *("up", "verify", "why"),
     ]
 
 

@@ -15,7 +15,8 @@ from transform.contract_file import load_contract, parse_contract
 BASE = (
     'unknown = "drop"\n'
     + TOP.replace("[identity]", "version = 2\n[identity]").replace(
-        'event_time = "at"', 'event_time = "at"\nrecord_id = ["device", "at"]'
+        'event_time = "at"',
+        'event_time = "at"\nrecord_id = ["device", "at"]\nsequence = "seq"',
     )
     + """
 [limits]
@@ -111,6 +112,8 @@ CASES = [
     ('device = "device"', 'device = "other_id"', "identity.device", BREAKING, {P, A, H}),
     ('event_time = "at"', 'event_time = "other_time"', "identity.event_time", BREAKING, {P, A, H}),
     ('["device", "at"]', '["seq"]', "identity.record_id", BREAKING, {P, A, H}),
+    ('sequence = "seq"\n', "", "identity.sequence", SAFE, {A}),
+    ('sequence = "seq"\n', 'sequence = "seq"\nboot = "mode"\n', "identity.boot", SAFE, {A}),
     ("max_body_bytes = 1000", "max_body_bytes = 999", "limits.max_body_bytes", BREAKING, {P}),
     ("max_body_bytes = 1000", "max_body_bytes = 2000", "limits.max_body_bytes", SAFE, {P}),
     (

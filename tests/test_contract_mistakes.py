@@ -78,6 +78,19 @@ CASES: dict[str, tuple[str, ...]] = {
         "device, at",
     ),
     top('event_time = "at"', 'event_time = "at"\nrecord_id = []  #!'): ("is empty", "no list for"),
+    top('event_time = "at"', 'event_time = "at"\nsequence = "device"  #!'): (
+        "is a string",
+        "an int64 field",
+    ),
+    top('event_time = "at"', 'event_time = "at"\nboot = "device"  #!'): (
+        "there is no `sequence`",
+        "a `sequence` beside it",
+    ),
+    top('event_time = "at"', 'event_time = "at"\nsequence = "n"\nboot = "v"  #!')
+    + '[[field]]\nname = "n"\ntype = "int64"\n[[field]]\nname = "v"\ntype = "float64"\n': (
+        "tells no boots apart",
+        "one of device, at",
+    ),
     TOP.replace('event_time = "at"\n', "").replace("[identity]", "[identity]  #!"): (
         "event_time: is missing",
         "one of at",

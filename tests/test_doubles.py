@@ -285,9 +285,21 @@ def test_kinesis_a_call_that_can_never_be_taken(kinesis, records, code):
     assert refusal(put) == (code, 400)
 
 
+def test_kinesis_lists_its_shards_and_their_ranges(kinesis):
+    shards = kinesis.list_shards(StreamName="s")["Shards"]
+    assert [shard["ShardId"][-1] for shard in shards] == ["0", "1"]
+    ranges = [shard["HashKeyRange"] for shard in shards]
+    assert ranges[0]["StartingHashKey"] == "0"
+    assert int(ranges[1]["StartingHashKey"]) == int(ranges[0]["EndingHashKey"]) + 1
+    assert not any("ParentShardId" in shard for shard in shards)
+    assert not any("EndingSequenceNumber" in shard["SequenceNumberRange"] for shard in shards)
+
+
 def test_kinesis_what_is_not_there(kinesis):
     put = lambda: kinesis.put_records(StreamName="no", Records=[sent()])  # noqa: E731
     assert refusal(put) == ("ResourceNotFoundException", 400)
+    listed = lambda: kinesis.list_shards(StreamName="no")  # noqa: E731
+    assert refusal(listed) == ("ResourceNotFoundException", 400)
 
 
 def test_kinesis_a_stream_takes_some_and_not_others():

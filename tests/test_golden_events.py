@@ -360,6 +360,9 @@ def test_the_state_carries_pointers_and_never_records(pipeline: Pipeline):
     assert state == {
         "pipeline": "millrace-telemetry",
         "stream": "lambda-stream",
+        "shard": "shardId-000000000006",
+        "first_arrival": "1545084650987000",
+        "last_arrival": "1545084711200000",
         "raw_key": pipeline.attempt().raw_key,
         "archived": 4,
         "first": 0,

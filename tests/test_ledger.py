@@ -30,6 +30,9 @@ def state(**account: Any) -> dict[str, Any]:
     return {
         "pipeline": "millrace-telemetry",
         "stream": "millrace",
+        "shard": "shardId-000000000001",
+        "first_arrival": "1795521600000001",
+        "last_arrival": "1795521601234567",
         "raw_key": "raw/2026-11-24/12/00ff.parquet",
         "archived": 20,
         "first": 12,
@@ -85,7 +88,11 @@ def test_an_item_comes_back_as_the_attempt_it_was():
         pipeline="millrace-telemetry",
         contract="telemetry",
         stream="millrace",
+        shard="shardId-000000000001",
         raw_key="raw/2026-11-24/12/00ff.parquet",
+        archived=20,
+        first_arrival=1_795_521_600_000_001,
+        last_arrival=1_795_521_601_234_567,
         outcome="retry",
         reason="hot_refused",
         epoch=0,
@@ -109,6 +116,23 @@ def test_an_item_comes_back_as_the_attempt_it_was():
         repair_rows=1,
         repair=("d1", "d2"),
     )
+
+
+def test_what_no_mapping_brought_has_no_shard_and_no_arrivals():
+    input_ = state()
+    for name in (told := ("shard", "first_arrival", "last_arrival")):
+        del input_[name]
+    states = {"input": input_, "context": {"State": {"EnteredTime": "2026-11-24T12:00:00Z"}}}
+    item = {name: evaluated(SETTLE["Item"][name], states) for name in told}
+    assert item == {"shard": {"S": ""}, "first_arrival": {"N": "0"}, "last_arrival": {"N": "0"}}
+
+
+def test_an_item_from_before_arrivals_were_told_is_read():
+    item = settled()
+    for name in ("shard", "archived", "first_arrival", "last_arrival"):
+        del item[name]
+    read = ledger.attempt(item)
+    assert (read.shard, read.archived, read.first_arrival, read.last_arrival) == ("", 0, 0, 0)
 
 
 def test_without_a_hot_stage_nothing_was_written_hot():

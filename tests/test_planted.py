@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ import ingest.sweep
 import sinks.bucket
 import sinks.distinct
 import sinks.hot
+import sinks.lake.watermark
 import sinks.landing
 import sinks.repair
 import sinks.table
@@ -36,6 +37,7 @@ import transform.pipeline
 from infra.simulation.many import Found, many
 from sinks.distinct import Tables
 from sinks.errors import SinkError
+from sinks.ledger import Attempt
 from transform.records import DIGEST_BYTES, Batch, Delivery, Outcome
 
 SEEDS_MAX = 500
@@ -303,9 +305,19 @@ def a_replay_under_new_positions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ingest.replay, "_delivery", delivery)
 
 
+def a_part_that_counts_as_the_whole(patch: pytest.MonkeyPatch) -> None:
+    """A shard is said to be as far as the newest Delivery of which anything is settled."""
+
+    def settled(attempts: Iterable[Attempt]) -> dict[tuple[str, str], int]:
+        return {(made.stream, made.shard): made.last_arrival for made in attempts if made.shard}
+
+    patch.setattr(sinks.lake.watermark, "settled", settled)
+
+
 PLANTED: dict[str, Plant] = {
     plant.__name__: plant
     for plant in (
+        a_part_that_counts_as_the_whole,
         checkpoint_off_by_one,
         sequence_numbers_as_text,
         empty_answer_on_error,

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from infra.simulation.__main__ import main
-from infra.simulation.contracts import CHOOSE, EXPLODE, FILTER, SAMPLED
+from infra.simulation.contracts import CHOOSE, EXPLODE, FILTER, MARKER, SAMPLED
 from infra.simulation.known import Violation
 from infra.simulation.many import alone, many, told
 from infra.simulation.run import Report, Simulation
@@ -21,7 +21,7 @@ FAULTS = {*get_args(FaultKind), *get_args(EventKind)}
 DONE = {
     *("tripped", "resumed", "unread", "canary", "parked", "fifo"),
     *("replay", "reprocess", "swept", "owed", "verified"),
-    *(f"dropped by {rule}" for rule in (FILTER, EXPLODE, CHOOSE, SAMPLED)),
+    *(f"dropped by {rule}" for rule in (FILTER, EXPLODE, CHOOSE, SAMPLED, MARKER)),
 }
 """What guards, operators and rules came to do."""
 

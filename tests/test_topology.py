@@ -98,9 +98,10 @@ def changed(path: str, **changes: Any) -> Topology:
         ("repair_mapping", {"batch_size": 0}, "the repair mapping takes 1 to 10 debts"),
         ("stream", {"shards": 19}, "up to 21 Deliveries wait at once"),
         ("stream_mapping", {"parallelization_factor": 10}, "up to 22 Deliveries wait at once"),
-        ("upkeep.function", {"reserved_concurrency": 2}, "upkeep must reserve 1"),
-        ("upkeep.function", {"timeout_seconds": 901}, "upkeep's function has at most 900 s"),
-        ("upkeep", {"timeout_seconds": 1_799}, "room for two steps at least"),
+        ("upkeep.compact", {"reserved_concurrency": 2}, "upkeep's functions must reserve 1"),
+        ("upkeep.publish", {"reserved_concurrency": 2}, "upkeep's functions must reserve 1"),
+        ("upkeep.publish", {"timeout_seconds": 901}, "upkeep's functions have at most 900 s"),
+        ("upkeep", {"timeout_seconds": 3_599}, "room for four steps at least"),
     ],
 )
 def test_a_relation_that_does_not_hold_is_named(path: str, changes: dict[str, Any], why: str):

@@ -152,6 +152,7 @@ def test_a_whole_state_is_proven(full: State):
         "delivered": 5,
         "quarantined": 2,
         "dropped": 0,
+        "erased": 0,
         "parked": 0,
         "redriven": 0,
         "waiting": 0,

@@ -191,9 +191,10 @@ class Contract:
     """What a stream's records look like.
 
     `record_id` names the fields that make two records the same, device id and event time first;
-    empty means positional identity: every record of the source is its own. `source` is the file
-    itself, with the digests of its lookups: its own digest, the code's version and the epoch make a
-    generation.
+    empty means positional identity: every record of the source is its own. `sequence` counts a
+    device's messages and `boot` tells its counts apart, each empty where there is none. `source` is
+    the file itself, with the digests of its lookups: its own digest, the code's version and the
+    epoch make a generation.
     """
 
     name: str
@@ -219,6 +220,8 @@ class Contract:
     hot_when: Expression | None = None
     hot_fields: tuple[str, ...] | None = None
     hot_layout: HotLayout = "reading"
+    sequence: str = ""
+    boot: str = ""
     examples: tuple[Example, ...] = ()
 
     @cached_property

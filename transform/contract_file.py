@@ -128,6 +128,7 @@ def contract_of(document: dict[str, Any], data: bytes, files: Files | None = Non
     identity = root.table("identity", required=True)
     device, event_time, record_id = _identity(identity, fields)
     identified = tuple(dict.fromkeys((device, event_time, *record_id)))
+    sequence, boot = _counts(identity, fields)
     fields = [replace(f, required=f.required or f.name in identified) for f in fields]
     types = {f.name: f.type for f in fields}
     lookups = read_lookups(root, fields, files, pinned)
@@ -162,6 +163,8 @@ def contract_of(document: dict[str, Any], data: bytes, files: Files | None = Non
         hot_when=hot_when,
         hot_fields=hot_fields,
         hot_layout=read_layout(hot),
+        sequence=sequence,
+        boot=boot,
         examples=read_examples(root, fields),
     )
     for reader in (limits, hot, identity, root):
@@ -194,6 +197,24 @@ def _identity(identity: Reader, fields: Sequence[Field]) -> tuple[str, str, tupl
                 )
                 raise Mistake(at, f"identity: {field.name}", wrong, right)
     return device, event_time, record_id
+
+
+def _counts(identity: Reader, fields: Sequence[Field]) -> tuple[str, str]:
+    """The field that counts a device's messages, and the one that tells its boots apart."""
+    identity.may_have("sequence", "boot")
+    by_name = {f.name: f for f in fields if f.privacy != "redact"}
+    if "sequence" not in identity.table_:
+        if "boot" in identity.table_:
+            raise identity.error("boot", "there is no `sequence` for it", "a `sequence` beside it")
+        return "", ""
+    sequence = identity.reference("sequence", by_name, "int64")
+    if "boot" not in identity.table_:
+        return sequence, ""
+    boot = identity.text("boot", allowed="the name of a field")
+    if boot not in by_name or by_name[boot].type == "float64" or boot == sequence:
+        fitting = [f.name for f in by_name.values() if f.type != "float64" and f.name != sequence]
+        raise identity.error("boot", f"{boot!r} tells no boots apart", one_of(fitting))
+    return sequence, boot
 
 
 def _record_id(

@@ -117,7 +117,7 @@ def open_record(  # noqa: PLR0913, PLR0917  a source record's columns, and what 
     """
     walk = _Walk(envelope, len(body), fields, arrival)
     attributes = attributes_of(attributes_json)
-    aggregate = _aggregate(body) if source == "kinesis" else None
+    aggregate = aggregate_in(body) if source == "kinesis" else None
     if aggregate is None:
         walk.message(body, 0, group, attributes)
         return walk.opened
@@ -291,7 +291,7 @@ def _each_its_message(members: list[tuple[str, bytes]], attributes: Attributes |
     )
 
 
-def _aggregate(body: bytes) -> bytes | None:
+def aggregate_in(body: bytes) -> bytes | None:
     """A body that is a KPL aggregate, or base64 of one."""
     if not body.startswith(KPL_MAGIC) and body.lstrip(SPACE).startswith(_KPL_BASE64):
         body = decoded(body) or b""

@@ -19,9 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform import markers
 from transform.columns import whole
 from transform.contract import Contract
 from transform.envelope import Envelope, Unopened, all_plain, open_record, plain
+from transform.erased import RULE, erased_of, is_empty
 from transform.gathered import Drops, Good, Numbers, Place, Rejects
 from transform.plan import Plan, Unread
 from transform.plans import Plans
@@ -30,7 +32,7 @@ from transform.tables import INDEX, Origin, counts_of, hot_mask, landing_schema,
 from transform.verbs import Verbs
 from transform.wrapped import Attributes, attributes_of
 
-CODE_VERSION = (0, 3, 0)
+CODE_VERSION = (0, 4, 0)
 """Of the rules in this package. Raise it when a verdict, an identity or a value can change."""
 
 TYPE_RULE = "choose"  # by which a message of another type is dropped
@@ -93,6 +95,14 @@ class Transform:
 
         `first` is the place of its first record in the raw object.
         """
+        marked = markers.places(raw.column("_body"))
+        if not marked:
+            return self._apply(raw, raw_key, first)
+        origin = Origin(raw, raw_key, first, self.generation, self.contract.name, None)
+        return markers.among(marked, origin, self._apply)
+
+    def _apply(self, raw: pa.Table, raw_key: str, first: int) -> Batch:
+        """The same of records of which none is a marker."""
         judged = _Judged(self, raw)
         judged.run()
         own = self.generation, self.contract.name
@@ -108,8 +118,15 @@ class Transform:
                 part = part.filter(mask)
             parts.append(part)
         rows = _in_order(parts) if parts else self.schema.empty_table()
-        drops = left_out[0] if len(left_out) == 1 else pa.concat_tables(left_out)
         rejects = judged.rejects.table(origin)
+        if erased := erased_of(raw):
+            places = (rejects.column(name).to_pylist() for name in ("_index", "_sub"))
+            empty = pa.array(
+                [is_empty(erased, *place) for place in zip(*places, strict=True)], pa.bool_()
+            )
+            left_out.append(origin.marks(rejects.filter(empty), RULE))
+            rejects = rejects.filter(pc.invert(empty))
+        drops = left_out[0] if len(left_out) == 1 else pa.concat_tables(left_out)
         return Batch(
             rows=rows,
             rejects=rejects,

@@ -19,48 +19,14 @@ from typing import Literal
 
 import pyarrow as pa
 
-from infra.contracts.catalogs import described
 from sinks import landing, raw
+from sinks.comments import DESCRIPTION_MAX_CHARACTERS, of_column
 from sinks.lake import manifest
 from sinks.ledger import Attempt
 from transform.contract import Contract
 from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA, RAW_SCHEMA
 
-COMMENT_MAX_CHARACTERS = 255  # Glue: Column.Comment
-DESCRIPTION_MAX_CHARACTERS = 2_048  # Glue: TableInput.Description
-
 Kind = Literal["parquet", "json", "dynamodb"]
-
-COMMENTS: Mapping[str, str] = {
-    "_rescued": "Fields the contract does not name, as JSON",
-    "_skew": "Arrival minus event time; negative where the device's clock is ahead [us]",
-    "_late": "Whether it came later than the contract's limit of lateness",
-    "_schema": "The contract version that read it",
-    "_record_id": "The record's name: equal ids with equal digests are one record",
-    "_digest": "Of the element's own bytes: equal ids with other digests are a conflict",
-    "_contract": "The contract that judged it",
-    "_source": "kinesis or sqs",
-    "_stream": "Position: the stream's or queue's name",
-    "_shard": "Position: the shard; empty for a queue",
-    "_sequence": "Position: the sequence number or message id",
-    "_partition_key": "Partition key, of a FIFO queue the message group",
-    "_attributes": "SQS message attributes, as JSON",
-    "_arrival": "When the source took it",
-    "_raw": "Origin: the raw object it came from",
-    "_index": "Origin: which source record of that object",
-    "_sub": "Origin: which message of that source record",
-    "_child": "Origin: which element of that message",
-    "_elements": "How many rows the source record came to",
-    "_epoch": "Rules: greater after a reprocess",
-    "_version": "Rules: the contract's version, then the code's",
-    "_generation": "Rules: digest of all that was applied",
-    "_step": "Where it was rejected",
-    "_reason": "Why it was rejected",
-    "_field": "The contract's field that is to blame",
-    "_detail": "What was found, in words",
-    "_body": "The bytes, whole",
-    "_rule": "The contract's rule that left it out",
-}
 
 PARTITIONED = (
     "struct<`hour`:bigint,`rows`:bigint,`ids`:bigint,`conflicts`:bigint,`digest`:string,"
@@ -167,15 +133,6 @@ def ledger(table: str) -> Table:
     return Table("ledger", about, (*keys, *columns), table, "dynamodb", partitioned=False)
 
 
-def comment(name: str, kind: str, description: str, unit: str, *, event_time: bool = False) -> str:
-    """A column's description and unit, and of a time that it is UTC, as far as Glue takes them."""
-    zone = "(event time, UTC)" if event_time else "(UTC)" if kind == "timestamp" else ""
-    whole = f"{described(description or COMMENTS.get(name, ''), unit)} {zone}".strip()
-    if len(whole) <= COMMENT_MAX_CHARACTERS:
-        return whole
-    return f"{whole[: COMMENT_MAX_CHARACTERS - len(zone) - 2].rstrip()}… {zone}".rstrip()
-
-
 def athena_type(kind: pa.DataType) -> str:
     """An Arrow type in Athena's words."""
     if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
@@ -198,16 +155,7 @@ def _parquet(
 
 
 def _column(field: pa.Field, *, event_time: bool) -> Column:
-    told = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    kind = athena_type(field.type)
-    about = comment(
-        field.name,
-        kind,
-        told.get("description", ""),
-        told.get("unit", ""),
-        event_time=event_time,
-    )
-    return Column(field.name, kind, about)
+    return Column(field.name, athena_type(field.type), of_column(field, event_time=event_time))
 
 
 def _manifests(name: str, own: str) -> Table:

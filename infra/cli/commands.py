@@ -10,14 +10,18 @@ from infra.cli.catalog import catalog
 from infra.cli.compact import compact
 from infra.cli.contract import contract
 from infra.cli.demo import demo
+from infra.cli.erase import erase
+from infra.cli.export import export
 from infra.cli.hot import hot
 from infra.cli.ingest import ingest
+from infra.cli.partitions import partitions
 from infra.cli.quarantine import quarantine
 from infra.cli.query import query
 from infra.cli.replay import replay
 from infra.cli.reprocess import reprocess
 from infra.cli.resume import resume
 from infra.cli.run import Group
+from infra.cli.seal import seal
 from infra.cli.sweep import sweep
 from infra.cli.up import up
 from infra.cli.verify import verify
@@ -56,8 +60,9 @@ def group() -> None:
 
 
 COMMANDS = (
-    *(demo, up, contract, ingest, query, hot),
-    *(compact, verify, why, quarantine, replay, reprocess, sweep, resume, catalog),
+    *(demo, up, contract, ingest, query, export, hot),
+    *(compact, seal, partitions, verify, why),
+    *(quarantine, replay, reprocess, sweep, resume, erase, catalog),
 )
 
 for command in COMMANDS:

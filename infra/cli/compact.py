@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from infra.cli import run, shown
 from infra.cli.query import require_used
 from infra.local.embedded import served
+from infra.local.iceberg import CATALOG, expire, publish
 from infra.local.state import State
 from infra.topology import BUCKET, LEDGER
 from sinks.bucket import Bucket
 from sinks.lake.compact import Compacted
+from sinks.lake.retire import HISTORY, Keep, Retired
+from sinks.lake.retire import retire as retire_old
 from sinks.lake.work import ROWS_MAX, Choice
 from sinks.lake.work import run as compactions
 from sinks.lake.workspace import MEMORY_MB, Limits
 from sinks.table import Table
 from transform.contract import Contract
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 EXAMPLES = """\b
 Examples:
@@ -43,6 +50,8 @@ Examples:
     help="What sorting may take; more is sorted in files.",
 )
 @click.option("--orphans", is_flag=True, help="Look for objects that no attempt told of, too.")
+@click.option("--iceberg", is_flag=True, help="Then show the lake as tables of Iceberg, too.")
+@click.option("--retire", is_flag=True, help="Then delete what nobody can need any more.")
 @run.state_option
 @run.json_option
 def compact(
@@ -50,6 +59,8 @@ def compact(
     rows_max: int,
     memory_mb: int,
     orphans: bool,
+    iceberg: bool,
+    retire: bool,
     state: State,
     as_json: bool,
 ) -> None:
@@ -60,12 +71,19 @@ def compact(
     """
     require_used(state)
     choice = Choice(rows_max, orphans, Limits(memory_mb))
+    contracts = chosen(state, names)
     with served(state) as client:
         bucket, ledger = Bucket(client("s3"), BUCKET), Table(client("dynamodb"), LEDGER)
         told = [
             _told(contract, list(compactions(bucket, ledger, contract, choice)))
-            for contract in chosen(state, names)
+            for contract in contracts
         ]
+        if iceberg:
+            for one, contract in zip(told, contracts, strict=True):
+                one["iceberg"] = [vars(t) for t in publish(state, client("s3"), [contract])]
+        if retire:
+            for one, contract in zip(told, contracts, strict=True):
+                one["retired"] = vars(_retired(state, client("s3"), contract))
     if as_json:
         shown.print_json(told)
         return
@@ -75,6 +93,21 @@ def compact(
             "repeats; {hours:,} hours changed; the lake has {lake_rows:,} rows in {files:,} files "
             "(version {version})".format(**one)
         )
+        for table in one.get("iceberg", ()):
+            shown.out.print(f"  {table['table']} in {state / CATALOG}: version {table['version']}")
+        if gone := one.get("retired"):
+            shown.out.print(
+                "  deleted: {files:,} files, {manifests:,} manifests, {landing:,} landing "
+                "objects".format(**gone)
+            )
+
+
+def _retired(state: State, s3: S3Client, contract: Contract) -> Retired:
+    """What tables of Iceberg still show is kept."""
+    now = datetime.now(UTC)
+    known = (state / CATALOG).exists()
+    needed = expire(state, s3, contract, now - HISTORY) if known else frozenset()
+    return retire_old(Bucket(s3, BUCKET), contract.name, now, Keep(needed=needed))
 
 
 def chosen(state: State, names: tuple[str, ...]) -> list[Contract]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 
 import click
 import pyarrow as pa
 
 from infra.cli import run, shown
-from infra.cli.moments import MOMENT
+from infra.cli.moments import DURATION, MOMENT
 from infra.cli.query import require_used
 from infra.local.embedded import served
 from infra.local.state import State
@@ -18,9 +17,8 @@ from sinks import hot as store
 from sinks.table import Table
 from transform.contract import Contract
 
-DURATION = re.compile(r"(\d+)([smhd])")
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+HOUR = timedelta(hours=1)
 SPAN_MAX = timedelta(days=366)  # one query a day of it
 
 EXAMPLES = """\b
@@ -33,7 +31,9 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("device_id")
-@click.option("--last", metavar="1h", help="The last so many s, m, h or d.  [default: 1h]")
+@click.option(
+    "--last", type=DURATION, metavar="1h", help="The last so many s, m, h or d.  [default: 1h]"
+)
 @click.option("--from", "start", type=MOMENT, help="ISO-8601 with an offset, or a date (UTC).")
 @click.option("--to", "stop", type=MOMENT, help="The same; now if left out.")
 @click.option("--contract", metavar="NAME", help="Where the state has several contracts.")
@@ -41,7 +41,7 @@ Examples:
 @run.json_option
 def hot(
     device_id: str,
-    last: str | None,
+    last: timedelta | None,
     start: datetime | None,
     stop: datetime | None,
     contract: str | None,
@@ -53,7 +53,7 @@ def hot(
     Of a contract that keeps each device's latest it is that one, however old, unless a span is
     asked for.
     """
-    asked = bool(last or start or stop)
+    asked = last is not None or bool(start or stop)
     low, high = span(last, start, stop, datetime.now(UTC))
     require_used(state)
     chosen = _chosen(state.contracts(), contract)
@@ -82,32 +82,22 @@ def hot(
 
 
 def span(
-    last: str | None, start: datetime | None, stop: datetime | None, now: datetime
+    last: timedelta | None, start: datetime | None, stop: datetime | None, now: datetime
 ) -> tuple[datetime, datetime]:
     """The span asked for. Raises click's UsageError."""
-    if last and (start or stop):
+    if last is not None and (start or stop):
         raise click.UsageError("--last goes without --from and --to")
     if start or stop:
         if not start:
             raise click.UsageError("--to needs --from")
         low, high = start, stop or now
     else:
-        low, high = now - min(_duration(last or "1h"), 2 * SPAN_MAX), now
+        low, high = now - min(HOUR if last is None else last, 2 * SPAN_MAX), now
     if low > high:
         raise click.UsageError(f"--from lies after {'--to' if stop else 'now; say --to'}")
     if high - low > SPAN_MAX:
         raise click.UsageError(f"the span is over {SPAN_MAX.days} days; narrow it")
     return low, high
-
-
-def _duration(text: str) -> timedelta:
-    match = DURATION.fullmatch(text)
-    if match is None:
-        raise click.UsageError(f"--last {text!r}: a number and s, m, h or d, such as 90m")
-    try:
-        return timedelta(**{UNITS[match[2]]: int(match[1])})
-    except OverflowError:
-        raise click.UsageError(f"--last {text!r} is too long") from None
 
 
 def _chosen(contracts: list[Contract], name: str | None) -> list[Contract]:

@@ -10,6 +10,8 @@ import click
 
 from transform.timestamps import EPOCH, TimestampError, parse_timestamp
 
+LENGTH = re.compile(r"(\d+)([smhd])")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -32,6 +34,30 @@ class _Moment(click.ParamType[datetime]):
 
 
 MOMENT = _Moment()
+
+
+class _Duration(click.ParamType[timedelta]):
+    """A number of seconds, minutes, hours or days: `90m`. The command gets a timedelta."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        option = param.opts[0] if param else self.name
+        match = LENGTH.fullmatch(value)
+        if match is None:
+            what = f"{option} {value!r}: a number and s, m, h or d, such as 90m"
+            raise click.UsageError(what, ctx)
+        try:
+            return timedelta(**{UNITS[match[2]]: int(match[1])})
+        except OverflowError:
+            raise click.UsageError(f"{option} {value!r} is too long", ctx) from None
+
+
+DURATION = _Duration()
 
 
 def micros(moment: datetime) -> int:

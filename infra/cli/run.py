@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.charts import ChartError, NoCharts
 from infra.cli import INTERRUPTED
 from infra.contracts.samples import SampleError
+from infra.erasing.erase import CannotErase
 from infra.lake import QueryError
 from infra.local import preflight
 from infra.local.emulator import EmulatorError
@@ -24,8 +25,8 @@ from infra.local.invoke_api import LambdaError
 from infra.local.state import DEFAULT, TABLES, State, StateError, WrongTable
 from ingest.producer import ProducerError
 from sinks.errors import Refused, SinkError
+from sinks.lake.columns import Clash
 from sinks.lake.manifest import Raced
-from sinks.lake.resolve import Clash
 from transform.contract_file import ContractError
 
 OK, UNACCOUNTED, WRONG_INPUT, TIMED_OUT, CANNOT_RUN, PAUSED = 0, 1, 2, 3, 4, 5
@@ -36,6 +37,7 @@ class Paused(RuntimeError):
 
 
 WRONG = (
+    CannotErase,
     ChartError,
     Clash,
     ContractError,

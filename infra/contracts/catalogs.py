@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sinks.comments import described
 from sinks.hot import LATEST
 from sinks.writes import NEWEST_BY
 from transform.contract import Contract
@@ -78,11 +79,6 @@ def dynamodb(contract: Contract) -> dict[str, Any]:
         "ttl": None if contract.hot_ttl_seconds is None else "expires_at",
         "attributes": attributes,
     }
-
-
-def described(description: str, unit: str) -> str:
-    """A field's description and unit on one line: `Air temperature [Cel]`."""
-    return " ".join(f"{description} [{unit}]".split() if unit else description.split())
 
 
 def _attribute(name: str, kind: str, about: str) -> dict[str, Any]:

@@ -194,6 +194,7 @@ def _sample(old: float | None, new: float | None) -> Says:
 
 _MADE = breaks(READERS, "the same message gives another value", RENAME)
 _THEN = {PRODUCERS: "are rejected", HOT: "are gone from the hot table"}
+_COUNTED = safe(ANALYSTS, "completeness is counted otherwise from now on; no row changes")
 _IDENTITY = breaks(EVERYBODY, "records get other ids, so old and new ones never repeat", RENAME)
 
 CONTRACT_RULES: Mapping[str, Rule | None] = {
@@ -220,6 +221,8 @@ CONTRACT_RULES: Mapping[str, Rule | None] = {
     "hot_when": _hot_when,
     "hot_fields": _hot_fields,
     "hot_layout": always(breaks(HOT, "items are of other things, under other keys", RAISE)),
+    "sequence": always(_COUNTED),
+    "boot": always(_COUNTED),
     "examples": None,  # a test of the rules, no rule
 }
 
@@ -249,6 +252,8 @@ WRITTEN: Mapping[str, str] = {
     "device": "identity.device",
     "event_time": "identity.event_time",
     "record_id": "identity.record_id",
+    "sequence": "identity.sequence",
+    "boot": "identity.boot",
     "max_body_bytes": "limits.max_body_bytes",
     "max_future_seconds": "limits.max_future_seconds",
     "hot_ttl_seconds": "hot.ttl_days, in seconds",

@@ -1,4 +1,4 @@
-"""Kinesis in memory, on `SimulatedStream`, as producers know it: PutRecords."""
+"""Kinesis in memory, on `SimulatedStream`, as producers know it: PutRecords, ListShards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.doubles.world import Call, World, refused
-from infra.esm.simulated_stream import SimulatedStream
+from infra.esm.simulated_stream import Shard, SimulatedStream
 
 RECORDS_MAX = 500  # PutRecords: records a call
 BYTES_MAX = 10_485_760  # and of all their data and keys
@@ -41,6 +41,18 @@ class Kinesis:
 
         return self.world.effect(call, act)
 
+    def list_shards(self, *, StreamName: str) -> dict[str, Any]:  # noqa: N803  as boto3
+        call = Call("kinesis", "ListShards", StreamName)
+
+        def act() -> dict[str, Any]:
+            if StreamName not in self.streams:
+                raise refused(call, "ResourceNotFoundException")
+            return {
+                "Shards": [_listed(shard) for shard in self.streams[StreamName].shards.values()]
+            }
+
+        return self.world.effect(call, act)
+
     def _put(
         self, call: Call, stream: SimulatedStream, number: int, record: dict[str, Any]
     ) -> dict[str, Any]:
@@ -52,6 +64,24 @@ class Kinesis:
             return {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": detail}
         made = stream.put(key, record["Data"], self.world.clock(), at)
         return {"SequenceNumber": str(made.sequence), "ShardId": shard}
+
+
+def _listed(shard: Shard) -> dict[str, Any]:
+    """A shard as ListShards tells it; a closed one says where it ends."""
+    first, *more = (*shard.parents, None)
+    parents = {"ParentShardId": first, "AdjacentParentShardId": next(iter(more), None)}
+    span = {"StartingSequenceNumber": "0"}
+    if shard.closed:
+        span["EndingSequenceNumber"] = str(max((r.sequence for r in shard.records), default=0))
+    return {
+        "ShardId": shard.name,
+        **{name: parent for name, parent in parents.items() if parent is not None},
+        "HashKeyRange": {
+            "StartingHashKey": str(shard.low),
+            "EndingHashKey": str(shard.high - 1),
+        },
+        "SequenceNumberRange": span,
+    }
 
 
 def _fits(call: Call, records: Sequence[dict[str, Any]]) -> None:

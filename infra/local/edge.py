@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from infra.local import emulator, resources
 from infra.local.resources import Client
+from infra.parked import Parked, parked
 from infra.topology import Topology
 from ingest.parking import Parking
 from ingest.settings import Settings, Wiring
+from ingest.watermarks import MICROS, Sources
 from ingest.workflow import BotoExecutions, Workflow
 from sinks.bucket import Bucket
+from sinks.lake.watermark import Lanes
 from sinks.table import Table
 
 
@@ -50,3 +54,33 @@ def parking_of(topology: Topology, client: Client) -> Parking:
             for queue, letters in resources.queues_of(topology, client)
         },
     )
+
+
+def sources_of(topology: Topology, client: Client) -> Sources:
+    """What tells how far the pipeline's sources are; no metric knows a queue's ages here."""
+    mapping = topology.stream_mapping
+    margin = mapping.window_seconds + topology.ingest_stream.timeout_seconds
+    return Sources(
+        pipeline=topology.service,
+        stream=topology.stream.name,
+        lanes=Lanes(mapping.parallelization_factor, int(margin * MICROS)),
+        queues={
+            queue.name: resources.queue_url(client, queue)
+            for queue, _ in resources.queues_of(topology, client)
+        },
+        kinesis=client("kinesis"),
+        sqs=client("sqs"),
+        bucket=Bucket(client("s3"), topology.bucket),
+        ledger=Table(client("dynamodb"), topology.ledger_table.name),
+        clock=time.time,
+    )
+
+
+def parked_of(topology: Topology, client: Client) -> Parked:
+    """What is parked now."""
+    letters = {
+        queue.name: resources.queue_url(client, dead)
+        for queue, dead in resources.queues_of(topology, client)
+    }
+    prefix = topology.stream_mapping.on_failure_prefix
+    return parked(Bucket(client("s3"), topology.bucket), prefix, client("sqs"), letters)

@@ -6,6 +6,7 @@ emulator.pid     the emulator, while it runs
 contracts/       the contracts used here, as they were last used
 paused/          a file for each mapping that is disabled
 checkpoints/     how far each shard has been read
+catalog.db       where the lake's tables of Iceberg are
 emulator/ s3/    the emulator's saved state
 table/           the items of the hot tables, where the fast table keeps them
 logs/            one file per function, the emulator's and the table's

@@ -6,7 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from infra.simulation.known import UNREAD, Item, Known, Row, Stores, Violation, position_of
+from infra.simulation.known import (
+    UNREAD,
+    Item,
+    Known,
+    Row,
+    Stores,
+    Violation,
+    micros,
+    position_of,
+)
 from infra.simulation.sources import Position
 
 
@@ -41,6 +50,8 @@ class Books:
             if owed := set(item["repair"]["S"].split()) - marks:
                 self._wrong("a debt without its mark", sorted(owed))
             done |= self._attempt(item)
+            if not _placed(item, self.tables.get(item["raw_key"]["S"], ())):
+                self._wrong("the ledger misplaces a Delivery", item["sk"]["S"])
         for position in self.known.settled_positions:
             if position not in done:
                 self._wrong("settled, but in no attempt of the ledger", position)
@@ -75,8 +86,8 @@ class Books:
             "delivered": len(landed - kept),
         }
         for row in (*rows, *rejects, *drops):
-            told = (text["generation"], text["raw_key"])
-            if row["_generation"] != UNREAD and (row["_generation"], row["_raw"]) != told:
+            own = (text["generation"], text["raw_key"])
+            if row["_generation"] != UNREAD and (row["_generation"], row["_raw"]) != own:
                 self._wrong("an attempt that names another's rows", text["sk"])
                 break
         for name, value in counted.items():
@@ -88,3 +99,12 @@ class Books:
         if not back and number["hot_written"] + number["repair_rows"] != number["hot_rows"]:
             self._wrong("the ledger miscounts", f"hot rows: {text['sk']}")
         return {position_of(raw[first + i]) for i in range(count) if i not in back}
+
+
+def _placed(item: Item, raw: Sequence[Row]) -> bool:
+    """Whether an attempt says rightly how many records came, and when, if it says so."""
+    if not item["shard"]["S"]:
+        return True
+    arrivals = [micros(row["_arrival"]) for row in raw]
+    told = [int(item[name]["N"]) for name in ("archived", "first_arrival", "last_arrival")]
+    return told == [len(raw), min(arrivals), max(arrivals)]

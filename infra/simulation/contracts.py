@@ -47,6 +47,9 @@ NO_VERBS: frozenset[Verb] = frozenset()
 FILTER, EXPLODE, CHOOSE, SAMPLED = "warm", "explode", "choose", "sample"
 """The rules by which rows are dropped."""
 
+MARKER = "_marker"
+"""... and that by which a record is that no producer sent."""
+
 READING, BEAT = "reading", "beat"
 """The types of messages that are not dropped."""
 

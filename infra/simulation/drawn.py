@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
@@ -74,7 +74,18 @@ def records(random: Random, profile: str, verbs: frozenset[Verb]) -> tuple[Made,
     count = random.randint(8 if profile == "breaker" else 1, 14)
     only: tuple[tuple[Source, ...], ...] = (("kinesis",), ("sqs",), ("kinesis", "sqs"))
     sources = random.choice((only[0], *only))
-    return tuple(sorted((draw.record(sources) for _ in range(count)), key=lambda made: made.at))
+    made = [draw.record(sources) for _ in range(count)]
+    return tuple(sorted((*made, *_markers(made)), key=lambda one: one.at))
+
+
+def _markers(made: Sequence[Made]) -> Iterator[Made]:
+    """Markers among what producers send, which is as it would be without them."""
+    random = Random(sum(len(one.body) for one in made))  # noqa: S311  a seed must give the same
+    for number in range(random.choice((0, 0, 0, 1, 2))):
+        body = b'{"_millrace_marker":1,"shard":"s-%d","at":%d}' % (number, NOW * MILLIS)
+        source = random.choice(made).source
+        at = random.uniform(0, SPAN_SECONDS)
+        yield Made(at, source, "m", body, ((Message(body, marker=True),),))
 
 
 def member_key(number: int) -> str:

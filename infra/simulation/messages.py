@@ -28,10 +28,14 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Message:
-    """What a producer sent as one message: its bytes, and what they say; None if no object."""
+    """What a producer sent as one message: its bytes, and what they say; None if no object.
+
+    A marker is no producer's, and a record of its own.
+    """
 
     body: bytes
     says: Said | None = None
+    marker: bool = False
 
     @classmethod
     def of(cls, says: Said) -> Message:
@@ -51,9 +55,12 @@ class Judge:
         self, members: Iterable[Iterable[Message]], arrival_micros: int
     ) -> dict[Place, Element]:
         """What a source record comes to, by place."""
+        held = [list(messages) for messages in members]
+        if [[one.marker for one in messages] for messages in held] == [[True]]:
+            return {(0, 0): Element("dropped", held[0][0].body, {}, 0, rule=contracts.MARKER)}
         return {
             (sub, child): element
-            for sub, messages in enumerate(members)
+            for sub, messages in enumerate(held)
             for child, element in enumerate(
                 element for one in messages for element in self._message(one, arrival_micros)
             )

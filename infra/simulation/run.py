@@ -18,6 +18,7 @@ from infra.simulation.oracle import Oracle
 from infra.simulation.scenario import Event, Scenario
 from infra.simulation.scheduler import StuckError
 from infra.simulation.verdict import Verdict
+from infra.simulation.watermarks import EVERY_SECONDS, LOOKS, Watch
 from ingest import log, telemetry
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks import control
@@ -65,12 +66,15 @@ class Simulation:
             scenario.mend,
         )
         self.oracle: Oracle | None = None
+        self.watch = Watch(account)
 
     def run(self) -> Report:
         for made in self.scenario.records:
             self.scheduler.at(EPOCH + made.at, lambda made=made: self._put(made))  # type: ignore[misc]
         for event in self.scenario.events:
             self.scheduler.at(EPOCH + event.at, lambda event=event: self._event(event))  # type: ignore[misc]
+        for number in range(1, LOOKS + 1):
+            self.scheduler.at(EPOCH + number * EVERY_SECONDS, self.watch.look)
         until = EPOCH + self.scenario.calm_at + DRAIN_SECONDS
         violations: list[Violation] = []
         if self.scenario.profile == "breaker":
@@ -84,6 +88,7 @@ class Simulation:
         self.oracle = Oracle(self.account.known, self.account.stores())
         verdict = Verdict(self.account, self.operators, self.oracle)
         violations += verdict.violations()
+        violations += self.watch.violations
         return Report(
             self.scenario,
             tuple(violations),

@@ -30,11 +30,15 @@ from transform.tables import MICROS
 
 GROWN_TIMES = 8  # an hour that grows by more than a part of so many is made anew, and
 ADDED_MAX = 8  # so is one to which so many files were added
+QUIET_MICROS = 3_600 * MICROS  # of ledger without anything new, after which a manifest says so
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What a compaction did. `rows` are landing rows taken in, `repeats` and `left` rows too."""
+    """What a compaction did. `rows` are landing rows taken in, `left` are for the next one.
+
+    By `repeats` the rows kept aside have grown; it is negative where law 5 took more away.
+    """
 
     lake: Manifest
     objects: int = 0
@@ -62,9 +66,9 @@ def compact(
     lake = manifest.read(bucket, contract.name)
     known = absorbed_of(bucket, lake, plan.objects)
     fresh = [one for one in plan.objects if one.key not in known]
-    if not fresh:
-        return Compacted(lake, left=plan.left)
     now = int(clock() * MICROS)
+    if not fresh:
+        return Compacted(_seen_until(bucket, lake, plan.settled_until, now), left=plan.left)
     with workspace(bucket, limits) as work:
         made = _Compaction(work, contract, lake, fresh)
         hours = made.hours()
@@ -86,6 +90,16 @@ def compact(
         left=plan.left,
         seconds=time.perf_counter() - started,
     )
+
+
+def _seen_until(bucket: Bucket, lake: Manifest, settled_until: int, now: int) -> Manifest:
+    """The lake, which says from time to time how far the ledger was seen to hold nothing new.
+
+    Else whoever looks after a quiet week reads a week's ledger, each time.
+    """
+    if not lake.version or settled_until - lake.settled_until < QUIET_MICROS:
+        return lake
+    return manifest.commit(bucket, lake, replace(lake, settled_until=settled_until, made_at=now))
 
 
 def absorbed_of(bucket: Bucket, lake: Manifest, objects: Iterable[Object]) -> set[str]:
@@ -135,7 +149,8 @@ class _Compaction:
             repeats.write(part.repeats)
         standing.close()
         repeats.close()
-        self.repeats += told.repeats
+        self._check(hour, old, told)
+        self.repeats += told.repeats - sum(file.rows for file in (old.repeats if old else ()))
         made = Partition(
             hour,
             told.rows,
@@ -146,6 +161,13 @@ class _Compaction:
             tuple(repeats.made),
         )
         return _sealed_as(old, made)
+
+    def _check(self, hour: int, old: Partition | None, told: Told) -> None:
+        """Where law 5 takes nothing away, every row there was has come by."""
+        held = (*old.files, *old.repeats) if old else ()
+        rows = self.resolution.origins(hour).rows + sum(file.rows for file in held)
+        if told.seen > rows or (not self.resolution.loses and told.seen < rows):
+            raise ConservationError(f"hour {hour} came to {told.seen} of {rows} rows")
 
     def _added_to(self, hour: int, old: Partition) -> Partition:
         told, again = Told(), Told()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -141,6 +141,10 @@ class Manifest:
         """The same, of sealed partitions alone."""
         return replace(self, partitions=tuple(p for p in self.partitions if p.seal))
 
+    def within(self, hours: Collection[int]) -> Manifest:
+        """The same, of some hours alone."""
+        return replace(self, partitions=tuple(p for p in self.partitions if p.hour in hours))
+
 
 def read(bucket: Bucket, contract: str) -> Manifest:
     """The manifest that counts; an empty one where there is none."""
@@ -159,9 +163,8 @@ def commit(bucket: Bucket, old: Manifest, new: Manifest) -> Manifest:
     Raises `Raced` where `old` counts no longer.
     """
     new = replace(new, version=old.version + 1)
-    data = msgspec.json.encode(new)
-    key = f"{PREFIX}/{new.contract}/manifests/{hashlib.sha256(data).hexdigest()}.json"
-    bucket.put_absent(key, data)
+    key = key_of(new)
+    bucket.put_absent(key, _encoded(new))
     fresh = _Root(new.version, key)
 
     def change(held: bytes | None) -> bytes:
@@ -172,6 +175,12 @@ def commit(bucket: Bucket, old: Manifest, new: Manifest) -> Manifest:
 
     bucket.change(_root_key(new.contract), change)
     return new
+
+
+def key_of(manifest: Manifest) -> str:
+    """Where a committed manifest is kept."""
+    digest = hashlib.sha256(_encoded(manifest)).hexdigest()
+    return f"{PREFIX}/{manifest.contract}/manifests/{digest}.json"
 
 
 def history(bucket: Bucket, contract: str) -> dict[str, Manifest]:
@@ -223,6 +232,10 @@ class _Root:
     @classmethod
     def of(cls, data: bytes) -> _Root:
         return msgspec.json.decode(data, type=cls)
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest)
 
 
 def _root_key(contract: str) -> str:

@@ -11,10 +11,11 @@ exactly the records, with no rule to apply.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sinks.bucket import Bucket
 from sinks.lake import manifest
@@ -39,16 +40,37 @@ class Snapshot:
     schema: pa.Schema
     changed: tuple[int, ...]
 
+    def local(self, work: Workspace) -> list[str]:
+        """Copies of its files, and one of its rows, that last as long as the workspace.
 
-def snapshot(work: Workspace, contract: Contract) -> Snapshot:
-    """What the records are now. Raises `Clash`, a `SinkError`."""
+        Together they are the records, for any engine that reads a list of Parquet files by the
+        names of their columns.
+        """
+        tail = work.folder / "tail.parquet"
+        pq.write_table(self.tail, tail)
+        return [*work.fetch(file.key for file in self.files), str(tail)]
+
+
+def snapshot(
+    work: Workspace, contract: Contract, within: Collection[int] | None = None
+) -> Snapshot:
+    """What the records are now; with `within`, those of these hours. Raises `Clash`, a `SinkError`.
+
+    Hours are of event time, since 1970.
+    """
     lake = manifest.read(work.bucket, contract.name)
-    return of(work, contract, lake, fresh(work.bucket, lake))
+    return of(work, contract, lake, fresh(work.bucket, lake), within)
 
 
-def of(work: Workspace, contract: Contract, lake: Manifest, fresh: Sequence[Object]) -> Snapshot:
-    """The records of a lake and of objects that it has not taken in."""
-    found = Resolution(work, contract, lake, fresh)
+def of(
+    work: Workspace,
+    contract: Contract,
+    lake: Manifest,
+    fresh: Sequence[Object],
+    within: Collection[int] | None = None,
+) -> Snapshot:
+    """The records of a lake and of objects that it has not taken in, or those of some hours."""
+    found = Resolution(work, contract, lake, fresh, within)
     anew = found.anew(found.hours)
     grown = set(found.hours) - anew
     standing = [
@@ -56,7 +78,8 @@ def of(work: Workspace, contract: Contract, lake: Manifest, fresh: Sequence[Obje
         *(_standing(found.everything(anew), found.schema) if anew else ()),
         *(_standing(found.added(grown), found.schema) if grown else ()),
     ]
-    files = tuple(file for part in lake.partitions if part.hour not in anew for file in part.files)
+    wanted = lake if within is None else lake.within(within)
+    files = tuple(f for part in wanted.partitions if part.hour not in anew for f in part.files)
     return Snapshot(lake, files, pa.concat_tables(standing), found.schema, tuple(found.hours))
 
 

@@ -10,24 +10,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from sinks import distinct, parquet
+from sinks.lake.columns import united
 from sinks.lake.contest import ENDS, Contest, Span
 from sinks.lake.manifest import Absorbed, File, Manifest
 from sinks.lake.plan import Object
 from sinks.lake.workspace import BATCH_ROWS, Workspace, select
 from transform.contract import Contract
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 HOUR_MICROS = 3_600_000_000
 IDENTITY = "_record_id, _digest"
 _ALL = "* EXCLUDE (filename)"
 _FROM_YEAR_ONE = 719_162 * 24  # hours; before 1970 a division must round down as well
-
-
-class Clash(ValueError):
-    """A column is of different types in versions of a contract."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,22 @@ class Origins:
 
 
 class Resolution:
-    """What some fresh objects change in a lake. The tables it makes are its workspace's."""
+    """What some fresh objects change in a lake. The tables it makes are its workspace's.
+
+    With `within` only in those hours, and of other hours nothing is fetched but what law 5 has to
+    be asked of: it is about positions, and the rows of one may lie in any hours.
+    """
 
     def __init__(
-        self, work: Workspace, contract: Contract, lake: Manifest, fresh: Sequence[Object]
+        self,
+        work: Workspace,
+        contract: Contract,
+        lake: Manifest,
+        fresh: Sequence[Object],
+        within: Collection[int] | None = None,
     ) -> None:
-        self._work, self._contract, self._lake = work, contract, lake
+        self._work, self._contract, self._only = work, contract, within
+        self._lake = lake if within is None else lake.within(within)
         self._landed = [one.key for one in fresh if one.landed]
         micros = f'epoch_us("{contract.event_time}")'
         shift = _FROM_YEAR_ONE * HOUR_MICROS
@@ -69,6 +78,11 @@ class Resolution:
         return sum(self.rows_of.values())
 
     @property
+    def loses(self) -> bool:
+        """Whether law 5 takes any row away, of fresh ones or the lake's."""
+        return bool(self._contest.without)
+
+    @property
     def marks(self) -> dict[str, Absorbed]:
         """By arrival hour, what fresh marks add to what the manifest says of it."""
         return self._contest.marks()
@@ -77,7 +91,8 @@ class Resolution:
     def hours(self) -> list[int]:
         """Hours of event time, since 1970, that are not as the lake has them."""
         found = self._work.rows("SELECT DISTINCT hour FROM survey")
-        return sorted({hour for (hour,) in found} | self._losing)
+        every = {hour for (hour,) in found} | self._losing
+        return sorted(every if self._only is None else every.intersection(self._only))
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -242,28 +257,3 @@ class Resolution:
             f"SELECT r.* EXCLUDE (filename, _hour) FROM ({rows}) r "
             "JOIN homes ON r.filename = homes.path WHERE _hour <> home ORDER BY _hour",
         )
-
-
-def united(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """One schema of several: the first one's columns as they stand, others' of its kind after them.
-
-    What not all have may be null. Raises `Clash`.
-    """
-    fields: dict[str, pa.Field] = {}
-    for schema in schemas:
-        for field in schema:
-            held = fields.setdefault(field.name, field)
-            if held.type != field.type:
-                raise Clash(
-                    f"versions have {field.name} as {held.type} and as {field.type}, which one "
-                    "table cannot hold; queries show it as text, and nothing is compacted"
-                )
-            fields[field.name] = held.with_nullable(held.nullable or field.nullable)
-    everywhere = set.intersection(*(set(schema.names) for schema in schemas))
-    own = [n for n in fields if not n.startswith("_")]
-    return pa.schema(
-        [
-            fields[name].with_nullable(fields[name].nullable or name not in everywhere)
-            for name in (*own, *(n for n in fields if n.startswith("_")))
-        ]
-    )

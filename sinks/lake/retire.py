@@ -27,10 +27,14 @@ UNDER_WAY = timedelta(hours=6)  # no compaction takes as long
 
 @dataclass(frozen=True)
 class Keep:
-    """For how long: what a manifest named, and what landed; None keeps all that did."""
+    """For how long: what a manifest named, and what landed; None keeps all that did.
+
+    Files that are `needed`, as by a snapshot of Iceberg, are kept whatever their time.
+    """
 
     history: timedelta = HISTORY
     landed: timedelta | None = LANDED
+    needed: frozenset[str] = frozenset()
 
 
 DEFAULT = Keep()
@@ -62,7 +66,7 @@ def retire(
     history = manifest.history(bucket, contract)
     every = list(history.values())
     kept = [one for one in every if one == current or _counted_at(one, every) >= old]
-    files = list(_files(bucket, contract, kept, now))
+    files = [key for key in _files(bucket, contract, kept, now) if key not in keep.needed]
     gone = [key for key, one in history.items() if one not in kept]
     taken = list(_landing(bucket, current, now - keep.landed)) if keep.landed is not None else []
     if not dry_run:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from sinks import ledger
+from sinks import erasures, ledger
 from sinks.bucket import Bucket
 from sinks.lake import manifest
 from sinks.lake.compact import Compacted, absorbed_of, compact
@@ -69,11 +69,18 @@ def find(
     attempts = [made for made in _attempts(table, lake, now) if made.contract == lake.contract]
     told = {one for made in attempts for one in fresh_of(made, ())}
     known = absorbed_of(bucket, lake, told)
-    made = plan(attempts, known, choice.rows_max, now)
+    made = _less_erased(bucket, plan(attempts, known, choice.rows_max, now))
     if not choice.orphans or made.left:
         return made
     found = {*made.objects, *_orphans(bucket, lake, {one.key for one in told}, now)}
     return Plan(tuple(sorted(found)), made.settled_until)
+
+
+def _less_erased(bucket: Bucket, made: Plan) -> Plan:
+    """The same; of objects that were written again the ledger does not know what they hold."""
+    again = erasures.digests(erasures.known(bucket)).keys()
+    objects = (Object(o.key, UNKNOWN) if o.key in again else o for o in made.objects)
+    return replace(made, objects=tuple(sorted(objects)))
 
 
 def _attempts(table: Table, lake: Manifest, now: datetime) -> Iterator[Attempt]:
