@@ -71,6 +71,14 @@ def below(numbers: pa.Array, limit: int) -> pa.Array:
     return pc.less(numbers, scalar(limit, pa.int64()))
 
 
+def may_hold(column: pa.Array | pa.ChunkedArray, *parts: bytes) -> bool:
+    """Whether any of these is in a column's bytes, or near it; sooner than a kernel says it."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    buffers = (chunk.buffers()[2] for chunk in chunks)
+    texts = (buffer.to_pybytes() for buffer in buffers if buffer is not None)
+    return any(part in text for text in texts for part in parts)
+
+
 def _few(numbers: pa.Array) -> Sequence[int] | None:
     """64-bit numbers as Python reads them, where they are few and none is null."""
     count, start = len(numbers), numbers.offset

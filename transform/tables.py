@@ -10,7 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transform.columns import below, numbers, repeated, scalar, whole
+from transform.columns import below, may_hold, numbers, repeated, scalar, whole
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
@@ -212,14 +212,7 @@ def _without(some: pa.Array, others: pa.Array) -> pa.Array:
 
 def _id_part(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
-        if not _may_hold(column, b"%", b"/"):
+        if not may_hold(column, b"%", b"/"):
             return column
         return pc.replace_substring(pc.replace_substring(column, "%", "%25"), "/", "%2F")
     return utc_text(column) if column.type == UTC_MICROS else column.cast(pa.string())
-
-
-def _may_hold(column: pa.Array, *letters: bytes) -> bool:
-    """Whether any of these is in a column's text, or near it; sooner than a kernel says it."""
-    text = column.buffers()[2]
-    data = text.to_pybytes() if text is not None else b""
-    return any(letter in data for letter in letters)
