@@ -39,6 +39,7 @@ class Connection:
         self.rested_at = 0.0
         self._until = time.monotonic() + patience.read
         self._patience = patience
+        self._waits = -1.0  # as the socket was told
         self._incoming = Incoming(self._more)
         try:
             self._socket = _open(endpoint, patience, authorities)
@@ -94,8 +95,9 @@ class Connection:
 
     def _wait(self, seconds: float) -> None:
         """Wait so long from now on. To tell the socket what it knows is a system call each time."""
-        if self._socket.gettimeout() != seconds:
+        if seconds != self._waits:
             self._socket.settimeout(seconds)
+            self._waits = seconds
 
     def _more(self) -> bytes:
         seconds = self._patience.read

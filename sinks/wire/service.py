@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -82,8 +81,10 @@ class Service:
                 except Broken:
                     break
                 begun.append((head, request.body, connection))
-                with suppress(Broken):  # `receive` finds it again
+                try:
                     connection.send(head, request.body, self.patience)
+                except Broken:
+                    continue  # `receive` finds it again
             for head, body, connection in begun:
                 answers.append(self._settled(head, body, connection))
         finally:
