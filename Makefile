@@ -14,7 +14,7 @@ SEEDS ?= 500
 QUIETLY := trap 'exit 0' INT;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate fuzz bench lint clean
+.PHONY: help demo test simulate fuzz bench lake lint clean
 
 help:  ## list the targets
 	@awk -F':  ## ' '/^[a-z]+:  ## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,12 +39,16 @@ simulate:  ## run the pipeline under seeded faults (SEEDS=n)
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
 		.venv/bin/python -m infra.simulation --seeds $(SEEDS) $(ARGS)
 
-# Of the benchmark: where its table, JSON file and chart go. BENCH_QUICK=1 takes under a minute.
-OUT ?= build/bench
+# Of a benchmark: where its table, JSON file and chart go. BENCH_QUICK=1 takes under a minute.
+OUT ?= build/$@
 
 bench:  ## the path of a record beside what people write (BENCH_QUICK=1 OUT=build/bench)
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
 		.venv/bin/python -m loadtests.bench --out $(OUT) $(ARGS)
+
+lake:  ## a lake of 5 million records beside what Firehose leaves (LAKE_QUICK=1 OUT=build/lake)
+	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \
+		.venv/bin/python -m loadtests.lake --out $(OUT) $(ARGS)
 
 lint:  ## check style and types
 	@$(QUIETLY) $(PYTHON) infra/bootstrap.py dev && \

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 import pyarrow as pa
 import pytest
 
+from loadtests import environments
 from loadtests.bench import equality, filejob
 from loadtests.bench.__main__ import Extent, run, write
 from loadtests.bench.equality import Output
@@ -81,9 +82,9 @@ def test_a_run_leaves_a_table_a_file_and_a_chart(found: Findings, tmp_path: Path
 def test_the_file_job_has_the_peers_that_are_there(found: Findings, tmp_path: Path, monkeypatch):
     assert found.jobs[filejob.DUCKDB].items
     assert found.jobs[filejob.DUCKDB].rows
-    monkeypatch.setattr(filejob, "ENVIRONMENTS", tmp_path / "none")
+    monkeypatch.setattr(environments, "ENVIRONMENTS", tmp_path / "none")
     jobs = filejob.measure(tmp_path, 100, 1, 1, install=False)
-    assert jobs["polars"].absent == "not installed; a full run installs it"
+    assert jobs["polars"].absent == environments.ABSENT
     assert not jobs[filejob.DUCKDB].absent
 
 

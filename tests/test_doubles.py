@@ -21,15 +21,17 @@ from infra.doubles.world import Calm, Scripted
 from infra.esm.simulated_queue import SimulatedQueue
 from infra.esm.simulated_stream import SimulatedStream
 from infra.simulation.account import definition
+from loadtests.lake.folder import FolderS3
 from tests.support import client, create_table
 
 ALL = ("double", "moto")
 
 
-@pytest.fixture(params=ALL)
-def s3(request):
+@pytest.fixture(params=(*ALL, "folder"))
+def s3(request, tmp_path):
+    makers = {"double": lambda: S3(Calm()), "folder": lambda: FolderS3(tmp_path)}
     with mock_aws():
-        made = S3(Calm()) if request.param == "double" else client("s3")
+        made = makers.get(request.param, lambda: client("s3"))()
         made.create_bucket(Bucket="bucket")
         yield made
 

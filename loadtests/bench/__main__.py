@@ -22,8 +22,9 @@ from pathlib import Path
 
 from loadtests.bench import bundled, filejob, paths, rates, starts
 from loadtests.bench.findings import Findings
-from loadtests.bench.local import ROOT, endpoint
+from loadtests.bench.local import endpoint
 from loadtests.bench.paths import Paths
+from loadtests.machine import ROOT
 
 OUT = ROOT / "build" / "bench"
 

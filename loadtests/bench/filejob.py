@@ -1,19 +1,16 @@
 """The file job: the same NDJSON file through Millrace and through its peers, in turns on one core.
 
-A peer runs in an environment of its own under `build/peers/`, made of pinned and hashed versions
-(`requirements/bench-*.txt`) when it is first asked for. One that cannot be had is told and left
-out. DuckDB is a dependency of Millrace anyway.
+A peer runs in an environment of its own. One that cannot be had is told and left out. DuckDB is a
+dependency of Millrace anyway.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,74 +21,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loadtests.bench.equality import plain_value
-from loadtests.bench.local import CLIENT_CORE, ROOT
-from loadtests.bench.paths import Spread
 from loadtests.bench.traffic import messages
+from loadtests.environments import Environment
+from loadtests.machine import CLIENT_CORE, ROOT
+from loadtests.spread import Spread
 
 OURS, DUCKDB = "millrace", "DuckDB"
 DROPPED_FOR = (None, "out_of_range", "not_allowed")  # what is good, and what every peer can judge
 BAD_SHARE = 0.01
-ENVIRONMENTS = ROOT / "build" / "peers"
 PEERS = Path(__file__).parent / "peers"
-INSTALL_SECONDS_MAX = 600
 JOB_SECONDS_MAX = 300
 TIME_CHARACTERS = len("2026-11-24T12:00:00.000000Z")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A way to do the job: its script, and its lock file where it has its own environment."""
+    """A way to do the job: its script, and its environment where it has its own."""
 
     name: str
     script: str
-    lock: str = ""
-
-    @property
-    def folder(self) -> Path:
-        return ENVIRONMENTS / self.lock
-
-    @property
-    def locked(self) -> Path:
-        return ROOT / "requirements" / f"bench-{self.lock}.txt"
+    environment: Environment | None = None
 
     @property
     def python(self) -> Path:
-        return self.folder / "bin" / "python" if self.lock else Path(sys.executable)
-
-    @property
-    def ready(self) -> bool:
-        stamp = self.folder / "made-from"
-        return not self.lock or (stamp.is_file() and stamp.read_text() == self._digest)
-
-    @property
-    def _digest(self) -> str:
-        return hashlib.sha256(self.locked.read_bytes()).hexdigest()
-
-    def make(self) -> str:
-        """Make the environment; why it cannot be made, or nothing."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        venv.create(self.folder, with_pip=True)
-        command = [self.python, "-m", "pip", "install", "--quiet", "--require-hashes"]
-        command += ["--only-binary", ":all:", "--disable-pip-version-check", "-r", self.locked]
-        try:
-            done = subprocess.run(  # noqa: S603  pip, with our own lock file
-                command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS_MAX
-            )
-        except subprocess.TimeoutExpired:
-            return f"not installed within {INSTALL_SECONDS_MAX} s"
-        if done.returncode:
-            return "cannot be installed here: " + done.stderr.strip().rpartition("\n")[2][:200]
-        (self.folder / "made-from").write_text(self._digest)
-        return ""
+        return self.environment.python if self.environment else Path(sys.executable)
 
 
 CONTENDERS = (
     Peer(OURS, "millrace"),
     Peer(DUCKDB, "duckdb_sql"),
-    Peer("polars", "polars_lazy", "polars"),
-    Peer("bytewax", "bytewax_flow", "bytewax"),
-    Peer("pathway", "pathway_table", "pathway"),
-    Peer("dlt", "dlt_pipeline", "dlt"),
+    Peer("polars", "polars_lazy", Environment("polars")),
+    Peer("bytewax", "bytewax_flow", Environment("bytewax")),
+    Peer("pathway", "pathway_table", Environment("pathway")),
+    Peer("dlt", "dlt_pipeline", Environment("dlt")),
 )
 
 
@@ -125,7 +87,7 @@ def measure(
     present = list(_present(jobs, install=install, peers=peer_rounds > 0))
     for number in range(rounds):
         for peer in tuple(present):
-            if peer.lock and number >= peer_rounds:
+            if peer.environment and number >= peer_rounds:
                 continue
             rest = folder / peer.script
             shutil.rmtree(rest, ignore_errors=True)
@@ -156,11 +118,9 @@ def write_lines(file: Path, records: int) -> int:
 
 def _present(jobs: dict[str, Job], *, install: bool, peers: bool) -> Iterator[Peer]:
     for peer in CONTENDERS:
-        why = "" if peer.ready else "not installed; a full run installs it"
-        if peer.lock and not peers:
-            why = "not asked for"
-        elif why and install:
-            why = peer.make()
+        why = ""
+        if peer.environment:
+            why = peer.environment.lack(install=install) if peers else "not asked for"
         if why:
             jobs[peer.name].absent = why
         else:
@@ -171,7 +131,7 @@ def _run(peer: Peer, lines: Path, rest: Path) -> dict[str, float] | str:
     """What the job took, or why it was not done."""
     own = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     own |= {"POLARS_MAX_THREADS": "1", "PATHWAY_THREADS": "1"}
-    if not peer.lock:
+    if not peer.environment:
         own["PYTHONPATH"] = str(ROOT)
     command = [peer.python, PEERS / f"{peer.script}.py", lines, rest]
     try:

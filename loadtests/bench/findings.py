@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from loadtests.bench import chart, filejob, rates
+from loadtests import chart
+from loadtests.bench import filejob, rates
 from loadtests.bench.filejob import DUCKDB, Job
-from loadtests.bench.paths import BASELINE, Paths, Spread, transports
+from loadtests.bench.paths import BASELINE, Paths, transports
 from loadtests.bench.rates import Rates
 from loadtests.bench.starts import ORDINARY
+from loadtests.spread import Spread
 
 OURS = f"millrace, {transports()[0]}"
 

@@ -22,11 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from loadtests.bench.traffic import CONTRACT
+from loadtests.machine import CLIENT_CORE, ROOT, SERVER_CORE
 
-ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
-CORES = sorted(os.sched_getaffinity(0))
-CLIENT_CORE, SERVER_CORE = CORES[0], CORES[-1]
 BUCKET, TABLE = "bench", "bench-hot"
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 from ingest.settings import Settings
 from loadtests.bench import equality
 from loadtests.bench.local import Endpoint, Worker
 from loadtests.bench.traffic import Traffic, traffic
+from loadtests.spread import Spread
 
 FORMS = ("plain", "KPL")
 BASELINE = "baseline"
@@ -74,26 +75,6 @@ class Paths:
             stages = ", ".join(f"{part} {v:.1f}" for part, v in one.stages.items())
             figures = f"{one.spread.shown('.1f')} | {self.ratio(name, form, size).shown('.1f')}"
             yield f"| {name}, {form} | {size:,} | {figures} | {stages} |"
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A median and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        low, middle, high = (
-            quantiles(values, n=4, method="inclusive") if len(values) > 1 else (*values * 3,)
-        )
-        return cls(middle, low, high)
-
-    def shown(self, form: str) -> str:
-        """The median, and in brackets the quartiles."""
-        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 def contestants(endpoint: Endpoint) -> dict[str, Worker]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtests.bench.local import Endpoint, Worker
-from loadtests.bench.paths import BASELINE, Spread, transports
+from loadtests.bench.paths import BASELINE, transports
 from loadtests.bench.traffic import traffic
+from loadtests.spread import Spread
 
 LATENCY_MS = 5.0
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench.local import CLIENT_CORE, ROOT, Endpoint
+from loadtests.bench.local import Endpoint
 from loadtests.bench.traffic import traffic
+from loadtests.machine import CLIENT_CORE, ROOT
 
 BASELINE = "baseline"
 FUNCTIONS = {

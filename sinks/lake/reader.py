@@ -31,7 +31,8 @@ from transform.contract import Contract
 class Snapshot:
     """Files and rows that together are the records; `changed` hours are not as in `lake`.
 
-    `schema` has every column that any of them has: what a file has not is null in its rows.
+    `schema` has every column that any of them has: what a file has not is null in its rows. `tail`
+    lies in a file that goes with its last reader, so it takes no memory of its own.
     """
 
     lake: Manifest
@@ -73,18 +74,15 @@ def of(
     found = Resolution(work, contract, lake, fresh, within)
     anew = found.anew(found.hours)
     grown = set(found.hours) - anew
-    standing = [
-        found.schema.empty_table(),
-        *(_standing(found.everything(anew), found.schema) if anew else ()),
-        *(_standing(found.added(grown), found.schema) if grown else ()),
-    ]
+    path = str(work.folder / "tail.arrow")
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, found.schema) as tail:
+        for hours, rows in ((anew, found.everything), (grown, found.added)):
+            for part in parted(rows(hours), found.schema, Told()) if hours else ():
+                tail.write_table(part.standing)
     wanted = lake if within is None else lake.within(within)
     files = tuple(f for part in wanted.partitions if part.hour not in anew for f in part.files)
-    return Snapshot(lake, files, pa.concat_tables(standing), found.schema, tuple(found.hours))
-
-
-def _standing(rows: pa.RecordBatchReader, schema: pa.Schema) -> list[pa.Table]:
-    return [part.standing for part in parted(rows, schema, Told())]
+    standing = pa.ipc.open_file(pa.memory_map(path)).read_all()
+    return Snapshot(lake, files, standing, found.schema, tuple(found.hours))
 
 
 def sealed(work: Workspace, contract: Contract) -> Snapshot:
