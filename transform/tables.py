@@ -156,6 +156,8 @@ def counts_of(origin: Origin, rows: pa.Table, rejects: pa.Table, drops: pa.Table
     """Source records by the worst of their rows: quarantined, delivered, dropped."""
     if origin.indexes is None:
         return Counts(origin.raw.num_rows, rows.num_rows, drops.num_rows, rejects.num_rows)
+    if not rejects.num_rows + drops.num_rows:
+        return Counts(origin.raw.num_rows, len(pc.unique(rows.column("_index"))), 0, 0)
     good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
     fallen = _without(dropped, pa.concat_arrays((good, bad)))
     return Counts(origin.raw.num_rows, len(_without(good, bad)), len(fallen), len(bad))
