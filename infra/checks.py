@@ -38,6 +38,7 @@ def _wrong(which: str, fate: str, differs: str = "") -> str:
                 AS found
         FROM attempts LEFT JOIN objects ON key = {which}_key
         WHERE {which}_key <> '' AND (key IS NULL OR rows <> {which}_rows {differs})
+            AND NOT EXISTS (FROM retired r WHERE r.key = {which}_key AND r.rows <= {which}_rows)
     """
 
 

@@ -17,11 +17,14 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from infra import lake_evidence
+from infra.lake_evidence import Lakes
 from infra.parked import NOTHING, Parked, digest
 from sinks import contracts as kept_contracts
 from sinks import control, erasures, hot, landing, ledger, parquet, raw
 from sinks.bucket import Bucket
 from sinks.erasures import Erasure
+from sinks.lake.manifest import Manifest
 from sinks.ledger import Attempt
 from sinks.table import Key, Table
 from transform.columns import repeated
@@ -39,6 +42,7 @@ from transform.records import (
 from transform.tables import MICROS, hot_mask
 
 READERS = 8
+HOUR_MICROS = 3_600 * MICROS
 
 RAW = pa.schema(
     [
@@ -60,6 +64,7 @@ LANDING = pa.schema(
         pa.field("_expires", pa.int64()),
     ]
 )
+OF_LAKE = LANDING.append(pa.field("_hour", pa.int64()))
 QUARANTINE = pa.schema([*QUARANTINE_SCHEMA, pa.field("_object", pa.string())])
 DROPPED = pa.schema([*DROPPED_SCHEMA, pa.field("_object", pa.string())])
 HELD = pa.schema([*((name, pa.string()) for name in POSITION), ("_sha", pa.string())])
@@ -69,15 +74,6 @@ class HotKeys(Protocol):
     """A hot store, of which only the keys are read."""
 
     def all_keys(self) -> Iterable[Key]: ...
-
-
-class Delivered(Protocol):
-    """A place where delivered rows are: landing, and whatever else readers count in.
-
-    Tables are of the columns of `LANDING`.
-    """
-
-    def rows(self) -> pa.Table: ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,6 @@ class Stores:
     now_micros: int
     parked: Parked = NOTHING
     held: Held = field(default_factory=Held)
-    delivered: Sequence[Delivered] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,10 @@ class Object:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that was read. `raw_tables` has each Delivery by its key."""
+    """Everything that was read. `raw_tables` has each Delivery by its key.
+
+    `landing` has what landed, and of objects that are gone what the lake has instead.
+    """
 
     stores: Stores
     raw: pa.Table
@@ -134,6 +132,7 @@ class Evidence:
     attempts: Sequence[Attempt]
     objects: Mapping[str, Object]
     rules: Rules
+    lakes: Lakes
     erasures: Sequence[Erasure]
 
 
@@ -176,25 +175,30 @@ class Rules:
 
 
 def gather(stores: Stores) -> Evidence:
-    """Read every store."""
+    """Read every store. Lakes come first: what they have taken in is there then, or is gone."""
     rules = rules_of(stores.bucket, stores.contracts)
+    lakes = lake_evidence.lakes(stores.bucket, partial(_of_lake, rules))
     notes = list(erasures.known(stores.bucket))
     read = partial(_read, stores.bucket, erasures.digests(notes))
     raws = list(read(f"{raw.PREFIX}/", _raw))
     landed = list(read(f"{landing.LANDING}/", partial(_landing, rules)))
     rejected = list(read(f"{landing.QUARANTINE}/", partial(_marked, QUARANTINE)))
     left_out = list(read(f"{landing.DROPPED}/", partial(_marked, DROPPED)))
-    more = [place.rows().select(LANDING.names).cast(LANDING) for place in stores.delivered]
+    rows = _joined(LANDING, (table for _, table in landed))
+    instead = lakes.instead(rows, {found.key for found, _ in landed})
     return Evidence(
         stores=stores,
         raw=_joined(RAW, (table for _, table in raws)),
         raw_tables={found.key: table for found, table in raws},
-        landing=_joined(LANDING, [*(table for _, table in landed), *more]),
+        landing=_joined(
+            LANDING, [rows, *(more.select(LANDING.names).cast(LANDING) for more in instead)]
+        ),
         quarantine=_joined(QUARANTINE, (table for _, table in rejected)),
         dropped=_joined(DROPPED, (table for _, table in left_out)),
         attempts=list(ledger.attempts(stores.ledger)),
         objects={found.key: found for found, _ in (*raws, *landed, *rejected, *left_out)},
         rules=rules,
+        lakes=lakes,
         erasures=notes,
     )
 
@@ -259,10 +263,36 @@ def _landing(rules: Rules, key: str, file: parquet.File) -> pa.Table:
     table = file.read()
     name = key.split("/")[1]
     contract = rules.contract(file.metadata.get(landing.CONTRACT, b"").decode(), name)
-    common = [table.column(field.name) for field in ROW_FIELDS]
     number = pa.array(range(table.num_rows), pa.int64())
-    columns = [*common, _constant(key, table), number, *_hot_columns(table, contract)]
+    return _placed(table, key, number, contract)
+
+
+def _placed(table: pa.Table, key: str, places: pa.Array, contract: Contract | None) -> pa.Table:
+    common = [table.column(field.name) for field in ROW_FIELDS]
+    columns = [*common, _constant(key, table), places, *_hot_columns(table, contract)]
     return pa.table(columns, schema=LANDING)
+
+
+def _of_lake(rules: Rules, lake: Manifest, key: str, file: parquet.File) -> pa.Table:
+    """Rows of a file of the lake (`OF_LAKE`), by the contract of each one's generation."""
+    table = file.read()
+    number = pa.array(range(table.num_rows), pa.int64())
+    found = [OF_LAKE.empty_table()]
+    for generation in table.column("_generation").unique().to_pylist():
+        contract = rules.contract(lake.contracts.get(generation, ""), lake.contract)
+        mask = pc.equal(table.column("_generation"), generation)
+        rows = table.filter(mask)
+        own = _placed(rows, key, number.filter(mask.combine_chunks()), contract)
+        found.append(own.append_column(OF_LAKE.field("_hour"), _hours(rows, contract)))
+    return pa.concat_tables(found)
+
+
+def _hours(rows: pa.Table, contract: Contract | None) -> pa.Array | pa.ChunkedArray:
+    """Hours of event time, since 1970."""
+    if contract is None:
+        return pa.nulls(rows.num_rows, pa.int64())
+    hours = pc.floor_temporal(rows.column(contract.event_time), unit="hour").cast(pa.int64())
+    return pc.divide(hours, HOUR_MICROS)
 
 
 def _hot_columns(table: pa.Table, contract: Contract | None) -> list[pa.Array]:

@@ -24,7 +24,7 @@ from sinks.lake import manifest, reader, seal
 from sinks.lake.manifest import Manifest, Raced
 from sinks.lake.resolve import HOUR_MICROS, Resolution
 from sinks.lake.watermark import Place, Watermark, least
-from sinks.lake.workspace import Workspace, workspace
+from sinks.lake.workspace import DEFAULT, Limits, Workspace, workspace
 from transform.contract import Contract
 from transform.pipeline import Transform
 from transform.records import POSITION, RAW_SCHEMA
@@ -49,6 +49,7 @@ class Sealer:
     sources: Sources
     parked: Look
     lateness: int
+    limits: Limits = DEFAULT
 
     def mark(self, timeout_seconds: float) -> None:
         """Put markers into the stream and wait until they are settled, at most so long."""
@@ -74,7 +75,7 @@ class Sealer:
             parked = self.parked()
             lake = manifest.read(self.bucket, self.contract.name)
             now = int(self.sources.clock() * MICROS)
-            with workspace(self.bucket) as work:
+            with workspace(self.bucket, self.limits) as work:
                 fresh = fresh_hours(work, self.contract, lake)
                 missing = self._missing(work, lake, parked, least(found)[0])
             sealed = seal.seal(lake, found, self.lateness, fresh, now, missing)

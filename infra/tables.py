@@ -1,7 +1,7 @@
 """Every store as a table of one database, on which the checks of a proof are asked.
 
-`infra.checks.VIEWS` are made on them; among them is what the rules make of raw when they are
-applied again.
+`VIEWS` of both modules of checks are made on them; among them is what the rules make of raw when
+they are applied again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from infra import lake_checks
 from infra.checks import VIEWS
-from infra.evidence import Evidence, Stores
+from infra.evidence import OF_LAKE, Evidence, Stores
 from infra.parked import digest
 from sinks import ledger
 from sinks.ledger import Attempt
@@ -100,6 +101,10 @@ def _load(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> Again:
         "queues": _queues(stores),
         "pointers": _pointers(stores),
         "judged": _judged(again, evidence),
+        "lake_rows": pa.concat_tables([OF_LAKE.empty_table(), *evidence.lakes.rows]),
+        "lake_files": evidence.lakes.files,
+        "lake_partitions": evidence.lakes.partitions,
+        "taken": evidence.lakes.taken,
         "erased": _erased(evidence),
     }
     for name, table in tables.items():
@@ -107,7 +112,7 @@ def _load(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> Again:
         db.execute(f"CREATE TABLE {name} AS FROM _{name}")
         db.unregister(f"_{name}")
     db.execute(f"CREATE MACRO now_micros() AS {stores.now_micros}")
-    for name, sql in VIEWS.items():
+    for name, sql in {**lake_checks.VIEWS, **VIEWS}.items():
         db.execute(f"CREATE TABLE {name} AS {sql}")
     return again
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infra import lake_checks
 from infra.checks import CHECKS, FATES, Kind
 from infra.evidence import Evidence, Stores, gather
 from infra.tables import Again, loaded
@@ -105,7 +106,7 @@ def examine(evidence: Evidence) -> Report:
 
 
 def _run_checks(db: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    for check in CHECKS:
+    for check in (*CHECKS, *lake_checks.CHECKS):
         for name, detail, *cause in db.execute(check.sql).fetchall():
             yield Finding(check.kind, check.name, name, detail, *filter(None, cause))
 
@@ -126,6 +127,8 @@ def _ordered(findings: Sequence[Finding]) -> list[Finding]:
 def _plain_findings(evidence: Evidence) -> Iterable[Finding]:
     for key in evidence.stores.parked.unreadable:
         yield Finding("unexplained", "on_failure", key, "is not what AWS writes there")
+    for key in evidence.lakes.broken:
+        yield Finding("unexplained", "lake", key, "a lake needs it, and it is not there")
     for note in evidence.erasures:
         if not note.finished_at:
             yield Finding("unexplained", "erasure", note.key, "was cut short; run it again")
@@ -149,6 +152,9 @@ def _counts(db: duckdb.DuckDBPyConnection, evidence: Evidence) -> dict[str, int]
         "repeats": one(
             "SELECT count(*) - count(DISTINCT (_contract, _record_id, _digest)) FROM delivered"
         ),
+        "lake_rows": one("SELECT count(*) FROM lake_standing"),
+        "taken_objects": evidence.lakes.taken.num_rows,
+        "retired_objects": one("SELECT count(*) FROM retired"),
         "attempts": len(evidence.attempts),
         "parked": evidence.stores.parked.rows.num_rows,
         "hot_items": one("SELECT count(*) FROM hot_items"),
@@ -169,3 +175,8 @@ def _scope(counts: dict[str, int], again: Again) -> Iterator[str]:
         f"{counts['attempts']:,} ledger attempts against the objects they name, and "
         f"{counts['hot_items']:,} hot items against the records that want them"
     )
+    if taken := counts["taken_objects"]:
+        yield (
+            f"the lake's {counts['lake_rows']:,} rows against the {taken:,} objects it has taken "
+            f"in; {counts['retired_objects']:,} of them are gone, and proven by the lake alone"
+        )

@@ -9,6 +9,7 @@ from infra.checks import AT, POSITION
 from infra.evidence import Stores, gather
 from infra.lake import plain
 from infra.tables import loaded
+from sinks import distinct
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,6 +67,12 @@ _POSITIONS = f"""
 _ROW = """verdict, _contract AS contract, _sub AS sub, _child AS child, _elements AS elements,
     _epoch AS epoch, _version AS version, _generation AS generation, _object AS object,
     _raw AS raw, _index AS index"""
+_IN_LAKE = f"""
+    LEFT JOIN (
+        SELECT {distinct.ELEMENT}, _generation, _object AS lake, is_repeat AS lake_repeat
+        FROM lake_rows JOIN lake_files ON _object = key
+    ) USING ({distinct.ELEMENT}, _generation)
+"""
 
 _PARTS = {
     "received": f"""
@@ -89,7 +96,10 @@ _PARTS = {
             ON _raw = raw_key AND _index >= first AND _index < first + received
         WHERE {AT} = $name ORDER BY settled_at, execution, _index
     """,
-    "elements": f"SELECT {_ROW} FROM counted WHERE {AT} = $name ORDER BY _sub, _child",
+    "elements": f"""
+        SELECT {_ROW}, lake, lake_repeat FROM counted {_IN_LAKE}
+        WHERE {AT} = $name ORDER BY _sub, _child
+    """,
     "superseded": f"""
         SELECT {_ROW} FROM every_row
         ANTI JOIN counted USING ({POSITION}, _sub, _child, _object, _raw, _index)

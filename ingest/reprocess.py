@@ -112,7 +112,7 @@ def preview(wiring: Wiring, from_micros: int, to_micros: int) -> Report:
     rules = rules_of(wiring, wiring.epoch() + 1)
     which = Reprocessed(rules.epoch, from_micros, to_micros, rules.contract.digest)
     report = Report(which.epoch)
-    known = fates.read(wiring.bucket, rules.contract)
+    known = fates.read(wiring.bucket, rules.contract, past=True)
     landed, rejected, dropped = [known.landed], [known.rejected], [known.dropped]
     for key in _keys(wiring.bucket, which):
         rows = raw.read(wiring.bucket, key)
@@ -129,7 +129,7 @@ def preview(wiring: Wiring, from_micros: int, to_micros: int) -> Report:
 
 def count(bucket: Bucket, rules: Contract, which: Reprocessed, report: Report) -> None:
     """Fill in the report's counts before and after, from what lies in the bucket."""
-    _count(fates.read(bucket, rules), which, report)
+    _count(fates.read(bucket, rules, past=True), which, report)
 
 
 def _passes(wiring: Wiring, which: Reprocessed, report: Report, done: set[str]) -> None:

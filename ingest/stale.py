@@ -7,7 +7,7 @@ that landing still has is put in its place. Between the two the device has no it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,6 +18,8 @@ from sinks import fates, hot, landing
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
 from sinks.errors import DeadlinePassed, Unavailable
+from sinks.lake import instead, manifest
+from sinks.landing import Landing
 from sinks.table import Key
 from sinks.writes import NEWEST_BY
 from transform.columns import repeated
@@ -62,9 +64,9 @@ class Removed:
 
 def remove(wiring: Wiring, rules: Contract, which: Reprocessed) -> Removed:
     """Put the hot table right after a reprocess. Doing it again does no harm."""
-    known = fates.read(wiring.bucket, rules)
-    prefix = f"{landing.LANDING}/{rules.name}/"
-    made = [_keys_made(wiring, rules, key) for key in wiring.bucket.keys(prefix)]
+    known = fates.read(wiring.bucket, rules, past=True)
+    found = _Rows(wiring, rules)
+    made = [_keys_made(key, rows) for key in found.keys for rows in found.of(key)]
     keys = pa.concat_tables([KEYS.empty_table(), *made])
     inside = {"epoch": which.epoch, "low": which.from_micros, "high": which.to_micros}
     stale = known.ask(STALE.format(**inside), keys=keys).fetchall()
@@ -77,7 +79,7 @@ def remove(wiring: Wiring, rules: Contract, which: Reprocessed) -> Removed:
         _remove_newest(wiring, readings, deadline, told)
         devices = pa.table({"pk": sorted({device for device, _ in readings})})
         newest = known.ask(NEWEST, keys=keys, devices=devices).fetchall()
-        told.left += _put_back(wiring, rules, newest, deadline)
+        told.left += _put_back(wiring, found, newest, deadline)
     return told
 
 
@@ -96,7 +98,7 @@ def _remove_newest(wiring: Wiring, readings: set[Key], deadline: Deadline, told:
 
 
 def _put_back(
-    wiring: Wiring, rules: Contract, rows: Iterable[tuple[str, int]], deadline: Deadline
+    wiring: Wiring, found: _Rows, rows: Iterable[tuple[str, int]], deadline: Deadline
 ) -> int:
     """Put the items of these rows, given by object and place; returns how many were not taken."""
     places: dict[str, list[int]] = {}
@@ -104,22 +106,19 @@ def _put_back(
         places.setdefault(key, []).append(place)
     left = 0
     for key, some in places.items():
-        landed = landing.open_(wiring.bucket, key)
-        contract = wiring.contracts.behind(wiring.bucket, landed, rules)
-        found = landed.rows(hot.columns_of(contract, landed.names))
-        found = found.take(pa.array(some, pa.int64()))
-        wanted = hot.Wanted.of(found.filter(living(found, contract, wiring.clock())), contract)
-        puts = wanted.puts()
-        waiting = wiring.waiting
-        left += len(wiring.hot_table.put_each(len(wanted), puts, deadline, waiting, newest=True))
+        for made in found.of(key, set(some)):
+            alive = living(made.rows, made.contract, wiring.clock())
+            wanted = hot.Wanted.of(made.rows.filter(alive), made.contract)
+            puts, waiting = wanted.puts(), wiring.waiting
+            left += len(
+                wiring.hot_table.put_each(len(wanted), puts, deadline, waiting, newest=True)
+            )
     return left
 
 
-def _keys_made(wiring: Wiring, own: Contract, key: str) -> pa.Table:
-    """Hot keys of a landing object's rows, by the contract that made it."""
-    landed = landing.open_(wiring.bucket, key)
-    contract = wiring.contracts.behind(wiring.bucket, landed, own)
-    rows = landed.rows(list(dict.fromkeys([*hot.columns_of(contract), *LINEAGE])))
+def _keys_made(key: str, made: _Made) -> pa.Table:
+    """Hot keys of an object's rows, by the contract that made them."""
+    rows, contract = made.rows, made.contract
     mask = hot_mask(rows, contract)
     count = rows.num_rows
     named = hot.key_attributes(rows, contract)
@@ -128,7 +127,51 @@ def _keys_made(wiring: Wiring, own: Contract, key: str) -> pa.Table:
         named.get(NEWEST_BY, named["sk"]),
         repeated(contract.latest, pa.bool_(), count),
         repeated(key, pa.string(), count),
-        pa.array(range(count), pa.int64()),
+        made.places,
         *(rows.column(name) for name in LINEAGE),
     ]
     return pa.table(columns, KEYS.names).cast(KEYS).filter(mask)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Rows that one contract made, and their places in the object that has them."""
+
+    contract: Contract
+    rows: pa.Table
+    places: pa.Array
+
+
+class _Rows:
+    """The rows of landing objects, and of files of the lake that stand for those that are gone."""
+
+    def __init__(self, wiring: Wiring, own: Contract) -> None:
+        self._wiring, self._own = wiring, own
+        bucket, name = wiring.bucket, own.name
+        there = list(bucket.keys(f"{landing.LANDING}/{name}/"))
+        self.keys = [*there, *instead.files(bucket, name, there, past=True)]
+        self._by = manifest.read(bucket, name).contracts
+
+    def of(self, key: str, places: Collection[int] | None = None) -> Iterator[_Made]:
+        """An object's rows, or those at some places, by contract."""
+        landed = landing.open_(self._wiring.bucket, key)
+        for contract, chosen in self._parts(landed, places):
+            columns = list(dict.fromkeys([*hot.columns_of(contract, landed.names), *LINEAGE]))
+            yield _Made(contract, landed.rows(columns).take(chosen), chosen)
+
+    def _parts(
+        self, landed: Landing, places: Collection[int] | None
+    ) -> Iterator[tuple[Contract, pa.Array]]:
+        """Contracts behind an object, and the places of their rows in it."""
+        bucket, contracts = self._wiring.bucket, self._wiring.contracts
+        made = landed.rows(["_generation"]).column("_generation").to_pylist()
+        at: dict[str, list[int]] = {}
+        for place, generation in enumerate(made):
+            if places is None or place in places:
+                at.setdefault(generation, []).append(place)
+        for generation, some in at.items():
+            digest = landed.contract_digest or self._by.get(generation, self._own.digest)
+            yield (
+                contracts.noted(bucket, self._own, digest),
+                pa.array(some, pa.int64()),
+            )

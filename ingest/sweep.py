@@ -27,6 +27,7 @@ from sinks import control, distinct, erasures, fates, hot, landing, ledger, repa
 from sinks.bucket import Bucket
 from sinks.control import Reprocessed
 from sinks.deadline import Deadline
+from sinks.lake import instead
 from sinks.ledger import Attempt, Books, Owed
 from sinks.repair import DEBT_ROWS_MAX, Debt, Span
 from transform.tables import MICROS
@@ -44,11 +45,13 @@ _REPORTED = f"""
     WHERE _index >= low AND _index < high
 """  # noqa: S608  names of our own
 _DUE = f"""
-    SELECT _object, _row FROM ({fates.TABLES.delivered()})
+    SELECT _object, _row FROM landed
     SEMI JOIN open_rows USING (_object, _row)
+    SEMI JOIN ({fates.TABLES.chosen()}) USING ({distinct.POSITION}, _generation)
     WHERE epoch_us(_arrival) < {{kept}} OR ({distinct.POSITION}) IN (
         {" UNION ALL ".join(_REPORTED.format(table=table) for table in vars(fates.TABLES).values())}
     )
+    QUALIFY row_number() OVER (PARTITION BY {distinct.ELEMENT} ORDER BY _raw, _index) = 1
     ORDER BY ALL
 """  # noqa: S608  names of our own
 
@@ -99,19 +102,24 @@ def due(wiring: Wiring) -> list[Debt]:
     books = ledger.books(wiring.ledger_table)
     name = wiring.contract.name
     before = wiring.clock() - QUIET_SECONDS
-    written = wiring.bucket.written(f"{landing.LANDING}/{name}/")
+    written = list(wiring.bucket.written(f"{landing.LANDING}/{name}/"))
     quiet = {key for key, at in written if at < before}
     seen = _SeenTo(books, erasures.digests(erasures.known(wiring.bucket)).keys())
     if quiet <= seen.whole:
         return []
-    landed = _placed(wiring.bucket, f"{landing.LANDING}/{name}/")
+    there = [key for key, _ in written]
+    landed = _placed(wiring.bucket, there)
     open_rows = seen.open_rows(landed, quiet)
     if not open_rows.num_rows:
         return []
     rejected, dropped = (
-        _placed(wiring.bucket, f"{prefix}/{name}/")
+        _placed(wiring.bucket, wiring.bucket.keys(f"{prefix}/{name}/"))
         for prefix in (landing.QUARANTINE, landing.DROPPED)
     )
+    gone = _placed(
+        wiring.bucket, instead.files(wiring.bucket, name, there)
+    )  # law 5 asks for them too
+    landed = pa.concat_tables([landed, gone])
     kept = int(wiring.clock() * MICROS) - KEPT_DAYS * 86_400 * MICROS
     spans = [span for attempt in books.attempts for span in _spans(attempt)]
     found = fates.Fates(landed, rejected, dropped).ask(
@@ -146,8 +154,8 @@ def _of(wiring: Wiring, key: str, places: list[int], redone: list[Reprocessed]) 
         )
 
 
-def _placed(bucket: Bucket, prefix: str) -> pa.Table:
-    tables = [rows for _, rows in fates.placed(bucket, prefix)]
+def _placed(bucket: Bucket, keys: Iterable[str]) -> pa.Table:
+    tables = [rows for _, rows in fates.placed(bucket, keys)]
     return pa.concat_tables([fates.PLACED.empty_table(), *tables])
 
 

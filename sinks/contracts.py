@@ -61,6 +61,10 @@ class Contracts:
             return own
         return self.of(bucket, landing.contract_name, digest)
 
+    def noted(self, bucket: Bucket, own: Contract, digest: str) -> Contract:
+        """The contract of this digest, of the name of `own`; `own` where it is that one."""
+        return own if digest == own.digest else self.of(bucket, own.name, digest)
+
     def of(self, bucket: Bucket, name: str, digest: str, files: Files | None = None) -> Contract:
         """A kept contract, its lookups read by `files` if at all."""
         key = key_of(name, digest)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from sinks import distinct, landing
 from sinks.bucket import Bucket
+from sinks.lake import instead
 from sinks.ledger import Attempt
 from transform.contract import Contract
 from transform.erased import RULE
@@ -87,18 +88,23 @@ class Fates:
         return connection.sql(sql)
 
 
-def read(bucket: Bucket, contract: Contract) -> Fates:
-    """The fates of a contract, as of now."""
+def read(bucket: Bucket, contract: Contract, *, past: bool = False) -> Fates:
+    """The fates of a contract, as of now: of what landed and is gone, the lake has the rows.
+
+    `past` asks for rows as well that have lost their place in it in the last days.
+    """
+    there = list(bucket.keys(f"{landing.LANDING}/{contract.name}/"))
+    in_lake = instead.files(bucket, contract.name, there, past=past)
     return Fates(
-        _rows(bucket, f"{landing.LANDING}/{contract.name}/", LANDED),
-        _rows(bucket, f"{landing.QUARANTINE}/{contract.name}/", QUARANTINE_SCHEMA),
-        _rows(bucket, f"{landing.DROPPED}/{contract.name}/", DROPPED_SCHEMA),
+        _rows(bucket, [*there, *in_lake], LANDED),
+        _rows(bucket, bucket.keys(f"{landing.QUARANTINE}/{contract.name}/"), QUARANTINE_SCHEMA),
+        _rows(bucket, bucket.keys(f"{landing.DROPPED}/{contract.name}/"), DROPPED_SCHEMA),
     )
 
 
-def placed(bucket: Bucket, prefix: str) -> Iterator[tuple[str, pa.Table]]:
-    """What law 5 asks of each row under a prefix (`PLACED`), by the object that has it."""
-    for key in bucket.keys(prefix):
+def placed(bucket: Bucket, keys: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+    """What law 5 asks of each row of some objects (`PLACED`), by the object that has it."""
+    for key in keys:
         rows = landing.read(bucket, key, PLACED.names[:-2])
         own = [pa.repeat(key, rows.num_rows), pa.array(range(rows.num_rows), pa.int64())]
         yield key, pa.table([*rows.columns, *own], PLACED.names).cast(PLACED)
@@ -111,22 +117,31 @@ def reported(bucket: Bucket, contract: Contract, attempts: Iterable[Attempt]) ->
     nobody then.
     """
     done: dict[str, set[int]] = {}
+    done_of: dict[tuple[str, str], set[int]] = {}  # in a lake rows tell whose they are, not where
     for attempt in attempts:
         for key in attempt.objects:
             done.setdefault(key, set()).update(attempt.done)
+        made = (attempt.raw_key, attempt.generation)
+        done_of.setdefault(made, set()).update(attempt.done)
     found: set[Place] = set()
-    for prefix in (landing.LANDING, landing.QUARANTINE, landing.DROPPED):
-        for key, rows in placed(bucket, f"{prefix}/{contract.name}/"):
-            told = done.get(key, set())
-            columns = [rows.column(name).to_pylist() for name in ("_index", *POSITION)]
-            found.update(
-                (a, b, c) for index, a, b, c in zip(*columns, strict=True) if index in told
-            )
+    names = ("_raw", "_generation", "_index", *POSITION)
+    there = [
+        key
+        for prefix in (landing.LANDING, landing.QUARANTINE, landing.DROPPED)
+        for key in bucket.keys(f"{prefix}/{contract.name}/")
+    ]
+    in_lake = instead.files(bucket, contract.name, there)
+    for key, rows in placed(bucket, [*there, *in_lake]):
+        told = None if key in in_lake else done.get(key, set())
+        columns = (rows.column(name).to_pylist() for name in names)
+        for raw, generation, index, *place in zip(*columns, strict=True):
+            if index in (done_of.get((raw, generation), ()) if told is None else told):
+                found.add((place[0], place[1], place[2]))
     return found
 
 
-def _rows(bucket: Bucket, prefix: str, schema: pa.Schema) -> pa.Table:
+def _rows(bucket: Bucket, keys: Iterable[str], schema: pa.Schema) -> pa.Table:
     tables: Sequence[pa.Table] = [
-        landing.read(bucket, key, schema.names).cast(schema) for key in bucket.keys(prefix)
+        landing.read(bucket, key, schema.names).cast(schema) for key in keys
     ]
     return pa.concat_tables([schema.empty_table(), *tables])

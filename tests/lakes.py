@@ -17,8 +17,11 @@ from infra.doubles.world import World as Surroundings
 from sinks import distinct, landing, parquet
 from sinks.bucket import Bucket
 from sinks.lake import manifest, reader
-from sinks.lake.plan import Object
+from sinks.lake.compact import compact
+from sinks.lake.manifest import Manifest
+from sinks.lake.plan import Object, Plan
 from sinks.lake.workspace import workspace
+from transform.contract import Contract
 from transform.contract_file import parse_contract
 from transform.records import DROPPED_SCHEMA, QUARANTINE_SCHEMA
 from transform.tables import MICROS
@@ -214,3 +217,16 @@ def lake_rows(bucket: Bucket) -> list[tuple[Any, ...]]:
     tables = [landing.read(bucket, file.key) for file in files]
     database().register("lake", pa.concat_tables([SCHEMAS[landing.LANDING].empty_table(), *tables]))
     return rows(database(), "FROM lake")
+
+
+def taken_in(bucket: Bucket, contract: Contract, *keys: str) -> Manifest:
+    """A lake that has taken in all that is fresh, or some of it."""
+    fresh = reader.fresh(bucket, manifest.read(bucket, contract.name))
+    plan = Plan(tuple(one for one in fresh if not keys or one.key in keys), 0)
+    return compact(bucket, contract, plan).lake
+
+
+def without_landing(bucket: Bucket, contract: Contract) -> None:
+    """Landing objects that a lake has taken in are gone, as long after."""
+    fresh = {one.key for one in reader.fresh(bucket, manifest.read(bucket, contract.name))}
+    bucket.delete(set(bucket.keys(f"{landing.LANDING}/{contract.name}/")) - fresh)

@@ -59,6 +59,8 @@ def _show(story: Story) -> None:
         _print(f"  attempt   {row['settled_at']} {part}; {_rules(row)}; {row['execution']}")
     for row in story.elements:
         _print(f"  {_verdict(row)}, in {row['object']}; {_rules(row)}")
+        if row["lake"] is not None:
+            _print(f"  lake      {'a repeat, in' if row['lake_repeat'] else 'in'} {row['lake']}")
     for row in story.superseded:
         _print(f"  {_verdict(row)} too, in {row['object']}, which does not count; {_rules(row)}")
     for row in story.hot:

@@ -8,6 +8,7 @@ weather    the faults: what becomes of each effect, by seed and ordinal
 lambdas    the functions, as Lambda runs them: timeouts, crashes, lost answers, versions
 sources    streams and queues with their event source mappings
 messages   what must become of a message: the oracle's own idea of the rules
+lake       the lake, compacted and read meanwhile
 known      what the oracle was told, and what lies in the stores
 oracle     what must be, counted independently of the code under test
 books      the ledger, held against independent counts
@@ -15,6 +16,7 @@ account    the pipeline's clients, functions, workflow, sources and queues
 operators  who run Millrace's commands meanwhile
 guards     what the breaker and FIFO answers must not have done
 told       what the rejection feed said
+seals      who seals its hours, and whether they were final
 proof      `millrace verify`, held against the oracle
 verdict    every violation there is at the end of a run
 run        a scenario to its end

@@ -35,7 +35,7 @@ from infra.simulation.sources import (
     QueueSource,
     StreamSource,
 )
-from infra.simulation.weather import Weather
+from infra.simulation.weather import Patient, Weather
 from infra.topology import Queue, QueueMapping, Topology, pipeline
 from ingest.breaker import RejectLimits
 from ingest.limits import FIFO
@@ -49,7 +49,10 @@ BREAKER = RejectLimits(records_min=4, keys_min=2)
 
 
 class Account:
-    """One pipeline, as a scenario has it. `expired` are objects that a lifecycle rule removed."""
+    """One pipeline, as a scenario has it.
+
+    `expired` are objects that a lifecycle rule removed, `retired` those that the lake has instead.
+    """
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -58,6 +61,7 @@ class Account:
         self.weather = Weather(scenario, self.scheduler)
         self.known = Known(now=lambda: self.scheduler.now)
         self.expired: dict[str, bytes] = {}
+        self.retired: dict[str, bytes] = {}
         self._services()
         self._sources()
         if "versions" in scenario.verbs:
@@ -115,17 +119,22 @@ class Account:
 
     def publish(self, version: int) -> None:
         """A version of the contract is put beside the others."""
-        registry.publish(self._calm(), contracts.contract(version, self.scenario.verbs))
+        registry.publish(self.calm(), contracts.contract(version, self.scenario.verbs))
 
     def use(self, version: int) -> None:
         """A version reads what names none. One that was never published cannot be used."""
         with suppress(registry.RegistryError):
-            registry.use(self._calm(), NAME, version)
+            registry.use(self.calm(), NAME, version)
 
-    def _calm(self) -> Bucket:
+    def calm(self) -> Bucket:
         """The bucket for whoever tries until it works."""
         calm: Any = S3(Calm(self.weather.clock), self.s3.buckets)
         return Bucket(calm, self.topology.bucket)
+
+    def patient(self, dies_at: int = 0) -> Bucket:
+        """The bucket for a command, whose client tries again; it may die at a write."""
+        patient: Any = S3(Patient(self.weather, dies_at), self.s3.buckets)
+        return Bucket(patient, self.topology.bucket)
 
     def expire(self) -> None:
         """Raw objects go, whoever still wants to read them."""
@@ -133,14 +142,23 @@ class Account:
         for key in [key for key in objects if key.startswith("raw/")]:
             self.expired[key] = objects.pop(key).data
 
+    @property
+    def gone(self) -> dict[str, bytes]:
+        """Objects that were there."""
+        return self.expired | self.retired
+
+    def objects(self) -> dict[str, bytes]:
+        """The bucket's objects, as they are now."""
+        held = self.s3.buckets[self.topology.bucket]
+        return {key: stored.data for key, stored in held.items()}
+
     def stores(self) -> Stores:
         """What lies in it."""
-        objects = self.s3.buckets[self.topology.bucket]
         tables = self.dynamodb.tables
         done = [e for e in self.machines.executions if e.status == "SUCCEEDED"]
         return Stores(
-            objects={key: stored.data for key, stored in objects.items()},
-            gone=self.expired,
+            objects=self.objects(),
+            gone=self.gone,
             hot=tables[self.topology.hot_table.name],
             ledger=tables[self.topology.ledger_table.name],
             succeeded=[execution.arn for execution in done],

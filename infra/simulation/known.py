@@ -89,6 +89,32 @@ class Stores:
     executions: Sequence[Execution] = ()
 
 
+@dataclass(frozen=True, order=True)
+class Standing:
+    """A row that analysts count, in the order in which the earliest stands for its repeats.
+
+    Attempts that overlap write an element more than once: any of its origins is as good.
+    """
+
+    arrival: int
+    position: Position
+    place: Place
+    generation: str
+    identity: tuple[str, bytes]
+    origin: tuple[str, int] = field(compare=False)
+
+    @classmethod
+    def of(cls, row: Row) -> Standing:
+        return cls(
+            micros(row["_arrival"]),
+            position_of(row),
+            place_of(row),
+            row["_generation"],
+            (row["_record_id"], row["_digest"]),
+            (row["_raw"], row["_index"]),
+        )
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A position's one fate by law 5: the generation that counts, and its rows by place."""

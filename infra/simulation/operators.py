@@ -21,11 +21,12 @@ from ingest.settings import EPOCH_SECONDS, Wiring
 from ingest.sweep import sweep
 from sinks import registry
 from sinks.errors import SinkError
+from sinks.lake.manifest import Raced
 from transform.contract_file import ContractError
 
 MICROS = 1_000_000
 COMMANDS_MAX = 200  # each needs every call it makes; weather spares a long one seldom
-REFUSED = (SinkError, ContractError)  # by the world, or as a newer version came between
+REFUSED = (SinkError, ContractError, Raced)  # by the world, or as another one came between
 PAUSE_SECONDS = 60.0
 GRACE_SECONDS = 180.0 + EPOCH_SECONDS
 """As the command waits: ingest's timeout, and how long a process may not know of an epoch."""
@@ -58,6 +59,8 @@ class Operators:
         def whole() -> None:
             try:
                 work()
+            except Exception as error:  # noqa: BLE001  nobody waits for it
+                self._raised("operator", error)
             finally:
                 self.busy -= 1
 
@@ -90,7 +93,7 @@ class Operators:
     def sweep(self, pause: float = 0.0) -> None:
         """One sweep, after a while; it may fail, and is run again another time."""
         self._scheduler.sleep(pause)
-        report = self._once("sweep", sweep)
+        report = self.once("sweep", sweep)
         self.swept = 0 if report is None else report.rows
         if self.swept:
             self.did.append("swept")
@@ -125,19 +128,23 @@ class Operators:
         self, name: str, work: Callable[[Wiring], Any], complete: Callable[[Any], bool]
     ) -> None:
         for _ in range(COMMANDS_MAX):
-            report = self._once(name, work)
+            report = self.once(name, work)
             if report is not None and complete(report):
                 self.did.append(name)
                 return
             self._scheduler.sleep(PAUSE_SECONDS)
         self.known.violations.append(Violation(f"{name} does not end", str(report)))
 
-    def _once(self, name: str, work: Callable[[Wiring], Any]) -> Any:
+    def once(self, name: str, work: Callable[[Wiring], Any]) -> Any:
         """The command's report, None where it died or the world refused."""
         wiring = self.lambdas.operators()
         task = self._scheduler.spawn(lambda: work(wiring), name, mortal=True)
         task.wait()
+        if isinstance(task.error, Raced):
+            self.did.append("raced")
         if task.error is not None and not isinstance(task.error, REFUSED):
-            raised = f"{type(task.error).__name__}: {task.error}"
-            self.lambdas.errors.append(f"{name}: {raised}")
+            self._raised(name, task.error)
         return task.result
+
+    def _raised(self, name: str, error: BaseException) -> None:
+        self.lambdas.errors.append(f"{name}: {type(error).__name__}: {error}")

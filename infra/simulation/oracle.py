@@ -21,6 +21,7 @@ from infra.simulation.known import (
     Item,
     Known,
     Row,
+    Standing,
     Stores,
     Violation,
     digest,
@@ -188,6 +189,19 @@ class Oracle:
 
     def _count(self, position: Position, generation: str) -> int:
         return 1 if generation == UNREAD else len(self.known.elements(position, generation))
+
+    def standing(self) -> list[Standing]:
+        """The rows that analysts count, by hand: of every identity the earliest element."""
+        self._choose()
+        elements: dict[tuple[Position, Place], Standing] = {}
+        for _, row in self.landing:
+            position, one = position_of(row), Standing.of(row)
+            if position in self.chosen and one.generation == self.chosen[position].generation:
+                elements[position, one.place] = one
+        found: dict[tuple[str, bytes], Standing] = {}
+        for one in elements.values():
+            found[one.identity] = min(found.get(one.identity, one), one)
+        return sorted(found.values())
 
     def _fates(self) -> None:
         for position in self.known.members:

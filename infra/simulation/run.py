@@ -13,20 +13,30 @@ from infra.esm.simulate import EPOCH
 from infra.simulation.account import Account
 from infra.simulation.drawn import Made
 from infra.simulation.known import Violation
+from infra.simulation.lake import Lake
 from infra.simulation.operators import Operators
 from infra.simulation.oracle import Oracle
 from infra.simulation.scenario import Event, Scenario
 from infra.simulation.scheduler import StuckError
+from infra.simulation.seals import Seals
 from infra.simulation.verdict import Verdict
 from infra.simulation.watermarks import EVERY_SECONDS, LOOKS, Watch
+from infra.simulation.weather import EVEN
 from ingest import log, telemetry
 from ingest.sweep import KEPT_DAYS, QUIET_SECONDS
 from sinks import control
+from sinks.lake import retire
 
 QUIET = QUIET_SECONDS + 1_000.0
 """Until a sweep looks at everything, by a clock that may be late."""
+QUIET_ORPHANS = 20 * 60.0 + 1_000.0
+"""Until a compaction takes in what no attempt told of, by such a clock."""
+ROWS_MAX = 7  # of a landing in which there are some dozens: a compaction comes to several commits
 KEPT = (KEPT_DAYS + 1) * 86_400.0
 SWEEPS_MAX = 5
+LANDED = retire.LANDED.total_seconds()
+AGAIN = 0.3
+JUDGED_AGAIN = {"weather", "crashes", "deploy", "reprocess", "outage", "calm"}
 DRAIN_SECONDS = 24 * 3_600.0
 """After the last fault: a message may be invisible for 18 minutes some twenty times."""
 
@@ -65,6 +75,8 @@ class Simulation:
             account.mappings.switches,
             scenario.mend,
         )
+        self.lake = Lake(account, self.operators)
+        self.seals = Seals(account, self.operators)
         self.oracle: Oracle | None = None
         self.watch = Watch(account)
 
@@ -86,7 +98,7 @@ class Simulation:
             except StuckError as stuck:
                 violations.append(Violation("time stands still", str(stuck)))
         self.oracle = Oracle(self.account.known, self.account.stores())
-        verdict = Verdict(self.account, self.operators, self.oracle)
+        verdict = Verdict(self.account, self.operators, self.oracle, self.lake, self.seals)
         violations += verdict.violations()
         violations += self.watch.violations
         return Report(
@@ -112,6 +124,27 @@ class Simulation:
                 self._operate(partial(self.operators.sweep, pause))
                 if not self.operators.swept:
                     break
+        if self.scenario.has_lake:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Everything becomes part of the lake, by one compaction or two at once.
+
+        Then, of half of them, so much time passes that what landed is not needed; of some runs all
+        is reprocessed afterwards, with no more than the lake has.
+        """
+        chance, profile = self.account.weather.chance, self.scenario.profile
+        if chance("two at once") < EVEN:
+            self.operators.begin(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS + 1.0))
+        self._operate(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS))
+        self._operate(self.seals.seal)
+        if chance("retire") < EVEN:
+            return
+        self._operate(lambda: self.lake.retire(LANDED + 1_000.0))
+        if profile in JUDGED_AGAIN and chance("again") < AGAIN:
+            self.account.lambdas.deployed.version = 1 if chance("by") < EVEN else 2
+            self._operate(self.operators.reprocess)
+            self._operate(lambda: self.lake.compact_all(ROWS_MAX, QUIET_ORPHANS))
 
     def _operate(self, work: Callable[[], None]) -> None:
         self.operators.begin(work)
@@ -135,7 +168,7 @@ class Simulation:
                 self.account.known.groups.setdefault(made.key, []).append(record)
         self.account.known.made(record, made)
 
-    def _event(self, event: Event) -> None:
+    def _event(self, event: Event) -> None:  # noqa: C901  one case for each
         self.account.weather.note(f"event {event}")
         now = self.scheduler.now
         match event.kind:
@@ -143,6 +176,12 @@ class Simulation:
                 self._deploy(event)
             case "reprocess" | "replay" | "sweep":
                 self._command(event)
+            case "compact":
+                self.operators.begin(partial(self.lake.compact, int(event.value)))
+            case "seal":
+                self.operators.begin(self.seals.seal)
+            case "read":
+                self.operators.begin(self.lake.read)
             case "split" | "merge":
                 self._reshard(event.kind)
             case "restart":

@@ -42,6 +42,9 @@ EventKind = Literal[
     "reprocess",  # all that arrived runs again by a contract version, under a greater epoch
     "replay",  # what is set aside and parked runs again, by a contract version
     "sweep",  # an operator looks for hot rows that nobody owes
+    "compact",  # what landed is taken into the lake, so many rows at a time
+    "seal",  # hours that are final are sealed
+    "read",  # an analyst reads the records, and somebody else counts them by hand
     "split",  # a shard is split
     "merge",  # two shards are merged
     "restart",  # a mapping's poller is replaced: it reads again from its checkpoint
@@ -58,6 +61,7 @@ Mend = Literal["contract", "accept"]
 SERVICES = ("s3", "dynamodb", "states", "lambda", "events")
 FAULTS_SECONDS = 600.0  # after which calls no longer fail
 HOUR_SECONDS = 3_600.0
+LAKES_EVERY = 4  # seeds: a compaction takes as long as all else
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,11 @@ class Scenario:
         """When the last fault is over."""
         return max([FAULTS_SECONDS, *(e.at + e.seconds for e in self.events)])
 
+    @cached_property
+    def has_lake(self) -> bool:
+        """Whether anything is compacted."""
+        return any(event.kind == "compact" for event in self.events)
+
 
 PROFILES = {
     "weather": 30,
@@ -123,7 +132,7 @@ def scenario(seed: int) -> Scenario:
         seed=seed,
         profile=profile,
         records=records(random, profile, verbs),
-        events=_events(random, profile, verbs),
+        events=(*_events(random, profile, verbs), *_lake(seed)),
         rates=_rates(random, profile),
         shards=random.choice((1, 1, 2)),
         batch=random.choice((5, 8) if profile == "breaker" else (2, 3, 5, 8)),
@@ -197,6 +206,24 @@ def _deployments(random: Random, profile: str, verbs: frozenset[Verb]) -> list[E
         some("publish", 2, str(random.choice((2, 3))))
         some("publish", 1, "3")
         some("use", 2, str(random.choice((1, 1, 2))))
+    return found
+
+
+def _lake(seed: int) -> list[Event]:
+    """Compactions, some two at once, and readers while they run. Other chances are as without."""
+    if seed % LAKES_EVERY:
+        return []
+    random = Random(f"{seed}/lake")  # noqa: S311  a seed must give the same schedule again
+    found: list[Event] = []
+    for at in (random.uniform(5, 200), random.uniform(200, 590)):
+        both = random.choice((1, 1, 2))
+        found += [
+            Event(at + random.uniform(0, 2), "compact", str(random.choice((1, 4, 1_000))))
+            for _ in range(both)
+        ]
+        found.append(Event(at + random.uniform(4, 40), "seal"))
+        if random.random() < 0.6:  # noqa: PLR2004  mostly
+            found.append(Event(at + random.uniform(0, 6), "read"))
     return found
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from infra.simulation.account import Account
 from infra.simulation.guards import overtaken, set_aside_by_the_world
 from infra.simulation.known import Violation
+from infra.simulation.lake import Lake
 from infra.simulation.operators import Operators
 from infra.simulation.oracle import Oracle
 from infra.simulation.proof import compared, proven
+from infra.simulation.seals import Seals
 from infra.simulation.told import Told
 
 ALLOWED = ("NoSuchKey", "NothingDone: Transform died")
@@ -27,6 +29,8 @@ class Verdict:
     account: Account
     operators: Operators
     oracle: Oracle
+    lake: Lake
+    seals: Seals
 
     def violations(self) -> Iterator[Violation]:
         """Everything that contradicts an invariant."""
@@ -41,12 +45,18 @@ class Verdict:
         tables = self.oracle.tables
         yield from set_aside_by_the_world(account.known, executions, tables, limits)
         yield from self._left()
+        if account.scenario.has_lake:
+            yield from self.lake.judge(self.oracle)
+            self.seals.look()
+            yield from self.seals.violations
         if not account.scenario.seed % VERIFIED_EVERY and not account.expired:
             yield from self._proof()
 
     def did(self) -> Iterator[str]:
         """What guards, operators and the contract's rules came to do."""
         yield from self.operators.did
+        yield from self.lake.did
+        yield from self.seals.did
         for execution in self.account.machines.executions:
             if execution.status == "SUCCEEDED":
                 done = execution.output

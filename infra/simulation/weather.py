@@ -10,9 +10,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from infra.doubles.world import Call, Fault, Service, happening
 from infra.esm.simulate import EPOCH
@@ -24,6 +25,8 @@ T = TypeVar("T")
 LATENCY_SECONDS = 0.05
 EVEN = 0.5
 SLOW_SECONDS = 30.0
+SDK_RETRIES_MAX = 3
+SERVER_ERROR = 500  # HTTP, and above: of S3, throttles too
 TIMEOUT_SECONDS: dict[Service, float] = {
     "s3": 15.0,
     "dynamodb": 5.0,
@@ -113,7 +116,7 @@ class Weather:
             case "crash before" | "crash after":
                 if fault == "crash after":
                     _ignored(act)
-                raise self._crash()
+                raise self.crash()
             case "slow":
                 self.scheduler.sleep(SLOW_SECONDS * self.chance("slow", self.happened[-1]))
                 return self._act(None, call, act)
@@ -135,7 +138,7 @@ class Weather:
         finally:
             self._partial = before
 
-    def _crash(self) -> BaseException:
+    def crash(self) -> BaseException:
         """The end of the current task."""
         if self.scheduler.current is not None:
             self.scheduler.current.killed = True
@@ -156,6 +159,39 @@ class Weather:
         self.happened.append(name)
         self.note(name)
         return True
+
+
+@dataclass
+class Patient:
+    """The same weather for an SDK's client, which tries again what did not go well.
+
+    Its process dies when it is about to write the object of number `dies_at`, if it comes to that.
+    """
+
+    weather: Weather
+    dies_at: int = 0
+    writes: int = 0
+
+    def clock(self) -> float:
+        return self.weather.clock()
+
+    def effect(self, call: Call, act: Callable[[], T]) -> T:
+        self.writes += call.operation == "PutObject"
+        if self.dies_at and self.writes >= self.dies_at:
+            self.weather.note(f"dies at write {self.dies_at}")
+            raise self.weather.crash()
+        for _ in range(SDK_RETRIES_MAX):
+            try:
+                return self.weather.effect(call, act)
+            except (ReadTimeoutError, ConnectionClosedError):
+                continue
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] < SERVER_ERROR:
+                    raise
+        return self.weather.effect(call, act)
+
+    def takes(self, call: Call, key: tuple[str, str]) -> bool:
+        return self.weather.takes(call, key)
 
 
 def _ignored(act: Callable[[], object]) -> None:

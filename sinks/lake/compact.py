@@ -71,13 +71,14 @@ def compact(
         return Compacted(_seen_until(bucket, lake, plan.settled_until, now), left=plan.left)
     with workspace(bucket, limits) as work:
         made = _Compaction(work, contract, lake, fresh)
-        hours = made.hours()
+        hours, contracts = made.hours(), made.resolution.contracts
     new = replace(
         lake,
         made_at=now,
         settled_until=max(lake.settled_until, plan.settled_until),
         partitions=_with(lake, hours),
         absorbed=_absorbed(bucket, lake, made.objects, made.resolution.marks, now),
+        contracts=lake.contracts | contracts,
     )
     committed = manifest.commit(bucket, lake, new.with_schema(made.resolution.schema))
     return Compacted(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import msgspec
@@ -113,6 +113,8 @@ class Manifest:
     partitions: tuple[Partition, ...] = ()  # by hour
     absorbed: tuple[Absorbed, ...] = ()  # by hour
     columns: str = ""  # every file's, as Arrow writes a schema, in base64
+    contracts: dict[str, str] = field(default_factory=dict, hash=False)
+    """Digests of the contracts behind rows, by their generations."""
 
     @cached_property
     def schema(self) -> pa.Schema | None:

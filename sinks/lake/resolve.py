@@ -18,6 +18,7 @@ from sinks.lake.contest import ENDS, Contest, Span
 from sinks.lake.manifest import Absorbed, File, Manifest
 from sinks.lake.plan import Object
 from sinks.lake.workspace import BATCH_ROWS, Workspace, select
+from sinks.landing import CONTRACT
 from transform.contract import Contract
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ class Resolution:
         fresh = [parquet.schema_of(path) for (path,) in self._work.rows(sql)]
         held = [] if self._lake.schema is None else [self._lake.schema]
         return united([self._contract.landing_schema(), *held, *fresh])
+
+    @property
+    def contracts(self) -> dict[str, str]:
+        """By fresh generation, the digest of the contract that its objects are noted to be by."""
+        sql = "SELECT _generation, min(path) FROM survey GROUP BY ALL ORDER BY ALL"
+        noted = {
+            name: parquet.schema_of(path).metadata or {} for name, path in self._work.rows(sql)
+        }
+        return {name: said[CONTRACT].decode() for name, said in noted.items() if CONTRACT in said}
 
     def origins(self, hour: int) -> Origins:
         """Whence an hour's fresh rows are."""

@@ -21,7 +21,7 @@ from sinks.lake.plan import micros
 from sinks.landing import LANDING
 
 HISTORY = timedelta(days=7)
-LANDED = timedelta(days=15)  # a day over SQS's longest retention, twice our stream's
+LANDED = timedelta(days=21)  # a week over SQS's longest retention, for sweeps and debts
 UNDER_WAY = timedelta(hours=6)  # no compaction takes as long
 
 
