@@ -147,7 +147,7 @@ def write_hot(state: dict[str, Any], wiring: Wiring, context: Context) -> dict[s
             raise ConservationError(f"{result} of {done['hot_rows']} hot rows")
         account = state["account"]
         if result.refused:
-            index = rows.column("_index").take(pa.array(result.rows)).to_pylist()
+            index = landed.rows(["_index"])["_index"].take(pa.array(result.rows)).to_pylist()
             owed = _owe(state, wiring, result, index, deadline)
             later = {place for debt in owed for place in debt.places}
             back = [i for place, i in zip(result.rows, index, strict=True) if place not in later]

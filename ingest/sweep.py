@@ -138,7 +138,7 @@ def _of(wiring: Wiring, key: str, places: list[int], redone: list[Reprocessed]) 
     """
     landed = landing.open_(wiring.bucket, key)
     contract = wiring.contracts.behind(wiring.bucket, landed, wiring.contract)
-    rows = landed.rows([*hot.columns_of(contract), "_epoch", "_raw"])
+    rows = landed.rows([*hot.columns_of(contract), "_epoch", "_raw", "_index"])
     rows = rows.take(pa.array(places, pa.int64()))
     running = [span for span in redone[-1:] if not span.done]
     wanted = pc.and_not(living(rows, contract, wiring.clock()), superseded(rows, running))

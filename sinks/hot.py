@@ -31,7 +31,7 @@ from sinks import puts
 from sinks.deadline import Deadline
 from sinks.table import Item, Key, Table, Waiting
 from sinks.writes import NEWEST_BY
-from transform.columns import repeated, scalar, whole
+from transform.columns import FEW, repeated, scalar, whole
 from transform.contract import Contract
 from transform.field_types import FieldType, utc_text
 from transform.records import DIGEST, DIGEST_BYTES, POSITION
@@ -65,7 +65,7 @@ def columns_of(contract: Contract, names: Sequence[str] = ()) -> list[str]:
     when = contract.hot_when.names if contract.hot_when else ()
     own = [f.name for f in contract.hot_columns]
     place = () if contract.record_id else ("_record_id",)
-    more = ("_rescued", *place, "_digest", "_arrival", "_index")
+    more = ("_rescued", *place, "_digest", "_arrival")
     return list(dict.fromkeys((*own, *puts.of_others(contract, names), *when, *more)))
 
 
@@ -81,7 +81,7 @@ def key_columns_of(contract: Contract) -> list[str]:
     elif contract.latest:
         place = ("_record_id",)  # which the newest is told by
     own = (contract.device, contract.event_time, "_digest")
-    return list(dict.fromkeys((*own, *place, *when, "_arrival", "_index")))
+    return list(dict.fromkeys((*own, *place, *when, "_arrival")))
 
 
 def write(  # noqa: PLR0913, PLR0917  what, where, until when, and how it is read
@@ -215,6 +215,10 @@ def _telling(rows: pa.Table, contract: Contract) -> list[str]:
 
 def _differ(column: pa.ChunkedArray) -> bool:
     """Whether no two values are the same. A hash table is faster, and of many rows 100 MB."""
+    if 0 < len(column) <= FEW and column.type == DIGEST:
+        data = _bytes_of(whole(column)).tobytes()  # cut in less time than a kernel begins
+        own = {data[at : at + DIGEST_BYTES] for at in range(0, len(data), DIGEST_BYTES)}
+        return len(own) == len(column)
     if len(column) <= ROWS_AT_ONCE:
         return bool(pc.count_distinct(column).as_py() == len(column))
     return bool(pc.all(_fresh([column], pc.sort_indices(column))).as_py())
@@ -259,12 +263,17 @@ def _fresh(columns: Sequence[pa.ChunkedArray], order: pa.Array) -> pa.Array:
 
 def _hex(digests: pa.Array) -> pa.Array:
     """Digests as hexadecimal text."""
+    text = _bytes_of(digests).hex().encode()
+    ends = array("i", range(0, len(text) + 1, 2 * DIGEST_BYTES))
+    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(ends), pa.py_buffer(text))
+
+
+def _bytes_of(digests: pa.Array) -> memoryview:
+    """Digests end to end."""
     fixed = digests if digests.type == DIGEST else digests.cast(DIGEST)
     _, data = fixed.buffers()
     low, high = (DIGEST_BYTES * n for n in (fixed.offset, fixed.offset + len(fixed)))
-    text = memoryview(data)[low:high].hex().encode()
-    ends = array("i", range(0, len(text) + 1, 2 * DIGEST_BYTES))
-    return pa.StringArray.from_buffers(len(digests), pa.py_buffer(ends), pa.py_buffer(text))
+    return memoryview(data)[low:high]
 
 
 def between(

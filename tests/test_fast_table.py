@@ -535,17 +535,12 @@ class Signer:
         self._signer, self._own = signature.Signer(service, region), Own(key_id, secret)
 
     def post(self, host: str, target: str, body: bytes, now: datetime) -> Request:
-        headers = {
-            "content-type": "application/x-amz-json-1.0",
-            "host": host,
-            "x-amz-date": signature.stamp(now.timestamp()),
-            "x-amz-target": target,
-        }
-        how = self._signer.signing(self._own, "POST", "/", headers, headers["x-amz-date"])
-        headers["authorization"] = how.authorization(hashlib.sha256(body).hexdigest())
-        headers["content-length"] = str(len(body))
-        lines = [f"{name}: {value}" for name, value in headers.items()]
-        return Request("", "\r\n".join(["POST / HTTP/1.1", *lines, "", ""]).encode(), body)
+        headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": target}
+        stamped = signature.stamp(int(now.timestamp()))
+        kind = signature.Kind("POST", headers)
+        how = self._signer.template(self._own, kind, host, "", stamped[:8])
+        digest = hashlib.sha256(body).hexdigest()
+        return Request("", how.head("/", (), stamped, digest, len(body)), body)
 
 
 SIGNER = Signer("dynamodb", "us-east-1", *HERE)

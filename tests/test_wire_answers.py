@@ -59,6 +59,7 @@ BAD = [
     OK + b"Content-Length: 1073741825\r\n\r\n",
     OK + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\nx",
     OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"HTTP/1.1 204 No\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
     OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -94,10 +95,9 @@ def test_an_answer_is_the_same_in_whatever_pieces_it_comes(
     assert (found.status, found.body, found.lasting) == (status, body, case in LASTING)
 
 
-def test_headers_are_found_in_lower_case_and_joined():
+def test_headers_are_found_in_any_case_and_joined():
     found = read(incoming([LASTING[4][0]]))
-    assert found.headers == {b"a": b"1, 2", b"content-length": b"0"}
-    assert (found.text(b"a"), found.text(b"b")) == ("1, 2", "")
+    assert [found.text(name) for name in (b"a", b"content-length", b"b")] == ["1, 2", "0", ""]
 
 
 def test_after_what_nobody_asked_for_no_answer_may_follow():

@@ -21,12 +21,13 @@ from sinks.wire.credentials import Credentials
 from sinks.wire.endpoints import Endpoint
 from sinks.wire.pool import Pool
 from sinks.wire.service import Request, Service
-from sinks.wire.signature import Signer, stamp
+from sinks.wire.signature import Kind, Signer, stamp
 from tests.support import SOME
 
 REGIONS = st.sampled_from(["us-east-1", "eu-central-1", "ap-southeast-4", "us-gov-west-1"])
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60)
 WHO = st.builds(Credentials, SECRETS, SECRETS, st.just("") | SECRETS)
+POST = Kind("POST", {})
 MOMENTS = st.integers(0, 4_102_444_800)  # 1970 to 2100
 KEYS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
 
@@ -54,7 +55,9 @@ def parsed(head: bytes) -> tuple[str, str, dict[str, str]]:
 def signature_of_botocore(service: Service, request: Request) -> str:
     """The Authorization header that botocore gives this request, of the same clock and keys."""
     url = f"https://{service.endpoint.authority}{service.endpoint.path}{request.path}"
-    asked = AWSRequest(request.method, url, dict(request.headers), request.body)
+    kind = request.kind
+    headers = {**kind.headers, **dict(zip(kind.varying, request.values, strict=True))}
+    asked = AWSRequest(kind.method, url, headers, request.body)
     name = service.signer._service
     kind: type[Any] = S3SigV4Auth if name == "s3" else SigV4Auth
     signer = kind(_Frozen(service.identity()), name, service.endpoint.region)
@@ -79,11 +82,14 @@ class _Frozen:
 
 def compare(service: Service, request: Request):
     method, sent, headers = parsed(service.head_of(request))
-    assert (method, sent) == (request.method, service.endpoint.path + request.path)
-    assert headers["x-amz-date"] == stamp(service.clock())
+    kind = request.kind
+    assert (method, sent) == (kind.method, service.endpoint.path + request.path)
+    assert headers["x-amz-date"] == stamp(int(service.clock()))
+    for name, value in (*kind.headers.items(), *zip(kind.varying, request.values, strict=True)):
+        assert headers[name] == value
     assert headers.get("x-amz-security-token", "") == service.identity().token
     assert headers["authorization"] == signature_of_botocore(service, request)
-    if request.method != "GET":
+    if kind.method != "GET":
         assert headers["content-length"] == str(len(request.body))
 
 
@@ -122,22 +128,26 @@ def test_objects_are_signed_as_botocore_signs_them(service, key, data, put):
 @given(services("states"), st.text(max_size=50))
 def test_executions_are_signed_as_botocore_signs_them(service, state):
     body = state.encode("utf-8", "surrogatepass")
-    compare(service, Request("POST", "/", stepfunctions.HEADERS, body))
+    compare(service, Request(stepfunctions.START, "/", body))
 
 
 @SOME
 @given(st.data())
-def test_what_is_kept_of_the_last_request_signs_no_other(data: st.DataObject):
-    whos = [Credentials("a", "s"), Credentials("a", "t"), Credentials("a", "s", "token")]
-    service = service_of("dynamodb", "eu-central-1", whos[0], 0)
+def test_what_is_kept_of_earlier_requests_signs_no_other(data: st.DataObject):
+    whos = [Credentials("a", "s"), Credentials("a", "t"), Credentials("a", "s", "to%ken")]
+    kinds = [Kind("POST", {"x-amz-target": name}) for name in "ab"]
+    kinds.append(Kind("PUT", {"x-amz-target": "100%s"}, ("if-match", "x-amz-checksum-crc32")))
+    service = service_of("dynamodb", "eu-central-1", whos[0], 0, "/prefix")
     for _ in range(6):
         who, now = data.draw(st.sampled_from(whos)), data.draw(st.sampled_from([0, 0.5, 1, 86_400]))
         vars(service).update(identity=lambda who=who: who, clock=lambda now=now: now)
-        path, target = data.draw(st.sampled_from([("/", "a"), ("/", "b"), ("/x", "a")]))
+        kind, path = data.draw(st.sampled_from(kinds)), data.draw(st.sampled_from(["/", "/x"]))
         body = data.draw(st.binary(max_size=2))
-        compare(service, Request("POST", path, {"x-amz-target": target}, body))
-    (frame,) = service._frames.values()
-    assert "POST" not in repr(frame) + repr(frame.signing)
+        values = tuple(data.draw(st.sampled_from(["1", "%s", ""])) for _ in kind.varying)
+        compare(service, Request(kind, path, body, values=values))
+    for template in service._templates.values():
+        assert "POST" not in repr(template)
+        assert "to%ken" not in repr(template)
 
 
 def test_a_key_is_derived_once_for_each_day_and_secret(monkeypatch: pytest.MonkeyPatch):
@@ -150,10 +160,10 @@ def test_a_key_is_derived_once_for_each_day_and_secret(monkeypatch: pytest.Monke
     monkeypatch.setattr("hmac.digest", digest)
     signer = Signer("dynamodb", "eu-central-1")
 
-    def sign(secret: str, day: str) -> str:
+    def sign(secret: str, day: str) -> bytes:
         who = Credentials("id", secret)
-        signing = signer.signing(who, "POST", "/", {"host": "h"}, f"{day}T000000Z")
-        return signing.authorization("p")
+        template = signer.template(who, POST, "h", "", day)
+        return template.head("/", (), f"{day}T000000Z", "p", 0)
 
     signed = [sign("a", "20261124"), sign("a", "20261124"), sign("a", "20261125")]
     signed += [sign("b", "20261125"), sign("a", "20261124")]
@@ -171,18 +181,22 @@ def test_a_header_cannot_be_smuggled_in_and_no_secret_is_told(bad: str):
     service = service_of("dynamodb", "eu-central-1", who, 0)
     if bad != " a":
         with pytest.raises(Misconfigured, match="x-amz-security-token") as raised:
-            service.head_of(Request("POST", "/"))
+            service.head_of(Request(POST, "/"))
         assert "the-token" not in str(raised.value)
     with pytest.raises(Misconfigured, match="x-amz-target"):
-        service.head_of(Request("POST", "/", {"x-amz-target": bad}))
+        service.head_of(Request(Kind("POST", {"x-amz-target": bad}), "/"))
+    with pytest.raises(Misconfigured, match="header"):
+        service_of("s3", "x", Credentials("id", "s"), 0).head_of(
+            Request(Kind("PUT", {}, ("if-match",)), "/", values=(bad,))
+        )
     with pytest.raises(Misconfigured, match="access key"):
-        service_of("dynamodb", "x", Credentials(f"id{bad}x", "s"), 0).head_of(Request("GET", "/"))
+        service_of("dynamodb", "x", Credentials(f"id{bad}x", "s"), 0).head_of(Request(POST, "/"))
 
 
 @pytest.mark.parametrize("bad", ["", "x", "/a b", "/a\r\n", "/é"])
 def test_a_path_is_one_word(bad: str):
     with pytest.raises(Misconfigured, match="path"):
-        service_of("s3", "x", Credentials("id", "s"), 0).head_of(Request("GET", bad))
+        service_of("s3", "x", Credentials("id", "s"), 0).head_of(Request(s3.GET, bad))
 
 
 def test_secrets_are_in_no_repr():

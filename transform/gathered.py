@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain, count, repeat
+from itertools import chain, islice, repeat
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import numbers, texts
 from transform.contract import Contract
 from transform.envelope import rows_max
 from transform.exact_reader import Row
@@ -155,19 +156,15 @@ class Good:
         rows: Sequence[Row | None],
         digests: Sequence[bytes],
         came: Sequence[bytes],
-        index: int,
-        groups: Sequence[str | None],
+        *places: Sequence[int | str | None],
     ) -> None:
-        """`add` of rows that are each all of its source record, the first at `index`."""
-        start = 0
-        while start < len(rows):
-            end = start + ROWS_MAX - len(self._waiting) // WAITING
-            columns = (of[start:end] for of in (rows, digests, came, groups))
-            own, names, bodies, keys = columns
-            none, zero, places = repeat(None), repeat(0), count(index + start)
-            every = zip(own, none, names, bodies, zero, places, zero, zero, keys, strict=False)
-            self._waiting += chain.from_iterable(every)
-            start = end
+        """`add` of rows that are each all of their message; `places` are a `Place`'s columns."""
+        none, zero, left = repeat(None), repeat(0), len(rows)
+        every = zip(rows, none, digests, came, zero, *places, strict=False)
+        while left > 0:
+            room = ROWS_MAX - len(self._waiting) // WAITING
+            self._waiting += chain.from_iterable(islice(every, room))
+            left -= room
             if len(self._waiting) == ROWS_MAX * WAITING:
                 self.fold()
 
@@ -191,7 +188,7 @@ class Good:
         for number, rule in rows.dropped.items():
             self._drops.add(rule, *(of[number] for of in places))
         part = rows.columns | placed
-        part["_rescued"] = pa.array(rescued, pa.string())
+        part["_rescued"] = texts(rescued)
         part["_digest"] = pa.array(digests, DIGEST)
         kept = rows.kept()
         if kept is not None:
@@ -250,7 +247,8 @@ class Numbers:
 def _placed(places: Sequence[Sequence[int]]) -> Part:
     """Where a part's elements were, as columns."""
     names = (INDEX, "_sub", "_child")
-    return {name: pa.array(of, pa.int32()) for name, of in zip(names, places, strict=True)}
+    kind = pa.int32()
+    return {name: numbers(of, "i", kind) for name, of in zip(names, places, strict=True)}
 
 
 def _traced(parts: Sequence[Part], origin: Origin) -> list[Part]:

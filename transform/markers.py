@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transform.columns import may_hold
 from transform.gathered import Drops
 from transform.records import Batch, Counts
 from transform.tables import INDEX, Origin
@@ -43,10 +44,9 @@ def is_marker(record: bytes) -> bool:
 
 def places(bodies: pa.ChunkedArray) -> list[int]:
     """Where markers are among the bodies of source records: nowhere, as a rule, and soon told."""
-    alike = pc.starts_with(bodies, PREFIX)
-    if not pc.any(alike).as_py():
+    if not may_hold(bodies, PREFIX):
         return []
-    found = pc.indices_nonzero(alike).to_pylist()
+    found = pc.indices_nonzero(pc.starts_with(bodies, PREFIX)).to_pylist()
     return [place for place in found if is_marker(bodies[place].as_py())]
 
 

@@ -13,7 +13,8 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count, repeat
+from itertools import count, islice, repeat
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -197,31 +198,42 @@ class _Judged:
     def _plainly(self, plan: Plan) -> None:
         """The path of an ordinary record: its decoded values are its row, many at a time."""
         bodies, groups = (self._raw.column(n).to_pylist() for n in ("_body", "_partition_key"))
-        digest = hashlib.blake2b
+        zeros = (0,) * ROWS_AT_ONCE
         for start in range(0, len(bodies), ROWS_AT_ONCE):
-            some = bodies[start : start + ROWS_AT_ONCE]
-            rows = plan.message.fast_each(some)
-            names = [digest(body, digest_size=DIGEST_BYTES).digest() for body in some]
-            odd = [] if all(rows) else [n for n, row in enumerate(rows) if row is None]
-            low = 0
-            for n in (*odd, len(some)):
-                own = groups[start + low : start + n]
-                self.good[plan].extend(rows[low:n], names[low:n], some[low:n], start + low, own)
-                if n < len(some):
-                    self._oddly(plan, some[n], None, (start + n, 0, 0, groups[start + n]))
-                low = n + 1
+            end = start + ROWS_AT_ONCE
+            places = range(start, end), zeros, zeros, groups[start:end]
+            self._some(plan, bodies[start:end], (), *places)
 
     def _simply(self, plan: Plan) -> None:
-        """The same of messages that had to be found first, one by one."""
-        add, digest = self.good[plan].add, hashlib.blake2b
-        fast, most = plan.message.fast, plan.message.max_body_bytes
-        for body, _, index, sub, child, group, unopened in self._messages():
-            row = None if unopened or len(body) > most else fast(body)
-            if row is None:
-                self._oddly(plan, body, unopened, (index, sub, child, group))
-                continue
-            name = digest(body, digest_size=DIGEST_BYTES).digest()
-            add(row, None, name, body, 0, index, sub, child, group)
+        """The same of messages that had to be found first."""
+        messages = iter(self._messages())
+        while some := list(islice(messages, ROWS_AT_ONCE)):
+            bodies, _, *places, unopened = zip(*some, strict=True)
+            self._some(plan, bodies, unopened if any(unopened) else (), *places)
+
+    def _some(
+        self,
+        plan: Plan,
+        bodies: Sequence[bytes],
+        unopened: Sequence[Rejection | None],
+        *places: Sequence[Any],
+    ) -> None:
+        """Some messages, of which `unopened` are none; what is odd is looked at by itself."""
+        rows = plan.message.fast_each(bodies)
+        if unopened:
+            rows = [None if why else row for row, why in zip(rows, unopened, strict=True)]
+        digest = hashlib.blake2b
+        names = [digest(body, digest_size=DIGEST_BYTES).digest() for body in bodies]
+        odd = [] if all(rows) else [n for n, row in enumerate(rows) if row is None]
+        low = 0
+        for n in (*odd, len(bodies)):
+            own = (of[low:n] for of in places)
+            self.good[plan].extend(rows[low:n], names[low:n], bodies[low:n], *own)
+            if n < len(bodies):
+                index, sub, child, group = (of[n] for of in places)
+                why = unopened[n] if unopened else None
+                self._oddly(plan, bodies[n], why, (index, sub, child, group))
+            low = n + 1
 
     def _oddly(self, plan: Plan, body: bytes, unopened: Rejection | None, place: Place) -> None:
         """A message that the fast reader did not take: its row, or why there is none."""

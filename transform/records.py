@@ -16,7 +16,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from transform.columns import repeated
+from transform.columns import numbers, repeated, texts
 
 Source = Literal["kinesis", "sqs"]
 
@@ -152,8 +152,8 @@ class Delivery:
                 pa.array(self.shards, pa.string()),
                 pa.array(self.sequences, pa.string()),
                 pa.array(self.groups, pa.string()),
-                pa.array(self.arrivals, UTC_MICROS),
-                pa.array(self.attributes, pa.string()),
+                numbers(self.arrivals, "q", UTC_MICROS),
+                texts(self.attributes),
                 pa.array(self.bodies, pa.binary()),
             ],
             schema=RAW_SCHEMA,

@@ -10,7 +10,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transform.columns import below, repeated, scalar, whole
+from transform.columns import below, may_hold, numbers, repeated, scalar, whole
 from transform.contract import ROW_MARKS, Contract
 from transform.field_types import ARROW_TYPES, FieldType, utc_text
 from transform.records import DROPPED_SCHEMA, ROW_FIELDS, UTC_MICROS, Counts, Generation
@@ -156,6 +156,8 @@ def counts_of(origin: Origin, rows: pa.Table, rejects: pa.Table, drops: pa.Table
     """Source records by the worst of their rows: quarantined, delivered, dropped."""
     if origin.indexes is None:
         return Counts(origin.raw.num_rows, rows.num_rows, drops.num_rows, rejects.num_rows)
+    if not rejects.num_rows + drops.num_rows:
+        return Counts(origin.raw.num_rows, len(pc.unique(rows.column("_index"))), 0, 0)
     good, bad, dropped = (pc.unique(of.column("_index")) for of in (rows, rejects, drops))
     fallen = _without(dropped, pa.concat_arrays((good, bad)))
     return Counts(origin.raw.num_rows, len(_without(good, bad)), len(fallen), len(bad))
@@ -199,8 +201,10 @@ def sampled(rows: pa.Table, part: float) -> pa.ChunkedArray:
 
 def column_of(values: Sequence[object], kind: FieldType) -> pa.Array:
     """A field's values as its column; timestamps in microseconds."""
-    if kind == "timestamp":
-        return pa.array(values, UTC_MICROS)
+    if kind == "float64":
+        return numbers(values, "d", ARROW_TYPES[kind])
+    if kind in {"int64", "timestamp"}:
+        return numbers(values, "q", ARROW_TYPES[kind])
     return pa.array(values, ARROW_TYPES[kind])
 
 
@@ -210,14 +214,7 @@ def _without(some: pa.Array, others: pa.Array) -> pa.Array:
 
 def _id_part(column: pa.Array) -> pa.Array:
     if pa.types.is_string(column.type):
-        if not _may_hold(column, b"%", b"/"):
+        if not may_hold(column, b"%", b"/"):
             return column
         return pc.replace_substring(pc.replace_substring(column, "%", "%25"), "/", "%2F")
     return utc_text(column) if column.type == UTC_MICROS else column.cast(pa.string())
-
-
-def _may_hold(column: pa.Array, *letters: bytes) -> bool:
-    """Whether any of these is in a column's text, or near it; sooner than a kernel says it."""
-    text = column.buffers()[2]
-    data = text.to_pybytes() if text is not None else b""
-    return any(letter in data for letter in letters)

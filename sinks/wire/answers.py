@@ -7,8 +7,9 @@ body                                  by Content-Length, by chunks, or to the co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
 HEAD_BYTES_MAX = 65_536
 BODY_BYTES_MAX = 1 << 30  # of one answer; an object of Millrace's has a few MiB
@@ -18,11 +19,13 @@ RECEIVE_BYTES = 65_536
 
 HEAD = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?"
-    rb"((?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*)\r\n\r\n"
+    rb"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*\r\n\r\n"
 )
+LENGTHS = re.compile(rb"\r\ncontent-length:([^\r\n]*)", re.IGNORECASE)
+ENCODINGS = re.compile(rb"\r\ntransfer-encoding:([^\r\n]*)", re.IGNORECASE)
+CONNECTIONS = re.compile(rb"\r\nconnection:([^\r\n]*)", re.IGNORECASE)
 SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 LENGTH = re.compile(rb"[0-9]{1,12}")
-ONCE = frozenset({b"content-length", b"transfer-encoding"})
 NO_BODY = frozenset({204, 304})
 SWITCHING = 101
 FINAL = 200  # and above: the answer that counts
@@ -37,12 +40,14 @@ class Broken(Exception):
         self.untouched = untouched
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One answer. Names of headers are in lower case; `lasting` is whether another may follow."""
+class Answer(NamedTuple):
+    """One answer. `head` is checked, and looked into for the few headers that somebody asks for.
+
+    `lasting` is whether another may follow.
+    """
 
     status: int
-    headers: Mapping[bytes, bytes]
+    head: bytes
     body: bytes
     lasting: bool
 
@@ -52,8 +57,8 @@ class Answer:
         return self.status < REDIRECTED
 
     def text(self, name: bytes) -> str:
-        """A header as text, empty where it is absent."""
-        return self.headers.get(name, b"").decode("latin-1")
+        """A header as text, empty where it is absent. Of several of a name all, with commas."""
+        return b", ".join(map(_stripped, _lines(name).findall(self.head))).decode("latin-1")
 
 
 class Incoming:
@@ -123,40 +128,42 @@ def read(incoming: Incoming) -> Answer:
     """The next answer, whole. Raises `Broken`."""
     incoming.touched = not incoming.empty
     for _ in range(INTERIM_MAX):
-        minor, status, headers = _head(incoming.until(b"\r\n\r\n", HEAD_BYTES_MAX))
+        head = incoming.until(b"\r\n\r\n", HEAD_BYTES_MAX)
+        match = HEAD.fullmatch(head)
+        if match is None:
+            raise Broken("the answer's head is not HTTP/1.1")
+        minor, status = match[1], int(match[2])
         if status >= FINAL:
             break
         if status == SWITCHING:
             raise Broken("the answer switches protocols")
     else:
         raise Broken(f"no answer but {INTERIM_MAX} interim ones")
-    ends = b"close" in headers.get(b"connection", b"").lower() or minor == b"0"
+    ends = minor == b"0" or any(b"close" in said.lower() for said in CONNECTIONS.findall(head))
+    lengths, encodings = LENGTHS.findall(head), ENCODINGS.findall(head)
+    if len(lengths) > 1 or len(encodings) > 1:
+        raise Broken("the answer says twice how long it is")
     if status in NO_BODY:
         body = b""
-    elif b"transfer-encoding" in headers:
-        body = _chunked(incoming, headers, minor)
-    elif b"content-length" in headers:
-        body = incoming.exactly(_length(headers[b"content-length"]))
+    elif encodings:
+        if lengths or minor == b"0":
+            raise Broken("the answer's framing is ambiguous")
+        body = _chunked(incoming, encodings[0])
+    elif lengths:
+        body = incoming.exactly(_length(_stripped(lengths[0])))
     else:
         body, ends = _rest(incoming, status), True
-    return Answer(status, headers, body, lasting=not ends and incoming.empty)
+    return Answer(status, head, body, lasting=not ends and incoming.empty)
 
 
-def _head(head: bytes) -> tuple[bytes, int, dict[bytes, bytes]]:
-    match = HEAD.fullmatch(head)
-    if match is None:
-        raise Broken("the answer's head is not HTTP/1.1")
-    minor, status, lines = match.groups()
-    headers: dict[bytes, bytes] = {}
-    for line in lines.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
-        if name in headers:
-            if name in ONCE:
-                raise Broken(f"the answer has {name.decode()} twice")
-            value = headers[name] + b", " + value
-        headers[name] = value
-    return minor, int(status), headers
+@cache
+def _lines(name: bytes) -> re.Pattern[bytes]:
+    """Finds the values of a header: of few names, those that are asked for."""
+    return re.compile(rb"\r\n%b:([^\r\n]*)" % re.escape(name), re.IGNORECASE)
+
+
+def _stripped(value: bytes) -> bytes:
+    return value.strip(b" \t")
 
 
 def _length(value: bytes) -> int:
@@ -173,9 +180,8 @@ def _rest(incoming: Incoming, status: int) -> bytes:
     return body
 
 
-def _chunked(incoming: Incoming, headers: Mapping[bytes, bytes], minor: bytes) -> bytes:
-    chunked = headers[b"transfer-encoding"].lower() == b"chunked"
-    if not chunked or b"content-length" in headers or minor == b"0":
+def _chunked(incoming: Incoming, encoding: bytes) -> bytes:
+    if _stripped(encoding).lower() != b"chunked":
         raise Broken("the answer's framing is ambiguous")
     parts, whole = [], 0
     while True:

@@ -39,6 +39,7 @@ class Connection:
         self.rested_at = 0.0
         self._until = time.monotonic() + patience.read
         self._patience = patience
+        self._waits = -1.0  # as the socket was told
         self._incoming = Incoming(self._more)
         try:
             self._socket = _open(endpoint, patience, authorities)
@@ -55,10 +56,10 @@ class Connection:
         try:
             self._wait(patience.read)
             if len(body) <= SMALL_BYTES:
-                self._socket.sendall(head + body)
+                self._send(head + body)
             else:
-                self._socket.sendall(head)
-                self._socket.sendall(body)
+                self._send(head)
+                self._send(body)
         except TimeoutError:
             self._socket.close()
             raise Broken("the request was not taken in time") from None
@@ -73,9 +74,11 @@ class Connection:
 
     @property
     def rested(self) -> bool:
-        """Whether nothing has come since the last answer: no end, nor what nobody asked for."""
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return False
+        """Whether nothing has come since the last answer: no end, nor what nobody asked for.
+
+        Of TLS nothing can be left in the socket itself: what is received at once is more than a
+        record has.
+        """
         try:
             return self._socket.fileno() >= 0 and not self._coming.poll(0)
         except OSError:
@@ -84,10 +87,17 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def _send(self, data: bytes) -> None:
+        """All of it: nearly always at once, for which `sendall` of TLS takes longer."""
+        sent = self._socket.send(data)
+        if sent < len(data):
+            self._socket.sendall(memoryview(data)[sent:])
+
     def _wait(self, seconds: float) -> None:
         """Wait so long from now on. To tell the socket what it knows is a system call each time."""
-        if self._socket.gettimeout() != seconds:
+        if seconds != self._waits:
             self._socket.settimeout(seconds)
+            self._waits = seconds
 
     def _more(self) -> bytes:
         seconds = self._patience.read

@@ -14,6 +14,7 @@ from sinks.errors import Refused, Unavailable
 from sinks.wire.answers import Answer, Broken
 from sinks.wire.json_answers import checked
 from sinks.wire.service import Request, Service
+from sinks.wire.signature import Kind
 from sinks.writes import CONDITION_FAILED, NEWEST_BY, key_of
 
 
@@ -26,9 +27,10 @@ class Operation:
     left: Callable[[str, Sequence[bytes], Answer], list[bytes]]
 
     @cached_property
-    def headers(self) -> dict[str, str]:
+    def kind(self) -> Kind:
         target = f"DynamoDB_20120810.{self.target}"
-        return {"content-type": "application/x-amz-json-1.0", "x-amz-target": target}
+        headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": target}
+        return Kind("POST", headers)
 
 
 def _batch(name: str, puts: Sequence[bytes]) -> bytes:
@@ -41,7 +43,7 @@ def _left_of_batch(name: str, puts: Sequence[bytes], answer: Answer) -> list[byt
     if not isinstance(unprocessed, dict):
         return list(puts)
     left = [key_of(put) for put in unprocessed.get(name, [])]
-    return [put for put in puts if left and key_of(orjson.loads(put)) in left]
+    return [put for put in puts if key_of(orjson.loads(put)) in left] if left else []
 
 
 def _one(name: str, puts: Sequence[bytes]) -> bytes:
@@ -103,7 +105,7 @@ class WireWrites:
 
     def request(self, puts: Sequence[bytes]) -> Request:
         """What is asked to make these puts."""
-        return Request("POST", "/", self.operation.headers, self.operation.body(self.name, puts))
+        return Request(self.operation.kind, "/", self.operation.body(self.name, puts))
 
     def _left_or_all(self, puts: Sequence[bytes], answer: Answer | Broken) -> list[bytes]:
         """A lost answer or a throttled call took nothing."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import zlib
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from sinks.errors import Unavailable, of_answer
 from sinks.table import Waiting
 from sinks.wire.answers import Answer, Broken
 from sinks.wire.service import Request, Service
+from sinks.wire.signature import Kind
 
 ATTEMPTS_MAX = 4
 BACKOFF_FIRST_SECONDS = 0.2
@@ -25,9 +27,17 @@ UNSIGNED = "UNSIGNED-PAYLOAD"  # TLS keeps a body whole, and S3 compares its crc
 NOTHING = hashlib.sha256(b"").hexdigest()
 CODE = re.compile(rb"<Code>([^<]*)</Code>")
 MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
+SIGNED = "x-amz-content-sha256"
+GET = Kind("GET", {"x-amz-checksum-mode": "ENABLED", SIGNED: NOTHING})
+SAFE = "/-._~"
+PLAIN = re.compile(r"[A-Za-z0-9/._~-]+")
 CONDITIONS = {"IfMatch": "if-match", "IfNoneMatch": "if-none-match"}
 
 T = TypeVar("T")
+
+
+def _base64(digest: bytes) -> str:
+    return b2a_base64(digest, newline=False).decode()
 
 
 def _crc32(data: bytes) -> bytes:
@@ -54,8 +64,7 @@ class WireObjects:
     def get(self, key: str) -> Found:
         """The object, whole and as it was written."""
         what = f"get s3://{self.name}/{key}"
-        headers = {"x-amz-checksum-mode": "ENABLED", "x-amz-content-sha256": NOTHING}
-        request = Request("GET", _path(key), headers, payload=NOTHING)
+        request = Request(GET, _path(key), payload=NOTHING)
 
         def attempt() -> Found:
             answer = self._asked(request, what)
@@ -70,14 +79,13 @@ class WireObjects:
         """Write an object under a condition; no attempt is begun after the deadline."""
         what = f"put s3://{self.name}/{key}"
         secure = self.service.endpoint.secure
-        payload = UNSIGNED if secure else hashlib.sha256(data).hexdigest()
-        headers = {
-            "x-amz-checksum-crc32": base64.b64encode(_crc32(data)).decode(),
-            "x-amz-content-sha256": payload,
-            "x-amz-sdk-checksum-algorithm": "CRC32",
-            **{CONDITIONS[name]: value for name, value in condition.items()},
-        }
-        request = Request("PUT", _path(key), headers, data, payload)
+        values = *condition.values(), _base64(_crc32(data))
+        if secure:
+            request = Request(_put(*condition), _path(key), data, UNSIGNED, values)
+        else:
+            digest = hashlib.sha256(data).hexdigest()
+            kind = _put(*condition, signs_body=True)
+            request = Request(kind, _path(key), data, digest, (*values, digest))
 
         def attempt() -> None:
             answer = self._asked(request, what)
@@ -110,8 +118,19 @@ class WireObjects:
         return attempt()
 
 
+@cache
+def _put(*conditions: str, signs_body: bool = False) -> Kind:
+    """A PutObject's kind; without TLS its body is signed as well."""
+    varying = (*(CONDITIONS[name] for name in conditions), "x-amz-checksum-crc32")
+    fixed = {"x-amz-sdk-checksum-algorithm": "CRC32"}
+    if signs_body:
+        return Kind("PUT", fixed, (*varying, SIGNED))
+    return Kind("PUT", fixed | {SIGNED: UNSIGNED}, varying)
+
+
 def _path(key: str) -> str:
-    return "/" + quote(key, safe="/-._~")
+    """A key as a path has it. Most need no quoting, which to find takes urllib longer."""
+    return f"/{key if PLAIN.fullmatch(key) else quote(key, safe=SAFE)}"
 
 
 def _check(answer: Answer, what: str) -> None:
@@ -119,7 +138,7 @@ def _check(answer: Answer, what: str) -> None:
     for name, of in CHECKSUMS.items():
         told = answer.text(name)
         if told and "-" not in told:
-            if base64.b64encode(of(answer.body)).decode() != told:
+            if _base64(of(answer.body)) != told:
                 raise Unavailable(f"{what}: the object has another checksum than it says")
             return
 

@@ -8,47 +8,31 @@ StartSyncExecution never is.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
-from sinks.errors import Misconfigured
 from sinks.wire.answers import Answer, Broken
 from sinks.wire.connection import Connection, Patience
 from sinks.wire.credentials import Credentials, Identity
 from sinks.wire.endpoints import Endpoint
 from sinks.wire.pool import Pool
-from sinks.wire.signature import Signer, Signing, stamp
-
-VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")  # no control characters: no headers
-ACCESS_KEY = re.compile(r"[\x21-\x7e]+")
-PATH = re.compile(r"/[\x21-\x7e]*")
-OWN = "User-Agent: millrace\r\nAccept-Encoding: identity\r\n"
+from sinks.wire.signature import Kind, Signer, Template, stamp
 
 
-@dataclass(frozen=True)
-class Request:
-    """One call. `headers` have lower-case names and are signed, `path` is as it is sent.
+class Request(NamedTuple):
+    """One call. `path` is as it is sent, behind the endpoint's own.
 
-    `payload` is what is signed of the body, where that is not its SHA-256.
+    `payload` is what is signed of the body, where that is not its SHA-256; `values` are those of
+    the headers that vary.
     """
 
-    method: str
+    kind: Kind
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     payload: str = ""
-
-
-@dataclass(frozen=True, repr=False)
-class _Frame:
-    """The first lines of a head, and how it is signed. It holds secrets, so nothing shows it."""
-
-    lines: str
-    signing: Signing
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +48,7 @@ class Service:
     patience: Patience
     pool: Pool
     clock: Callable[[], float] = time.time
-    _frames: dict[Any, _Frame] = field(default_factory=dict, compare=False, repr=False)
+    _templates: dict[Kind, Template] = field(default_factory=dict, compare=False, repr=False)
 
     def ask(
         self, request: Request, *, repeatable: bool, patience: Patience | None = None
@@ -97,8 +81,10 @@ class Service:
                 except Broken:
                     break
                 begun.append((head, request.body, connection))
-                with suppress(Broken):  # `receive` finds it again
+                try:
                     connection.send(head, request.body, self.patience)
+                except Broken:
+                    continue  # `receive` finds it again
             for head, body, connection in begun:
                 answers.append(self._settled(head, body, connection))
         finally:
@@ -108,40 +94,24 @@ class Service:
 
     def head_of(self, request: Request) -> bytes:
         """The request's head, signed for this moment."""
-        frame = self._frame(self.identity(), stamp(self.clock()), request)
-        payload = request.payload or hashlib.sha256(request.body).hexdigest()
-        authorization = frame.signing.authorization(payload)
-        length = f"content-length: {len(request.body)}\r\n" if request.method != "GET" else ""
-        return f"{frame.lines}authorization: {authorization}\r\n{length}{OWN}\r\n".encode()
+        credentials, stamped = self.identity(), stamp(int(self.clock()))
+        kind, path, body, payload, values = request
+        template = self._templates.get(kind)
+        if (
+            template is None
+            or not stamped.startswith(template.day)
+            or template.credentials != credentials
+        ):
+            template = self._template(kind, credentials, stamped[:8])
+        payload = payload or hashlib.sha256(body).hexdigest()
+        return template.head(path, values, stamped, payload, len(body))
 
-    def _frame(self, credentials: Credentials, stamped: str, request: Request) -> _Frame:
-        """What all of a head but the body's part comes to; the last one is kept.
-
-        The puts of a wave differ in their bodies alone.
-        """
-        asked = (credentials, stamped, request.method, request.path, *request.headers.items())
-        frame = self._frames.get(asked)
-        if frame is None:
-            frame = self._framed(credentials, stamped, request)
-            self._frames.clear()
-            self._frames[asked] = frame
-        return frame
-
-    def _framed(self, credentials: Credentials, stamped: str, request: Request) -> _Frame:
-        headers = {**request.headers, "host": self.endpoint.authority, "x-amz-date": stamped}
-        if credentials.token:
-            headers["x-amz-security-token"] = credentials.token
-        for name, value in headers.items():
-            if not VALUE.fullmatch(value):
-                raise Misconfigured(f"the header {name} would hold what no header may")
-        if not ACCESS_KEY.fullmatch(credentials.access_key):
-            raise Misconfigured("the access key would hold what no header may")
-        path = self.endpoint.path + request.path
-        if not PATH.fullmatch(path):
-            raise Misconfigured("the path would hold what no path may")
-        signing = self.signer.signing(credentials, request.method, path, headers, stamped)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return _Frame(f"{request.method} {path} HTTP/1.1\r\n{lines}", signing)
+    def _template(self, kind: Kind, credentials: Credentials, day: str) -> Template:
+        """One made, and kept until the day or the credentials change: there are few kinds."""
+        endpoint = self.endpoint
+        made = self.signer.template(credentials, kind, endpoint.authority, endpoint.path, day)
+        self._templates[kind] = made
+        return made
 
     def _settled(self, head: bytes, body: bytes, connection: Connection) -> Answer | Broken:
         try:

@@ -12,13 +12,17 @@ from sinks.wire.answers import Broken
 from sinks.wire.connection import Patience
 from sinks.wire.json_answers import checked
 from sinks.wire.service import Request, Service
+from sinks.wire.signature import Kind
 
 CONNECT_TIMEOUT_SECONDS = 3
 IDLE_SECONDS_MAX = 5.0  # a dead connection costs a whole attempt: sooner than AWS closes any
-HEADERS = {
-    "content-type": "application/x-amz-json-1.0",
-    "x-amz-target": "AWSStepFunctions.StartSyncExecution",
-}
+START = Kind(
+    "POST",
+    {
+        "content-type": "application/x-amz-json-1.0",
+        "x-amz-target": "AWSStepFunctions.StartSyncExecution",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class WireExecutions:
             connect=min(CONNECT_TIMEOUT_SECONDS, timeout_seconds), read=timeout_seconds, whole=True
         )
         body = orjson.dumps({"stateMachineArn": arn, "input": state})
-        request = Request("POST", "/", HEADERS, body)
+        request = Request(START, "/", body)
         try:
             answer = self.service.ask(request, repeatable=False, patience=patience)
         except Broken as broken:
