@@ -263,7 +263,7 @@ def test_sinks_and_transform_can_be_imported_without_the_edge(module: str):
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_a_cold_start_pays_for_no_boto3(handler: str):
-    """Powertools looks at botocore's outermost module, which imports nothing of it."""
+    """Powertools, where there are metrics, looks at botocore's outermost module, and no more."""
     told = python(f"""
 import sys
 from importlib import import_module
@@ -271,4 +271,5 @@ from importlib import import_module
 import_module("ingest.handlers.{handler}")
 print(sorted(name for name in sys.modules if name.startswith(("boto", "urllib3"))))
 """)
-    assert (told.stdout.strip(), told.stderr) == ("['botocore']", "")
+    assert told.stderr == ""
+    assert told.stdout.strip() in ("['botocore']", "[]")
