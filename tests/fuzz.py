@@ -780,7 +780,7 @@ def _hot_follows(world: World, acknowledged: set[int]) -> None:
         if not key.startswith("landing/"):
             continue
         file = parquet.File(data)
-        rows = file.read(hot.columns_of(contract, file.names))
+        rows = file.read([*hot.columns_of(contract, file.names), "_index"])
         there = zip(
             rows.column("_index").to_pylist(),
             hot.keys_of(rows, contract),

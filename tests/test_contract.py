@@ -85,7 +85,8 @@ MISTAKES = {
         "identity: 1 is of the wrong type; allowed: a table [identity]"
     ),
     document(identity=f"{IDENTITY}\nversion = 1"): (
-        "identity: version: no such key; allowed: one of device, event_time, record_id"
+        "identity: version: no such key; allowed: one of boot, device, event_time, record_id, "
+        "sequence"
     ),
     document(identity='[identity]\nevent_time = "at"'): (
         "identity: device: is missing; allowed: a string field, one of id"

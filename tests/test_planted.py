@@ -296,13 +296,13 @@ def fifo_answered_as_standard(patch: pytest.MonkeyPatch) -> None:
 
 def a_replay_under_new_positions(patch: pytest.MonkeyPatch) -> None:
     """What is replayed comes as if it were new: the old reject stays open."""
-    real = ingest.replay._delivery
+    real = ingest.audit.delivery_of
 
     def delivery(chunk: Any) -> Delivery:
         made = real(chunk)
         return dataclasses.replace(made, sequences=[f"{n}0" for n in made.sequences])
 
-    patch.setattr(ingest.replay, "_delivery", delivery)
+    patch.setattr(ingest.audit, "delivery_of", delivery)
 
 
 def a_part_that_counts_as_the_whole(patch: pytest.MonkeyPatch) -> None:

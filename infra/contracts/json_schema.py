@@ -26,13 +26,14 @@ from transform.contract import (
 from transform.exact_reader import DEVICE_ID_MAX_BYTES
 from transform.field_types import INT64_MAX, INT64_MIN
 from transform.plan import Plan
-from transform.timestamps import DIGITS_MAX
+from transform.timestamps import DIGITS_MAX, EARLIEST, LATEST
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ISO_PATTERN = (
     r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]"
     r"(:[0-5][0-9]([.,][0-9]+)?)?([Zz]|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)$"
 )
+EPOCH_MICROS = {"epoch_seconds": 1_000_000, "epoch_millis": 1_000}
 EPOCH_PATTERN = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 TYPES = {"string": "string", "int64": "integer", "float64": "number", "bool": "boolean"}
 BARE = ("value",)  # where a reading stands that is no object
@@ -207,4 +208,11 @@ def _value(field: Field) -> Mapping[str, Any]:
 def _time(field: Field) -> Mapping[str, Any]:
     if field.format == "iso8601":
         return {"type": "string", "pattern": ISO_PATTERN}
-    return {"type": ["number", "string"], "pattern": EPOCH_PATTERN, "maxLength": DIGITS_MAX}
+    unit = EPOCH_MICROS[field.format or ""]
+    return {
+        "type": ["number", "string"],
+        "pattern": EPOCH_PATTERN,
+        "maxLength": DIGITS_MAX,
+        "minimum": EARLIEST / unit,
+        "maximum": LATEST / unit,
+    }
