@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (*log.SETTINGS, "_X_AMZN_TRACE_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fleet")
+    monkeypatch.setattr(logging.root.manager, "disable", 0)  # commands in this process set it
     log._least.cache_clear()
     yield
     log._least.cache_clear()
