@@ -241,17 +241,41 @@ def test_of_two_compactions_at_once_one_begins_again(bucket: Bucket) -> None:
     objects = written(bucket, 0, 1)
     others = written(bucket, 2, 3, raw="raw/2")
 
-    class Overtaken(Mortal):
+    class Slower(Mortal):
         def effect(self, call: Call, act: Callable[[], T]) -> T:
             if call.operation == "PutObject" and call.detail.endswith("manifest.json"):
                 compacted(bucket, others)
             return super().effect(call, act)
 
     with pytest.raises(Raced, match="version 1 was committed meanwhile"):
-        compacted(lakes.made(Overtaken(), bucket), objects)
+        compacted(lakes.made(Slower(), bucket), objects)
     assert lakes.told(bucket) == lakes.rule(bucket)
     compacted(bucket, objects)
     assert lakes.lake_rows(bucket) == lakes.rule(bucket)
+
+
+@dataclass
+class Overtaken(Mortal):
+    """A world in which something happens just after it was first read which manifest counts."""
+
+    meanwhile: Callable[[], object] = int
+    happened: bool = False
+
+    def effect(self, call: Call, act: Callable[[], T]) -> T:
+        done = super().effect(call, act)
+        if call.detail == "lake/t/manifest.json" and not self.happened:
+            self.happened = True
+            self.meanwhile()
+        return done
+
+
+def test_a_reader_that_is_overtaken_by_a_commit_sees_the_old_lake_whole(bucket: Bucket) -> None:
+    """What is fresh is what the manifest that it read had not taken in."""
+    compacted(bucket, written(bucket, 0))
+    objects = written(bucket, 1, 2, 3, raw="raw/2")
+    overtaken = Overtaken(meanwhile=lambda: compacted(bucket, objects))
+    assert lakes.told(lakes.made(overtaken, bucket)) == lakes.rule(bucket)
+    assert manifest.read(bucket, "t").version == 2
 
 
 # ---- Seals ----

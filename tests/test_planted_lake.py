@@ -119,16 +119,6 @@ def a_file_named_by_its_hour(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sinks.lake.files.Files, "close", close)
 
 
-def fresh_by_a_later_manifest(patch: pytest.MonkeyPatch) -> None:
-    """A reader asks what is fresh when it has read where the rest is, and so much later."""
-    real = sinks.lake.reader.fresh
-
-    def fresh(bucket: Bucket, lake: Manifest) -> list[Object]:
-        return real(bucket, sinks.lake.manifest.read(bucket, lake.contract))
-
-    patch.setattr(sinks.lake.reader, "fresh", fresh)
-
-
 def a_seal_that_stays(patch: pytest.MonkeyPatch) -> None:
     """What is added to an hour that was sealed makes it no other one."""
 
@@ -156,7 +146,6 @@ PLANTED: dict[str, Plant] = {
         taken_in_before_it_is_there,
         a_list_replaced_in_place,
         a_file_named_by_its_hour,
-        fresh_by_a_later_manifest,
         a_seal_that_stays,
         sealed_before_all_is_taken_in,
     )
