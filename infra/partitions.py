@@ -101,7 +101,7 @@ def shown(  # noqa: PLR0913, PLR0917  a lake, how far its sources are, and which
         keys = [file.key for file in partition.files]
         yield Shown(
             partition,
-            fresh.origins(hour).rows,
+            fresh.fresh_rows(hour),
             _lateness(work, keys),
             _complete(work, contract, keys),
             () if partition.seal else tuple(why or ["it was not sealed yet"]),

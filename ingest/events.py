@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -88,3 +90,13 @@ def arrival_micros(millis: int) -> int:
     if not 0 <= millis <= ARRIVAL_MAX_MILLIS:
         raise ValueError(f"{millis} ms since 1970 is no arrival")
     return millis * MICROS_PER_MILLI
+
+
+def attribute(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An SQS message's attribute as Lambda spells it: camel case, binary as base64."""
+    spelled: dict[str, Any] = {"dataType": value["DataType"]}
+    if "StringValue" in value:
+        spelled["stringValue"] = value["StringValue"]
+    if "BinaryValue" in value:
+        spelled["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
+    return spelled

@@ -7,7 +7,6 @@ with a new id: only the digest of its body tells what it was.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from ingest import kinesis, sqs
-from ingest.events import EventError, name_of
+from ingest.events import EventError, attribute, name_of
 from sinks.bucket import Bucket
 from sinks.errors import translated
 from sinks.lake.watermark import Place
@@ -128,7 +127,7 @@ def entry(message: Mapping[str, Any], queue: str) -> dict[str, Any]:
         "body": message["Body"],
         "attributes": message["Attributes"],
         "messageAttributes": {
-            name: _attribute(value) for name, value in message.get("MessageAttributes", {}).items()
+            name: attribute(value) for name, value in message.get("MessageAttributes", {}).items()
         },
     }
 
@@ -172,16 +171,6 @@ def joined(parts: Iterable[Parked]) -> Parked:
 def _table(rows: pa.Table, where: str) -> pa.Table:
     column = pa.repeat(pa.scalar(where, pa.string()), rows.num_rows)
     return pa.table([*rows.columns, column], schema=SCHEMA)
-
-
-def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A message attribute as Lambda spells it: camel case, binary as base64."""
-    spelled: dict[str, Any] = {"dataType": value["DataType"]}
-    if "StringValue" in value:
-        spelled["stringValue"] = value["StringValue"]
-    if "BinaryValue" in value:
-        spelled["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
-    return spelled
 
 
 def _waiting(client: Any, url: str) -> int:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import orjson
 
+from ingest.events import attribute
+
 PAYLOAD_MAX_BYTES = 6_291_456  # Lambda: a synchronous invocation's payload [aws.md 1.3, B]
 ENVELOPE_BYTES = 20  # {"Records":[]} and some
 RECORD_OVERHEAD_BYTES = 700  # of the event around a Kinesis record's data and key; AWS's own ~544
@@ -69,7 +71,7 @@ def message(received: Mapping[str, Any], place: Place) -> Message:
         "receiptHandle": received["ReceiptHandle"],
         "body": received["Body"],
         "attributes": system,
-        "messageAttributes": {name: _attribute(value) for name, value in attributes.items()},
+        "messageAttributes": {name: attribute(value) for name, value in attributes.items()},
         "md5OfBody": received["MD5OfBody"],
         "eventSource": "aws:sqs",
         "eventSourceARN": place.source_arn,
@@ -127,13 +129,3 @@ def kinesis_event(records: Sequence[Record], place: Place) -> bytes:
 def sqs_event(messages: Sequence[Message]) -> bytes:
     """The Lambda event of an SQS mapping, as JSON."""
     return orjson.dumps({"Records": [message.entry for message in messages]})
-
-
-def _attribute(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A message attribute as Lambda spells it: camel case, binary as base64."""
-    spelled: dict[str, Any] = {"dataType": value["DataType"]}
-    if "StringValue" in value:
-        spelled["stringValue"] = value["StringValue"]
-    if "BinaryValue" in value:
-        spelled["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
-    return spelled

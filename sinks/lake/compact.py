@@ -107,7 +107,7 @@ def absorbed_of(bucket: Bucket, lake: Manifest, objects: Iterable[Object]) -> se
     """Which of some objects, or of their arrival hours, a lake has taken in."""
     hours = {arrival_hour(one.key) for one in objects}
     lists = [one for one in lake.absorbed if one.hour in hours]
-    return set(manifest.absorbed_keys(bucket, lists).column("key").to_pylist())
+    return manifest.taken_in(bucket, lists)
 
 
 class _Compaction:
@@ -119,11 +119,11 @@ class _Compaction:
         self._work, self._contract, self._lake = work, contract, lake
         self.resolution = Resolution(work, contract, lake, fresh)
         self._schema = self.resolution.schema
-        self.rows = self.resolution.rows
+        rows = self.resolution.rows_of
+        self.rows = sum(rows.values())
         told = [one.rows for one in fresh if one.landed]
         if UNKNOWN not in told and self.rows != sum(told):
             raise ConservationError(f"objects of {sum(told)} rows hold {self.rows}")
-        rows = self.resolution.rows_of
         self.objects = [replace(one, rows=rows.get(one.key, max(one.rows, 0))) for one in fresh]
         self.repeats = 0
         self.anew = 0
@@ -139,7 +139,7 @@ class _Compaction:
         return self._added_to(hour, old)
 
     def _outgrown(self, old: Partition) -> bool:
-        fresh = self.resolution.origins(old.hour).rows
+        fresh = self.resolution.fresh_rows(old.hour)
         return fresh * GROWN_TIMES > old.rows or len(old.files) >= ADDED_MAX
 
     def _made_anew(self, hour: int, old: Partition | None) -> Partition:
@@ -166,7 +166,7 @@ class _Compaction:
     def _check(self, hour: int, old: Partition | None, told: Told) -> None:
         """Where law 5 takes nothing away, every row there was has come by."""
         held = (*old.files, *old.repeats) if old else ()
-        rows = self.resolution.origins(hour).rows + sum(file.rows for file in held)
+        rows = self.resolution.fresh_rows(hour) + sum(file.rows for file in held)
         if told.seen > rows or (not self.resolution.loses and told.seen < rows):
             raise ConservationError(f"hour {hour} came to {told.seen} of {rows} rows")
 

@@ -147,7 +147,7 @@ def _with_marks(
     bucket: Bucket, lake: Manifest, marks: Sequence[Mark], now: int
 ) -> tuple[Absorbed, ...]:
     """A lake's lists of absorbed objects with the marks in them, each once."""
-    known = set(manifest.absorbed_keys(bucket, lake.absorbed).column("key").to_pylist())
+    known = manifest.taken_in(bucket, lake.absorbed)
     lists = {one.hour: one for one in lake.absorbed}
     for mark in marks:
         if mark.key in known:

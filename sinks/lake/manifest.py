@@ -191,6 +191,11 @@ def history(bucket: Bucket, contract: str) -> dict[str, Manifest]:
     return dict(sorted(found.items(), key=lambda one: (one[1].version, one[1].made_at)))
 
 
+def taken_in(bucket: Bucket, lists: Iterable[Absorbed]) -> set[str]:
+    """The keys that lists name."""
+    return set(absorbed_keys(bucket, lists).column("key").to_pylist())
+
+
 def absorbed_keys(bucket: Bucket, lists: Iterable[Absorbed]) -> pa.Table:
     """What lists name (`ABSORBED`)."""
     tables = [parquet.decode(bucket.get(one.key)) for one in lists]

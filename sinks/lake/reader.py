@@ -96,7 +96,7 @@ def fresh(bucket: Bucket, lake: Manifest) -> list[Object]:
 
     Landing is listed first: an attempt writes it last, so its marks are there by then.
     """
-    known = set(manifest.absorbed_keys(bucket, lake.absorbed).column("key").to_pylist())
+    known = manifest.taken_in(bucket, lake.absorbed)
     return [
         Object(key, UNKNOWN)
         for prefix in manifest.sources(lake.contract)

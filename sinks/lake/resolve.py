@@ -8,7 +8,6 @@ again as a whole: what is new is added to it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,14 +27,6 @@ HOUR_MICROS = 3_600_000_000
 IDENTITY = "_record_id, _digest"
 _ALL = "* EXCLUDE (filename)"
 _FROM_YEAR_ONE = 719_162 * 24  # hours; before 1970 a division must round down as well
-
-
-@dataclass(frozen=True)
-class Origins:
-    """Of an hour's fresh rows: how many, whose generations, and between which arrivals."""
-
-    rows: int
-    generations: tuple[str, ...]
 
 
 class Resolution:
@@ -74,11 +65,6 @@ class Resolution:
         return {key: rows for key, (_, rows) in zip(keys, found, strict=True)}
 
     @property
-    def rows(self) -> int:
-        """How many fresh landing rows there are."""
-        return sum(self.rows_of.values())
-
-    @property
     def loses(self) -> bool:
         """Whether law 5 takes any row away, of fresh ones or the lake's."""
         return bool(self._contest.without)
@@ -115,11 +101,10 @@ class Resolution:
         }
         return {name: said[CONTRACT].decode() for name, said in noted.items() if CONTRACT in said}
 
-    def origins(self, hour: int) -> Origins:
-        """Whence an hour's fresh rows are."""
-        sql = f"SELECT _generation, sum(rows) FROM survey WHERE hour = {hour} GROUP BY ALL"
-        found = dict(self._work.rows(sql))
-        return Origins(int(sum(found.values())), tuple(sorted(found)))
+    def fresh_rows(self, hour: int) -> int:
+        """How many fresh rows an hour has, repeats and losers among them."""
+        sql = f"SELECT coalesce(sum(rows), 0) FROM survey WHERE hour = {hour}"
+        return self._work.number(sql)
 
     def anew(self, hours: Collection[int]) -> set[int]:
         """Which of some hours must be made anew: a row of them that stands does not stay."""

@@ -96,7 +96,7 @@ def _orphans(bucket: Bucket, lake: Manifest, told: set[str], now: datetime) -> I
 
     Landing is listed first: an attempt writes it last, so its marks are there by then.
     """
-    known = set(manifest.absorbed_keys(bucket, lake.absorbed).column("key").to_pylist()) | told
+    known = manifest.taken_in(bucket, lake.absorbed) | told
     before = micros(now - QUIET) / MICROS
     for prefix in manifest.sources(lake.contract):
         for key, written_at in bucket.written(prefix):
